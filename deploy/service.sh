@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # What `deploy/kafka/local` and `deploy/postgres/local` share: arguments, ports, the process behind a pid file.
 # A service lives in one directory: its settings, data, log, pid and ports. Whoever sources this sets `service` (its name),
-# `log_name`, `default_port` and `default_dir`, and defines `usage`, `answers` (does it answer now?), `describe` (one line: where it
-# answers) and `mine COMMAND_LINE` (is this process ours?).
+# `log_name`, `started` (what its log says when it is up), `default_port` and `default_dir`, and defines `usage`, `answers`
+# (does it answer now?), `describe` (one line: where) and `mine COMMAND_LINE` (is this process ours?).
 
 say() { echo "$service: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -38,8 +38,7 @@ parse() {
 }
 
 usage_error() {
-    say "$*"
-    usage >&2
+    say "$* ('help' tells more)"
     exit 2
 }
 
@@ -92,14 +91,17 @@ running() {
     [ -n "$command_line" ] && mine "$command_line"
 }
 
-# Notes a process just started in the background; it goes if this script is interrupted before the service answers. Waits
-# until it has become the service's program (or is gone).
+# Notes a process just started in the background; it goes if this script is interrupted before the service answers.
 spawned() {
     pid=$1
     echo "$pid" >"$dir/pid"
     trap 'kill -KILL "$pid" 2>/dev/null; exit 130' INT TERM
-    wait_until 10 eval 'running || ! kill -0 "$pid" 2>/dev/null' || true
+    wait_until 90 started_or_dead || { show_log; die "pid $pid runs but does not answer on port $port after 90 s"; }
+    running
 }
+# By the log of this start too: on a port that another process took first, that one would answer.
+started_or_dead() { ! kill -0 "$pid" 2>/dev/null || { log_since "$started" && answers; }; }
+log_since() { tail -c +"$((from + 1))" "$dir/$log_name" | grep -q "$1"; } # byte $from: where the log of this start begins
 
 # wait_until SECONDS COMMAND...: tries ten times a second.
 wait_until() {
@@ -119,7 +121,7 @@ show_log() {
 }
 
 status() {
-    dir=$(cd "$dir" 2>/dev/null && pwd -P) || { echo "stopped (no directory $dir)"; exit 3; }
+    [ ! -d "$dir" ] || dir=$(cd "$dir" && pwd -P)
     if ! running; then
         echo "stopped"
         exit 3
