@@ -1,0 +1,1 @@
+//! The extractor's loop.
