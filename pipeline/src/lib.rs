@@ -17,6 +17,8 @@ pub mod idempotency;
 pub mod kafka;
 pub mod load;
 pub mod metrics;
+pub mod parking;
+pub mod process;
 pub mod record;
 pub mod retry;
 pub mod spec;
