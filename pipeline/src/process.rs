@@ -133,7 +133,7 @@ pub fn extractor<E: Extractor>() -> ExitCode {
     block_on(async move {
         match verb {
             Verb::Spec => {
-                let mapping = Mapping::parse(E::mapping()).map_err(End::Problems)?;
+                let mapping = parse_mapping(E::mapping()).map_err(End::Problems)?;
                 print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
             }
             Verb::Check(file) => Ok(build_extractor::<E>(&load_config(&file)?)?.check().await?),
@@ -228,6 +228,23 @@ fn block_on(work: impl Future<Output = Result<(), End>>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(end) => end.exit(),
     }
+}
+
+/// A connector's own `mapping.yaml`.
+fn parse_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let node = crate::config::parse_document("mapping.yaml", text.as_bytes(), &mut problems)
+        .map_err(|problem| vec![problem])?;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    serde_json::from_value(node.to_json()).map_err(|error| {
+        vec![Problem::at(
+            "mapping.yaml",
+            error.to_string(),
+            "mend the connector's mapping",
+        )]
+    })
 }
 
 fn not_here(verb: &str, stage: Stage) -> End {
