@@ -3,7 +3,7 @@
 
 mod mapping;
 
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot, nearest};
 
 use crate::error::Result;
 use crate::extract::Object;
