@@ -13,6 +13,7 @@ pub mod error;
 pub mod extract;
 pub mod http;
 pub mod idempotency;
+pub mod kafka;
 pub mod load;
 pub mod record;
 pub mod spec;
