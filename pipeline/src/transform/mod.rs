@@ -4,7 +4,7 @@
 mod mapping;
 mod run;
 
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot, nearest};
 pub use run::run;
 
 use crate::error::Result;
