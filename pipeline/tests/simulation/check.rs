@@ -4,8 +4,8 @@
 use drover_pipeline::idempotency::State;
 use drover_pipeline::record::Order;
 
-use crate::world::{Canonical, Fate, IDEMPOTENCY, KEYS, Key, Logged, PARKED, Value, World};
 use crate::worker::{Parked, Reason};
+use crate::world::{Canonical, Fate, IDEMPOTENCY, KEYS, Key, Logged, PARKED, Value, World};
 use drover_pipeline::idempotency::Entry;
 
 impl World {
@@ -16,9 +16,12 @@ impl World {
             .iter()
             .enumerate()
             .filter_map(|(offset, item)| match item {
-                Canonical::Record { key: other, version, mapping, .. } if *other == key => {
-                    Some((*version, *mapping, offset))
-                }
+                Canonical::Record {
+                    key: other,
+                    version,
+                    mapping,
+                    ..
+                } if *other == key => Some((*version, *mapping, offset)),
                 _ => None,
             })
             .max()
@@ -42,12 +45,16 @@ impl World {
                 // What is sent is newer, and will be read again.
                 State::Pending { .. } => {
                     entry.order > order
-                        && self.newest_before(key, end).is_some_and(|(newest, _)| newest > order)
+                        && self
+                            .newest_before(key, end)
+                            .is_some_and(|(newest, _)| newest > order)
                 }
                 State::Applied | State::Deleted { .. } => entry.order >= order,
             };
             let accounted = entry.is_some_and(settled)
-                || self.truth.parked[key].as_ref().is_some_and(|parked| parked.order >= order)
+                || self.truth.parked[key]
+                    .as_ref()
+                    .is_some_and(|parked| parked.order >= order)
                 || self.truth.dead[key].is_some_and(|dead| dead >= order);
             if !accounted {
                 let detail = format!(
@@ -64,7 +71,9 @@ impl World {
         let mut tables = vec![(None, None); KEYS.len()];
         for table in [IDEMPOTENCY, PARKED] {
             for item in self.logs[table].iter().flat_map(|log| &log.items) {
-                let Logged::Record { by, key, value } = item else { continue };
+                let Logged::Record { by, key, value } = item else {
+                    continue;
+                };
                 if self.transactions[*by].fate == Fate::Committed {
                     match value.clone() {
                         Value::Entry(entry) => tables[*key].0 = entry,
@@ -117,7 +126,11 @@ impl World {
                     self.broken("a record waits for a lease for ever", name.to_owned());
                 }
                 Reason::Parent(parent) | Reason::Link(parent) => {
-                    if tables[parent].0.as_ref().is_some_and(|e| e.target_id.is_some()) {
+                    if tables[parent]
+                        .0
+                        .as_ref()
+                        .is_some_and(|e| e.target_id.is_some())
+                    {
                         let detail = format!("{name} waits for {}", KEYS[parent].name);
                         self.broken("a parked record was not woken", detail);
                     }
@@ -139,7 +152,10 @@ impl World {
         }
         if entry.is_none_or(|entry| {
             matches!(entry.state, State::Pending { .. })
-                || Order { reapply: 0, ..entry.order } != newest
+                || Order {
+                    reapply: 0,
+                    ..entry.order
+                } != newest
         }) {
             let detail = format!("{name}: {entry:?}, newest is {newest:?}");
             self.broken("the table does not end at the newest version", detail);
@@ -148,9 +164,7 @@ impl World {
         let row = self.rows.iter().find(|row| row.key == key);
         let right = match row {
             None => content.absent,
-            Some(row) => {
-                row.content == content || row.content.absent && content.absent
-            }
+            Some(row) => row.content == content || row.content.absent && content.absent,
         };
         if !right {
             let detail = format!("{name}: newest is {newest:?}, the target has {row:?}");

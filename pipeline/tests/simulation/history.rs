@@ -3,13 +3,13 @@
 
 use crate::rules::Rules;
 use crate::world::{
-    CHILDREN, Edit, Event, Fate, KEYS, Key, Kind, PARENTS, SESSION, Setting, Violation, World,
+    CHILDREN, Edit, Event, Fate, Key, Kind, PARENTS, REVOKE, SESSION, Setting, Violation, World,
 };
 
 /// The choices of a history before the faults stop.
-const LENGTH: usize = 260;
+const LENGTH: usize = 400;
 /// The most lines of a printed history.
-const LINES: usize = 160;
+const LINES: usize = 60;
 
 /// One choice. Where it is not possible at its moment, nothing happens, so that
 /// any part of a history is a history.
@@ -82,76 +82,158 @@ pub fn make(seed: u64, rules: Rules, kind: Option<Kind>) -> (History, World) {
         workers: random.one_of(&[2, 2, 3]),
         rules,
     };
-    // Histories differ in how often something goes wrong.
-    let faults = random.one_of(&[2, 6, 12]);
     let mut world = World::new(setting);
-    let mut choices = Vec::with_capacity(LENGTH * 2);
-    let mut play = |world: &mut World, choice: Choice| {
-        let did = perform(world, choice);
-        if did {
+    let mut chooser = Chooser {
+        // Histories differ in how often something goes wrong, and in how many
+        // keys share what happens.
+        faults: random.one_of(&[2, 4, 8]),
+        keys: random.one_of(&FOCUS),
+        edits: 3 + random.below(10),
+        stalled: None,
+        next: Vec::new(),
+        moved: false,
+        random,
+    };
+    let mut choices = Vec::with_capacity(LENGTH + setting.workers);
+    let starts = (0..setting.workers).map(Choice::Start);
+    for choice in starts {
+        perform(&mut world, choice);
+        choices.push(choice);
+    }
+    let mut tried = 0;
+    while choices.len() < LENGTH && tried < LENGTH * 12 && world.violation.is_none() {
+        tried += 1;
+        let choice = chooser.choose(&world);
+        chooser.moved = perform(&mut world, choice);
+        if chooser.moved {
             choices.push(choice);
         }
-        did
-    };
-    for place in 0..setting.workers {
-        play(&mut world, Choice::Start(place));
-    }
-    let mut played = 0;
-    let mut tried = 0;
-    while played < LENGTH && tried < LENGTH * 12 && world.violation.is_none() {
-        tried += 1;
-        let choice = choose(&mut random, &world, faults);
-        played += usize::from(play(&mut world, choice));
     }
     settle(&mut world);
     (History { setting, choices }, world)
 }
 
-fn choose(random: &mut Random, world: &World, faults: usize) -> Choice {
-    let workers = world.setting.workers;
-    let place = random.below(workers);
-    let nth = random.below(64);
-    if random.below(100) < faults {
-        return match random.below(14) {
-            0 | 1 => Choice::Kill(place),
-            2..=4 => Choice::Pause(place),
-            5 | 6 => Choice::Rebalance,
-            7..=9 => Choice::Lose(nth),
-            10 => Choice::Refuse(random.below(2)),
-            11 => Choice::Throttle,
-            _ => Choice::Tick(random.one_of(&[6_000, 9_000, 21_000, 27_000])),
-        };
+/// The keys that a history is about.
+const FOCUS: [&[Key]; 6] = [
+    &[0],
+    &[2, 1],
+    &[3, 0],
+    &[4, 1],
+    &[0, 3, 4],
+    &[0, 1, 2, 3, 4],
+];
+
+/// Makes choices.
+struct Chooser {
+    random: Random,
+    faults: usize,
+    keys: &'static [Key],
+    edits: usize,
+    /// A lane that does nothing for so many choices: its thread waits for a
+    /// slow answer, or is not given the processor.
+    stalled: Option<(usize, usize, usize)>,
+    /// What comes next, last first.
+    next: Vec<Choice>,
+    /// Whether the last choice was possible; else faults, which always are,
+    /// would be most of what happens.
+    moved: bool,
+}
+
+impl Chooser {
+    fn choose(&mut self, world: &World) -> Choice {
+        if let Some(choice) = self.next.pop() {
+            return choice;
+        }
+        let random = &mut self.random;
+        let mut place = random.below(world.setting.workers);
+        if !world.workers[place].runs() {
+            place = random.below(world.setting.workers);
+        }
+        let nth = random.below(64);
+        self.stalled = self
+            .stalled
+            .filter(|(_, _, left)| *left > 0)
+            .map(|(place, lane, left)| (place, lane, left - 1));
+        if self.moved && random.below(100) < self.faults {
+            return self.fault(world, place, nth);
+        }
+        match random.below(100) {
+            0..=33 => {
+                let lane = random.one_of(&[PARENTS, CHILDREN]);
+                match self.stalled {
+                    Some((stalled, other, _)) if (stalled, other) == (place, lane) => {
+                        Choice::Poll(place, nth)
+                    }
+                    _ => Choice::Lane(place, lane),
+                }
+            }
+            34..=51 => Choice::Poll(place, nth),
+            52..=65 => {
+                let (table, p) = (random.below(2), random.below(world.setting.partitions));
+                Choice::Tail(place, table, p, random.below(3) == 0)
+            }
+            66..=77 => Choice::Marker(nth),
+            78..=83 => Choice::Effect(nth),
+            84..=89 => Choice::Answer(nth),
+            90..=92 => self.edit(),
+            93 => Choice::End(place),
+            94 => Choice::Start(place),
+            95 | 96 => Choice::Resume(place),
+            97 => Choice::Expel(place),
+            98 => Choice::TimeOut(nth),
+            _ => Choice::Tick(random.one_of(&[1, 100, 1_000, 2_000, 5_000])),
+        }
     }
-    match random.below(100) {
-        0..=29 => Choice::Lane(place, random.one_of(&[PARENTS, CHILDREN])),
-        30..=45 => Choice::Poll(place, nth),
-        46..=59 => {
-            let (table, p) = (random.below(2), random.below(world.setting.partitions));
-            Choice::Tail(place, table, p, random.below(3) == 0)
+
+    fn edit(&mut self) -> Choice {
+        if self.edits == 0 {
+            return Choice::Tick(1);
         }
-        60..=69 => Choice::Marker(nth),
-        70..=75 => Choice::Effect(nth),
-        76..=82 => Choice::Answer(nth),
-        83..=86 => {
-            let edits = [
-                Edit::New,
-                Edit::New,
-                Edit::New,
-                Edit::Refused,
-                Edit::Delete,
-                Edit::Older,
-                Edit::Same,
-                Edit::Remap,
-            ];
-            Choice::Edit(random.below(KEYS.len()), random.one_of(&edits))
+        self.edits -= 1;
+        let edits = [
+            Edit::New,
+            Edit::New,
+            Edit::New,
+            Edit::Refused,
+            Edit::Delete,
+            Edit::Older,
+            Edit::Same,
+            Edit::Remap,
+        ];
+        let key = self.random.one_of(self.keys);
+        Choice::Edit(key, self.random.one_of(&edits))
+    }
+
+    /// Something goes wrong. Some faults come in company: who is silent for
+    /// long is expelled, and what was asked for stays unanswered.
+    fn fault(&mut self, world: &World, place: usize, nth: usize) -> Choice {
+        let random = &mut self.random;
+        match random.below(16) {
+            0 => Choice::Kill(place),
+            1 => Choice::Pause(place),
+            2..=4 => {
+                self.next = vec![Choice::Expel(place), Choice::Tick(SESSION)];
+                Choice::Pause(place)
+            }
+            5 => {
+                self.next = vec![Choice::Expel(place), Choice::Tick(SESSION)];
+                Choice::Kill(place)
+            }
+            6..=8 => Choice::Rebalance,
+            9 | 10 => {
+                let lane = random.one_of(&[PARENTS, CHILDREN]);
+                let long = 20 + random.below(60);
+                self.stalled = Some((place, lane, long));
+                self.next = vec![Choice::Tick(REVOKE), Choice::Poll(place, nth)];
+                Choice::Rebalance
+            }
+            11 | 12 => Choice::Lose(nth),
+            13 if world.refusing.contains(&true) || random.below(2) == 0 => {
+                Choice::Refuse(random.below(2))
+            }
+            13 => Choice::Throttle,
+            _ => Choice::Tick(random.one_of(&[6_000, 9_000, 21_000, 27_000])),
         }
-        87 => Choice::End(place),
-        88 | 89 => Choice::Tick(random.one_of(&[1, 100, 1_000])),
-        90 => Choice::Tick(random.one_of(&[2_000, 5_000])),
-        91 | 92 => Choice::Start(place),
-        93 | 94 => Choice::Resume(place),
-        95 | 96 => Choice::Expel(place),
-        _ => Choice::TimeOut(nth),
     }
 }
 
@@ -170,15 +252,20 @@ fn perform(world: &mut World, choice: Choice) -> bool {
         Choice::Tail(place, table, p, late) => world.follow(place, table, p, late),
         Choice::Marker(number) => {
             let missing = world.missing_markers();
-            let Some(number) = nth(missing.len(), number) else { return false };
+            let Some(number) = nth(missing.len(), number) else {
+                return false;
+            };
             let (transaction, place) = missing[number];
             world.mark(transaction, place);
             true
         }
         Choice::Effect(number) => {
-            let flying: Vec<usize> =
-                (0..world.requests.len()).filter(|r| !world.requests[*r].over).collect();
-            let Some(number) = nth(flying.len(), number) else { return false };
+            let flying: Vec<usize> = (0..world.requests.len())
+                .filter(|r| !world.requests[*r].over)
+                .collect();
+            let Some(number) = nth(flying.len(), number) else {
+                return false;
+            };
             world.take_effect(flying[number]);
             true
         }
@@ -189,8 +276,9 @@ fn perform(world: &mut World, choice: Choice) -> bool {
             nth(answered.len(), number).is_some_and(|at| world.answer(answered[at], false))
         }
         Choice::Lose(number) => {
-            let awaited: Vec<usize> =
-                (0..world.requests.len()).filter(|r| world.requests[*r].awaited).collect();
+            let awaited: Vec<usize> = (0..world.requests.len())
+                .filter(|r| world.requests[*r].awaited)
+                .collect();
             nth(awaited.len(), number).is_some_and(|at| world.answer(awaited[at], true))
         }
         Choice::Start(place) => world.start(place),
@@ -261,7 +349,9 @@ fn settle(world: &mut World) {
     }
     world.refusing = [false; 2];
     world.throttling = false;
-    world.say("", || "faults stop; everything goes on until it is quiet".to_owned());
+    world.say("", || {
+        "faults stop; everything goes on until it is quiet".to_owned()
+    });
     let mut ticks = 0;
     for _ in 0..2_000 {
         if world.violation.is_some() {
@@ -284,7 +374,10 @@ fn settle(world: &mut World) {
         }
         world.tick(1_000);
     }
-    world.broken("it never gets quiet", format!("after {} s", world.now / 1_000));
+    world.broken(
+        "it never gets quiet",
+        format!("after {} s", world.now / 1_000),
+    );
 }
 
 fn round(world: &mut World) -> bool {
@@ -343,8 +436,13 @@ pub fn play(history: &History, trace: bool) -> World {
 /// Leaves out whatever is not needed for the same violation.
 pub fn shrink(mut history: History, violation: &Violation) -> History {
     let fails = |choices: &[Choice]| {
-        let shorter = History { setting: history.setting, choices: choices.to_vec() };
-        play(&shorter, false).violation.is_some_and(|other| other.what == violation.what)
+        let shorter = History {
+            setting: history.setting,
+            choices: choices.to_vec(),
+        };
+        play(&shorter, false)
+            .violation
+            .is_some_and(|other| other.what == violation.what)
     };
     let mut choices = std::mem::take(&mut history.choices);
     let mut size = choices.len() / 2;
@@ -376,7 +474,12 @@ pub fn print(history: &History, title: &str) -> String {
         let note = format!("           ({left_out} lines left out)");
         lines.splice(LINES / 2..LINES / 2 + left_out, [note]);
     }
-    let Setting { kind, partitions, workers, .. } = history.setting;
+    let Setting {
+        kind,
+        partitions,
+        workers,
+        ..
+    } = history.setting;
     format!(
         "{title}\n  target {kind:?}, {partitions} partition(s), {workers} workers\n{}\n",
         lines.join("\n")

@@ -30,33 +30,46 @@ use world::{Event, Kind};
 
 /// How many histories hold with all rules on.
 const HISTORIES: u64 = 10_000;
+/// Another number here, by `SIM_HISTORIES`, searches longer.
+fn histories() -> u64 {
+    std::env::var("SIM_HISTORIES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(HISTORIES)
+}
 /// How many histories are searched for one that fails without a rule.
 const SEARCHED: u64 = 60_000;
 
-/// The shortest form of a history that fails, as text.
-fn report(history: History, seed: u64, title: &str) -> String {
+/// The shortest form of a history that fails, and its text.
+fn report(history: History, seed: u64, title: &str) -> (History, String) {
     let Some(violation) = play(&history, false).violation else {
-        return format!("{title}: seed {seed} does not fail when it is played again");
+        let text = format!("{title}: seed {seed} does not fail when it is played again");
+        return (history, text);
     };
     let shortest = shrink(history, &violation);
-    print(&shortest, &format!("{title} (seed {seed}): {}", violation.what))
+    let title = format!("{title} (seed {seed}): {}", violation.what);
+    let text = print(&shortest, &title);
+    (shortest, text)
 }
 
 #[test]
 fn nothing_is_lost_or_doubled() {
     let from = Instant::now();
     let mut counts = [0; Event::ALL.len()];
-    for seed in 0..HISTORIES {
+    for seed in 0..histories() {
         let (history, world) = make(seed, Rules::ON, None);
         if world.violation.is_some() {
-            panic!("{}", report(history, seed, "all rules hold"));
+            panic!("{}", report(history, seed, "all rules hold").1);
         }
         for (sum, count) in counts.iter_mut().zip(world.counts) {
             *sum += count;
         }
     }
-    let rate = HISTORIES as f64 / from.elapsed().as_secs_f64();
-    println!("{HISTORIES} histories, {rate:.0} a second; what happened in them:");
+    let rate = histories() as f64 / from.elapsed().as_secs_f64();
+    println!(
+        "{} histories, {rate:.0} a second; what happened in them:",
+        histories()
+    );
     for ((_, name), count) in Event::ALL.iter().zip(counts) {
         println!("  {count:>9}  {name}");
     }
@@ -75,28 +88,41 @@ fn each_rule_is_missed() {
         });
         match found {
             Some((seed, history)) => {
-                println!("{}", report(history, seed, &format!("without {rule:?}")));
+                let (mut shortest, text) = report(history, seed, &format!("without {rule:?}"));
+                println!("{text}");
+                // It is this rule that the history is about.
+                shortest.setting.rules = Rules::ON;
+                let violation = play(&shortest, false).violation;
+                assert_eq!(violation, None, "fails with {rule:?} too");
             }
             None => unnoticed.push(rule),
         }
     }
-    assert!(unnoticed.is_empty(), "nothing goes wrong without {unnoticed:?}");
+    assert!(
+        unnoticed.is_empty(),
+        "nothing goes wrong without {unnoticed:?}"
+    );
 }
 
 #[test]
 #[ignore = "plays the history of SIM_SEED"]
 fn one_history() {
-    let seed = std::env::var("SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let seed = std::env::var("SIM_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let wanted = std::env::var("SIM_OFF").unwrap_or_default();
     let rules = Rule::ALL
         .into_iter()
         .find(|rule| format!("{rule:?}") == wanted)
         .map_or(Rules::ON, Rules::without);
     let wanted = std::env::var("SIM_KIND").unwrap_or_default();
-    let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}").to_lowercase() == wanted);
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| format!("{kind:?}").to_lowercase() == wanted);
     let (history, world) = make(seed, rules, kind);
     match world.violation {
-        Some(_) => println!("{}", report(history, seed, "the history")),
+        Some(_) => println!("{}", report(history, seed, "the history").1),
         None => println!("{}", print(&history, &format!("seed {seed} holds"))),
     }
 }

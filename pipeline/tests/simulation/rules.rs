@@ -41,11 +41,15 @@ pub enum Rule {
     /// A record that a poll brings while the tail is told to go back is not
     /// told, and does not count as progress.
     SeekBeforeTelling,
-    /// A commit whose answer comes after its partitions were lost does not
-    /// touch memory: the tail tells it.
+    /// What is committed is in memory before the producer is free for another
+    /// lane; and a commit whose answer comes after its partitions were lost
+    /// does not touch memory at all: the tail tells it.
     MemoryOnlyWhileOwned,
     /// What is released is taken only by the owner of its partition.
     ReleasedOnlyWhileOwned,
+    /// The timer of a lease does not release what waits for a link by now: sent
+    /// again without it, it could stay Pending with nobody to ask for its fate.
+    ReleasedForItsReason,
     /// Positions are not committed past a batch that a blocked lane dropped.
     BlockedHoldsPositions,
     /// A rejected record does not make us forget what recovery has found.
@@ -59,7 +63,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 22] = [
+    pub const ALL: [Rule; 23] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -78,6 +82,7 @@ impl Rule {
         Rule::SeekBeforeTelling,
         Rule::MemoryOnlyWhileOwned,
         Rule::ReleasedOnlyWhileOwned,
+        Rule::ReleasedForItsReason,
         Rule::BlockedHoldsPositions,
         Rule::RejectKeepsFound,
         Rule::NewestDeadLetter,

@@ -230,12 +230,16 @@ pub struct Worker {
 
 impl Known {
     fn has_id(&self, key: Key) -> bool {
-        self.entries[key].as_ref().is_some_and(|entry| entry.target_id.is_some())
+        self.entries[key]
+            .as_ref()
+            .is_some_and(|entry| entry.target_id.is_some())
     }
 
     /// As `Known::put_entry`: `true` when the key has an id in the target now.
     fn put_entry(&mut self, key: Key, entry: Option<Entry>, now: u64) -> bool {
-        let pending = entry.as_ref().is_some_and(|e| matches!(e.state, State::Pending { .. }));
+        let pending = entry
+            .as_ref()
+            .is_some_and(|e| matches!(e.state, State::Pending { .. }));
         if !pending {
             self.seen[key] = None;
         } else if self.entries[key] != entry || self.seen[key].is_none() {
@@ -277,12 +281,18 @@ impl Worker {
 
     /// Whether a lane waits for a person.
     pub fn blocked(&self) -> bool {
-        self.alive && self.lanes.iter().any(|lane| lane.blocked == Some(self.epoch))
+        self.alive
+            && self
+                .lanes
+                .iter()
+                .any(|lane| lane.blocked == Some(self.epoch))
     }
 
     /// Whether something happens by itself when time goes on.
     pub fn waits(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.timers.is_empty() || lane.batch.is_some())
+        self.lanes
+            .iter()
+            .any(|lane| !lane.timers.is_empty() || lane.batch.is_some())
             || !matches!(self.poller, Poller::Running(_) | Poller::Joined)
     }
 
@@ -325,7 +335,11 @@ impl World {
                 self.mark(number, None);
             }
         }
-        self.workers[place] = Worker { process, alive: true, ..Worker::new(place) };
+        self.workers[place] = Worker {
+            process,
+            alive: true,
+            ..Worker::new(place)
+        };
         self.told(place, || format!("starts as process {process}"));
         true
     }
@@ -373,7 +387,10 @@ impl World {
             }
             Poller::Joined => self.synchronise(place),
             Poller::Assigned(meta, partitions) => {
-                if partitions.iter().any(|partition| self.offsets_pending(*partition)) {
+                if partitions
+                    .iter()
+                    .any(|partition| self.offsets_pending(*partition))
+                {
                     return false;
                 }
                 let starts = partitions
@@ -404,7 +421,11 @@ impl World {
                 self.own(place, meta, partitions, &starts, &ends)
             }
             Poller::Running(meta) => {
-                let current = self.group.members.get(&place).filter(|m| m.id == meta.member);
+                let current = self
+                    .group
+                    .members
+                    .get(&place)
+                    .filter(|m| m.id == meta.member);
                 if current.is_none_or(|member| {
                     self.group.preparing && !member.joined
                         || self.group.generation != meta.generation
@@ -436,7 +457,10 @@ impl World {
                 false
             }
             Some(current) => {
-                let meta = Meta { member, generation: self.group.generation };
+                let meta = Meta {
+                    member,
+                    generation: self.group.generation,
+                };
                 let partitions = current.partitions.clone();
                 self.told(place, || format!("is assigned partitions {partitions:?}"));
                 self.workers[place].poller = Poller::Assigned(meta, partitions);
@@ -459,7 +483,10 @@ impl World {
             .collect();
         let worker = &mut self.workers[place];
         let tail = worker.tail;
-        if ends.iter().any(|(table, p, end)| tail[*table][*p].position < *end) {
+        if ends
+            .iter()
+            .any(|(table, p, end)| tail[*table][*p].position < *end)
+        {
             return false;
         }
         worker.known.owned = partitions;
@@ -493,7 +520,9 @@ impl World {
         places.sort_unstable();
         for turn in 0..places.len() {
             let (entity, p) = places[(turn + choice) % places.len()];
-            let Some(at) = worker.fetched.get_mut(&(entity, p)) else { continue };
+            let Some(at) = worker.fetched.get_mut(&(entity, p)) else {
+                continue;
+            };
             let log = &self.canonical[entity][p];
             while let Some(item) = log.get(*at) {
                 let offset = *at;
@@ -520,7 +549,9 @@ impl World {
         let at_end =
             |(entity, p): &(usize, usize), at: &usize| *at >= self.canonical[*entity][*p].len();
         if !worker.runs()
-            || worker.last.is_some_and(|last| !self.transactions[last].complete())
+            || worker
+                .last
+                .is_some_and(|last| !self.transactions[last].complete())
             || !worker.fetched.iter().any(|(place, at)| at_end(place, at))
         {
             return false;
@@ -594,7 +625,12 @@ impl World {
         worker.poller = Poller::Joined;
         let member = worker.member;
         self.told(place, || "has given its partitions back".to_owned());
-        if let Some(current) = self.group.members.get_mut(&place).filter(|m| m.id == member) {
+        if let Some(current) = self
+            .group
+            .members
+            .get_mut(&place)
+            .filter(|m| m.id == member)
+        {
             current.joined = self.group.preparing;
             self.complete();
         } else {
@@ -677,7 +713,9 @@ impl World {
         (0..KEYS.len())
             .filter(|key| known.owned.contains(&self.partition(*key)))
             .filter(|key| {
-                known.parked[*key].as_ref().is_some_and(|p| p.reason.parent() == Some(parent))
+                known.parked[*key]
+                    .as_ref()
+                    .is_some_and(|p| p.reason.parent() == Some(parent))
             })
             .collect()
     }
@@ -785,7 +823,11 @@ impl World {
         if current.blocked == Some(epoch) {
             return false;
         }
-        let due = current.timers.iter().filter(|(at, _)| *at <= now).map(|(_, key)| *key);
+        let due = current
+            .timers
+            .iter()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, key)| *key);
         current.released.extend(due);
         current.timers.retain(|(at, _)| *at > now);
         let count = current.messages.len().min(BATCH);
@@ -826,11 +868,19 @@ impl World {
         let entity = batch.starts.first().map_or(0, |(entity, ..)| *entity);
         let mut works: Vec<Work> = Vec::new();
         for (p, offset) in &batch.messages {
-            if let Canonical::Record { key, version, mapping, content } =
-                self.canonical[entity][*p][*offset]
+            if let Canonical::Record {
+                key,
+                version,
+                mapping,
+                content,
+            } = self.canonical[entity][*p][*offset]
             {
                 let order = self.order_of(version, mapping, *offset);
-                works.push(Work { key, order, content });
+                works.push(Work {
+                    key,
+                    order,
+                    content,
+                });
             }
         }
         for key in &batch.released {
@@ -841,8 +891,16 @@ impl World {
                 continue;
             }
             if let Some(parked) = &known.parked[*key] {
+                let early = matches!(parked.reason, Reason::Link(parent) if !known.has_id(parent));
+                if early && self.has(Rule::ReleasedForItsReason) {
+                    continue;
+                }
                 let (order, content) = (parked.order, parked.content);
-                works.push(Work { key: *key, order, content });
+                works.push(Work {
+                    key: *key,
+                    order,
+                    content,
+                });
                 self.count(Event::Released);
             }
         }
@@ -895,18 +953,28 @@ impl World {
         };
         let seen = known.seen[work.key].map_or(0, |since| self.now - since);
         let unsure = ordered && self.has(Rule::NoShortcutWithoutPending);
-        match judge(entry.as_ref(), &incoming, &lease, Duration::from_millis(seen)) {
+        match judge(
+            entry.as_ref(),
+            &incoming,
+            &lease,
+            Duration::from_millis(seen),
+        ) {
             Verdict::Stale => {
                 self.count(Event::Stale);
                 Plan::Drop
             }
             Verdict::Unchanged
                 if !unsure
-                    || entry.as_ref().is_some_and(|e| e.order.mapping == work.order.mapping) =>
+                    || entry
+                        .as_ref()
+                        .is_some_and(|e| e.order.mapping == work.order.mapping) =>
             {
                 self.count(Event::Unchanged);
                 match entry {
-                    Some(entry) => Plan::Note(Entry { order: work.order, ..entry }),
+                    Some(entry) => Plan::Note(Entry {
+                        order: work.order,
+                        ..entry
+                    }),
                     None => Plan::Drop,
                 }
             }
@@ -928,9 +996,10 @@ impl World {
     fn sending(&self, place: usize, work: &Work, entry: Option<Entry>, recover: bool) -> Plan {
         let id = entry.as_ref().and_then(|entry| entry.target_id.clone());
         let (before, pending) = match &entry {
-            Some(Entry { state: State::Pending { before, .. }, .. }) => {
-                (before.as_deref().cloned(), entry)
-            }
+            Some(Entry {
+                state: State::Pending { before, .. },
+                ..
+            }) => (before.as_deref().cloned(), entry),
             _ => (entry, None),
         };
         let mut missing = None;
@@ -943,7 +1012,14 @@ impl World {
             }
             missing = Some(parent);
         }
-        Plan::Send(Sending { missing, before, pending, id, recover, outcome: None })
+        Plan::Send(Sending {
+            missing,
+            before,
+            pending,
+            id,
+            recover,
+            outcome: None,
+        })
     }
 
     /// Asks the target what became of earlier requests.
@@ -958,7 +1034,10 @@ impl World {
                 Some(found) => {
                     // The Pending's own request made this record: what a
                     // rejection puts back must know it.
-                    let knows = sending.before.as_ref().is_some_and(|e| e.target_id.is_some());
+                    let knows = sending
+                        .before
+                        .as_ref()
+                        .is_some_and(|e| e.target_id.is_some());
                     if keeps && !knows {
                         sending.before = sending.pending.clone().map(|pending| Entry {
                             state: State::Applied,
@@ -1058,7 +1137,9 @@ impl World {
     fn collect(&mut self, place: usize, batch: &mut Batch) -> Step {
         let mut left = Vec::new();
         for at in &batch.open {
-            let Plan::Send(sending) = &batch.plans[*at] else { continue };
+            let Plan::Send(sending) = &batch.plans[*at] else {
+                continue;
+            };
             match sending.outcome {
                 None => return Step::Not,
                 Some(Outcome::NotSent) => left.push(*at),
@@ -1128,7 +1209,9 @@ impl World {
                     if let Some(after) = after {
                         changes.timers.push((key, after));
                     }
-                    if parked.as_ref().is_some_and(|p| p.order == work.order && p.reason == reason)
+                    if parked
+                        .as_ref()
+                        .is_some_and(|p| p.order == work.order && p.reason == reason)
                     {
                         continue;
                     }
@@ -1144,11 +1227,19 @@ impl World {
                     Some(Outcome::Applied { id, .. }) => {
                         let entry = fresh(work, sending.before.as_ref());
                         let target_id = id.or(entry.target_id.clone());
-                        changes.entries.push((key, Some(Entry { target_id, ..entry })));
+                        changes
+                            .entries
+                            .push((key, Some(Entry { target_id, ..entry })));
                         if let Some(parent) = sending.missing {
                             let reapply = work.order.reapply + 1;
                             self.count(Event::Links);
-                            park = Some((Reason::Link(parent), Order { reapply, ..work.order }));
+                            park = Some((
+                                Reason::Link(parent),
+                                Order {
+                                    reapply,
+                                    ..work.order
+                                },
+                            ));
                         }
                     }
                     Some(Outcome::Rejected) => {
@@ -1173,7 +1264,14 @@ impl World {
             match park {
                 Some((reason, order)) => {
                     let content = work.content;
-                    changes.parked.push((key, Some(Parked { reason, order, content })));
+                    changes.parked.push((
+                        key,
+                        Some(Parked {
+                            reason,
+                            order,
+                            content,
+                        }),
+                    ));
                 }
                 None if parked.is_some_and(|p| p.order <= work.order) => {
                     changes.parked.push((key, None));
@@ -1197,9 +1295,17 @@ impl World {
         part: Part,
         pending: bool,
     ) -> Step {
-        let wrap = |part| if pending { Stage::Pending(part) } else { Stage::Outcome(part) };
+        let wrap = |part| {
+            if pending {
+                Stage::Pending(part)
+            } else {
+                Stage::Outcome(part)
+            }
+        };
         let open = |world: &World| {
-            batch.transaction.is_some_and(|t| world.transactions[t].fate == Fate::Open)
+            batch
+                .transaction
+                .is_some_and(|t| world.transactions[t].fate == Fate::Open)
         };
         match part {
             Part::Enter => {
@@ -1233,7 +1339,9 @@ impl World {
                 batch.transaction = Some(number);
                 batch.ends.clear();
                 for (table, p) in &self.transactions[number].unmarked {
-                    batch.ends.push((*table, *p, self.logs[*table][*p].items.len()));
+                    batch
+                        .ends
+                        .push((*table, *p, self.logs[*table][*p].items.len()));
                 }
                 self.workers[place].holder = Some(lane);
                 self.workers[place].last = Some(number);
@@ -1245,7 +1353,9 @@ impl World {
                 if !open(self) {
                     return Step::Dead;
                 }
-                let Some(number) = batch.transaction else { return Step::Dead };
+                let Some(number) = batch.transaction else {
+                    return Step::Dead;
+                };
                 let mut offsets = batch.starts.clone();
                 if !pending {
                     for (p, offset) in &batch.messages {
@@ -1263,7 +1373,9 @@ impl World {
                         self.abort(number);
                         self.workers[place].holder = None;
                         self.count(Event::RefusedByKafka);
-                        self.told(place, || "is refused: no member of this generation".to_owned());
+                        self.told(place, || {
+                            "is refused: no member of this generation".to_owned()
+                        });
                         return Step::Gone;
                     }
                     if pending || self.has(Rule::OffsetsInTheTransaction) {
@@ -1281,7 +1393,9 @@ impl World {
                 if !open(self) {
                     return Step::Dead;
                 }
-                let Some(number) = batch.transaction else { return Step::Dead };
+                let Some(number) = batch.transaction else {
+                    return Step::Dead;
+                };
                 let what = if pending { "Pending" } else { "the outcome" };
                 self.told(place, || format!("lane {lane} commits {what}"));
                 self.commit(number);
@@ -1289,7 +1403,12 @@ impl World {
             }
             Part::Answer => {
                 self.workers[place].holder = None;
-                if !self.has(Rule::MemoryOnlyWhileOwned) {
+                if self.has(Rule::MemoryOnlyWhileOwned) {
+                    // Before the producer is free for another lane: else that
+                    // lane's commit moves the end of what is in memory past
+                    // this one.
+                    self.remember(place, lane, batch);
+                } else {
                     let known = &mut self.workers[place].known;
                     for (table, p, end) in &batch.ends {
                         known.through[*table][*p] = *end;
@@ -1298,7 +1417,9 @@ impl World {
                 batch.stage = wrap(Part::Remember);
             }
             Part::Remember => {
-                self.remember(place, lane, batch);
+                if !self.has(Rule::MemoryOnlyWhileOwned) {
+                    self.remember(place, lane, batch);
+                }
                 if !pending {
                     return Step::Done;
                 }
@@ -1378,7 +1499,9 @@ fn fresh(work: &Work, before: Option<&Entry>) -> Entry {
         order: work.order,
         fingerprint: World::fingerprint(work.content),
         state: if work.content.absent {
-            State::Deleted { reason: AbsentReason::Deleted }
+            State::Deleted {
+                reason: AbsentReason::Deleted,
+            }
         } else {
             State::Applied
         },

@@ -14,7 +14,7 @@ use crate::worker::{Outcome, Parked, Worker};
 /// of it and takes effect within the other half.
 pub const LEASE: u64 = 20_000;
 /// How far the search index of a target without a lookup lags behind.
-pub const INDEX_DELAY: u64 = 5_000;
+pub const INDEX_DELAY: u64 = 15_000;
 /// After this long the coordinator gives a silent member's partitions away.
 pub const SESSION: u64 = 8_000;
 /// After this long the broker aborts an open transaction.
@@ -50,11 +50,36 @@ pub struct KeySpec {
 /// The keys. Children lie on another partition than their parents where there
 /// are two, so that the owner of a child learns of the parent by its tail.
 pub const KEYS: [KeySpec; 5] = [
-    KeySpec { name: "parent-a", entity: PARENTS, partition: 0, parent: None },
-    KeySpec { name: "parent-b", entity: PARENTS, partition: 1, parent: None },
-    KeySpec { name: "child-of-b", entity: CHILDREN, partition: 0, parent: Some((1, true)) },
-    KeySpec { name: "child-of-a", entity: CHILDREN, partition: 1, parent: Some((0, true)) },
-    KeySpec { name: "link-to-b", entity: CHILDREN, partition: 0, parent: Some((1, false)) },
+    KeySpec {
+        name: "parent-a",
+        entity: PARENTS,
+        partition: 0,
+        parent: None,
+    },
+    KeySpec {
+        name: "parent-b",
+        entity: PARENTS,
+        partition: 1,
+        parent: None,
+    },
+    KeySpec {
+        name: "child-of-b",
+        entity: CHILDREN,
+        partition: 0,
+        parent: Some((1, true)),
+    },
+    KeySpec {
+        name: "child-of-a",
+        entity: CHILDREN,
+        partition: 1,
+        parent: Some((0, true)),
+    },
+    KeySpec {
+        name: "link-to-b",
+        entity: CHILDREN,
+        partition: 0,
+        parent: Some((1, false)),
+    },
 ];
 
 /// How the target finds what we wrote.
@@ -152,7 +177,11 @@ pub struct Log {
 impl Log {
     /// The offset that a `read_committed` reader can't pass.
     pub fn stable(&self) -> usize {
-        self.open.iter().map(|(_, at)| *at).min().unwrap_or(self.items.len())
+        self.open
+            .iter()
+            .map(|(_, at)| *at)
+            .min()
+            .unwrap_or(self.items.len())
     }
 }
 
@@ -438,7 +467,11 @@ impl World {
     /// The lease, as `judge` is given it.
     pub fn lease(&self) -> Lease {
         let length = if self.has(Rule::Lease) { LEASE } else { 0 };
-        let delay = if self.has(Rule::IndexDelay) { INDEX_DELAY } else { 0 };
+        let delay = if self.has(Rule::IndexDelay) {
+            INDEX_DELAY
+        } else {
+            0
+        };
         Lease {
             identity: match self.setting.kind {
                 Kind::Ordered => Identity::Upsert,
@@ -475,8 +508,16 @@ impl World {
     /// The order of a canonical record.
     pub fn order_of(&self, version: i64, mapping: u32, offset: usize) -> Order {
         Order {
-            version: if self.has(Rule::SourceVersionFirst) { version } else { 0 },
-            mapping: if self.has(Rule::SourceVersionFirst) { mapping } else { 0 },
+            version: if self.has(Rule::SourceVersionFirst) {
+                version
+            } else {
+                0
+            },
+            mapping: if self.has(Rule::SourceVersionFirst) {
+                mapping
+            } else {
+                0
+            },
             incarnation: 1,
             offset: offset as i64,
             reapply: 0,
@@ -490,11 +531,21 @@ impl World {
         let versions = &mut self.versions[key];
         let newest = versions.len();
         let print = newest as u8 * 2 + 1;
-        let fresh = Content { print, absent: false, refused: false };
+        let fresh = Content {
+            print,
+            absent: false,
+            refused: false,
+        };
         match edit {
             Edit::New => versions.push(fresh),
-            Edit::Refused => versions.push(Content { refused: true, ..fresh }),
-            Edit::Delete => versions.push(Content { absent: true, ..fresh }),
+            Edit::Refused => versions.push(Content {
+                refused: true,
+                ..fresh
+            }),
+            Edit::Delete => versions.push(Content {
+                absent: true,
+                ..fresh
+            }),
             Edit::Older if newest < 2 => return false,
             Edit::Same | Edit::Remap if newest < 1 => return false,
             Edit::Remap if versions[newest - 1].absent => return false,
@@ -513,7 +564,12 @@ impl World {
         let partition = self.partition(key);
         let log = &mut self.canonical[KEYS[key].entity][partition];
         let offset = log.len();
-        log.push(Canonical::Record { key, version: version as i64, mapping, content });
+        log.push(Canonical::Record {
+            key,
+            version: version as i64,
+            mapping,
+            content,
+        });
         log.push(Canonical::Marker);
         self.count(Event::Records);
         self.say("source", || {
@@ -552,7 +608,11 @@ impl World {
                 unmarked.push((table, partition));
                 log.open.push((by, log.items.len()));
             }
-            log.items.push(Logged::Record { by, key: *key, value: value.clone() });
+            log.items.push(Logged::Record {
+                by,
+                key: *key,
+                value: value.clone(),
+            });
         }
         self.transactions.push(Transaction {
             worker,
@@ -569,7 +629,11 @@ impl World {
     /// Whether the coordinator takes offsets from that member.
     pub fn is_member(&self, worker: usize, meta: Meta) -> bool {
         meta.generation == self.group.generation
-            && self.group.members.get(&worker).is_some_and(|m| m.id == meta.member)
+            && self
+                .group
+                .members
+                .get(&worker)
+                .is_some_and(|m| m.id == meta.member)
     }
 
     /// Gives a transaction up.
@@ -608,7 +672,10 @@ impl World {
                 format!("{}: {:?} after {:?}", KEYS[key].name, order, highest),
             );
         }
-        if entry.as_ref().is_some_and(|e| !matches!(e.state, State::Pending { .. })) {
+        if entry
+            .as_ref()
+            .is_some_and(|e| !matches!(e.state, State::Pending { .. }))
+        {
             self.truth.highest[key] = order;
         }
         self.truth.entries[key] = entry;
@@ -667,7 +734,9 @@ impl World {
         let who = transaction.worker;
         self.abort(number);
         self.count(Event::TransactionTimeouts);
-        self.say("broker", || format!("aborts the open transaction of worker {who}"));
+        self.say("broker", || {
+            format!("aborts the open transaction of worker {who}")
+        });
         true
     }
 
@@ -677,7 +746,11 @@ impl World {
     pub fn join(&mut self, worker: usize) -> u64 {
         self.group.last_id += 1;
         let id = self.group.last_id;
-        let member = Member { id, joined: true, partitions: Vec::new() };
+        let member = Member {
+            id,
+            joined: true,
+            partitions: Vec::new(),
+        };
         self.group.members.insert(worker, member);
         self.group.preparing = true;
         self.complete();
@@ -740,7 +813,9 @@ impl World {
                 .map(|(worker, m)| format!("worker {worker}: {:?}", m.partitions))
                 .collect();
             let generation = self.group.generation;
-            self.say("group", || format!("generation {generation}: {}", shares.join(", ")));
+            self.say("group", || {
+                format!("generation {generation}: {}", shares.join(", "))
+            });
         }
     }
 
@@ -796,14 +871,18 @@ impl World {
         let place = if ordered {
             self.rows.iter().position(|row| row.key == key)
         } else {
-            self.rows.iter().position(|row| Some(&row.id) == id.as_ref())
+            self.rows
+                .iter()
+                .position(|row| Some(&row.id) == id.as_ref())
         };
         if let Some(place) = place {
             let row = &mut self.rows[place];
             let id = Some(row.id.clone());
             let (before, guarded) = (row.order, ordered && row.order >= order);
             if guarded && self.setting.rules.has(Rule::OrderGuard) {
-                self.say("target", || format!("has {name} v{} or newer", order.version));
+                self.say("target", || {
+                    format!("has {name} v{} or newer", order.version)
+                });
                 return Outcome::Applied { id };
             }
             row.order = order;
@@ -821,12 +900,20 @@ impl World {
         }
         self.last_row += 1;
         let id = self.last_row.to_string();
-        self.say("target", || format!("creates {name} v{} as record {id}", order.version));
+        self.say("target", || {
+            format!("creates {name} v{} as record {id}", order.version)
+        });
         if self.rows.iter().any(|row| row.key == key) {
             self.broken("a record is created twice", name.to_owned());
         }
         let created = self.now;
-        self.rows.push(Row { id: id.clone(), key, order, content, created });
+        self.rows.push(Row {
+            id: id.clone(),
+            key,
+            order,
+            content,
+            created,
+        });
         Outcome::Applied { id: Some(id) }
     }
 
