@@ -1,2 +1,3 @@
-//! Placeholder.
+//! The process `drover-extractor-salesforce`.
+
 fn main() {}

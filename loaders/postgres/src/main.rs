@@ -1,7 +1,7 @@
 //! The process `drover-loader-postgres`.
 
-fn main() {
-    // The stage's `main` comes with the runner.
-    eprintln!("drover-loader-postgres: the runner is not part of this build");
-    std::process::exit(2);
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    drover_pipeline::process::loader::<drover_loader_postgres::Postgres>()
 }
