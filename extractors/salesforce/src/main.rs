@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The process `drover-extractor-salesforce`.
+
+fn main() -> std::process::ExitCode {
+    drover_pipeline::process::extractor::<drover_extractor_salesforce::Salesforce>()
+}

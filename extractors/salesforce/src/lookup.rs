@@ -1,0 +1,123 @@
+//! Records by their ids, and all ids.
+
+use std::collections::HashMap;
+
+use drover_pipeline::Result;
+use drover_pipeline::extract::{Change, Ids, Object};
+use serde::Deserialize;
+
+use crate::api::{Api, Reply};
+use crate::query::{self, Selection};
+use crate::rows::{Answered, Text};
+use crate::{id, time};
+
+/// Ids per page; a query answers at most 2,000 records.
+const IDS: u32 = 2_000;
+
+/// The part of a query's answer that leads on.
+#[derive(Debug, Deserialize)]
+struct Onward {
+    done: bool,
+    #[serde(rename = "nextRecordsUrl", default)]
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct IdPage {
+    done: bool,
+    records: Vec<OnlyId>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OnlyId {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
+/// The records with these ids as `queryAll` shows them, deleted ones too.
+pub async fn get(api: &Api, object: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {
+    let selection = Selection::of(object)?;
+    let wanted: Vec<Option<String>> = ids.iter().map(|text| id::normalise(text)).collect();
+    let mut asked: Vec<String> = wanted.iter().flatten().cloned().collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let mut found: HashMap<String, Change> = HashMap::with_capacity(asked.len());
+    for soql in selection.by_ids(&asked) {
+        for reply in pages(api, selection.object, &soql).await? {
+            let text = Text::of(reply.body());
+            let answered: Answered<'_> =
+                serde_json::from_str(&text.text).map_err(|error| reply.malformed(&error))?;
+            for raw in answered.records {
+                let row = text.row(raw, &selection, || selection.object.to_owned());
+                match row.content {
+                    Ok(change) => found.insert(change.id.clone(), change),
+                    Err(bad) => {
+                        return Err(drover_pipeline::Error::new(bad.code, bad.message)
+                            .at(format!("{} {}", selection.object, bad.place)));
+                    }
+                };
+            }
+        }
+    }
+    Ok(wanted
+        .into_iter()
+        .map(|id| id.and_then(|id| found.get(&id).cloned()))
+        .collect())
+}
+
+/// A page of live ids, in their order.
+pub async fn ids(api: &Api, object: &Object, page: Option<&str>) -> Result<Ids> {
+    let after = page.map(|id| id::normalise(id).unwrap_or_default());
+    let soql = query::ids(object, after.as_deref(), IDS)?;
+    let reply = api
+        .get("/query", &[("q", &soql)], Some(&object.name))
+        .await?;
+    let read: IdPage = reply.json()?;
+    let ids: Vec<String> = read
+        .records
+        .iter()
+        .map(|record| id::normalise(&record.id))
+        .collect::<Option<_>>()
+        .ok_or_else(|| reply.broken("an id in it can't be read"))?;
+    if !read.done && ids.is_empty() {
+        return Err(reply.broken("it holds no id and says that more follow"));
+    }
+    let more = !read.done || ids.len() >= IDS as usize;
+    let next = ids.last().filter(|_| more).cloned();
+    Ok(Ids { ids, next })
+}
+
+/// Every answer to a query of bounded size, following `nextRecordsUrl`.
+pub async fn pages(api: &Api, object: &str, soql: &str) -> Result<Vec<Reply>> {
+    let mut replies = vec![api.get("/queryAll", &[("q", soql)], Some(object)).await?];
+    while let Some(reply) = replies.last() {
+        let text = Text::of(reply.body());
+        let onward: Onward =
+            serde_json::from_str(&text.text).map_err(|error| reply.malformed(&error))?;
+        match onward.next {
+            Some(path) if !onward.done => {
+                // The token goes to no other place than the API's.
+                if !path.starts_with("/services/") {
+                    return Err(reply.broken("its next page is not below /services/"));
+                }
+                drop(text);
+                let next = api.get(&path, &[], Some(object)).await?;
+                replies.push(next);
+            }
+            None if !onward.done => {
+                return Err(reply.broken("it says that more follow and not where"));
+            }
+            _ => break,
+        }
+    }
+    Ok(replies)
+}
+
+/// One cheap live call: the token, and the limits that every user may read
+/// (`reference/salesforce.md` section 8).
+pub async fn check(api: &Api) -> Result<()> {
+    let reply = api.get("/limits", &[], None).await?;
+    reply.json::<HashMap<String, serde_json::Value>>()?;
+    tracing::debug!(source_time = %time::print(reply.at), "Salesforce answers");
+    Ok(())
+}

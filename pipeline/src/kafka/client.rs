@@ -1,0 +1,134 @@
+//! Client settings, all in one place, each with its reason.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::explain;
+use crate::config::KafkaConfig;
+use crate::error::{Code, Error, Result};
+
+/// How long one question to the broker may take before it counts as unreachable.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes the settings of every Kafka client of a process.
+#[derive(Debug, Clone)]
+pub struct Client {
+    base: ClientConfig,
+}
+
+impl Client {
+    /// Clients of that bus; `name` is what the broker's logs and quotas show.
+    pub fn new(config: &KafkaConfig, name: &str) -> Self {
+        let mut base = ClientConfig::new();
+        base.set("bootstrap.servers", &config.brokers)
+            .set("client.id", name)
+            // A broker that restarts is found again quickly.
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000");
+        for (key, value) in &config.client {
+            base.set(key, value);
+        }
+        Client { base }
+    }
+
+    /// A member of a consumer group. `instance` makes its membership static: a
+    /// restart under the same name goes on at once, without a rebalance.
+    pub fn member(&self, group: &str, instance: &str) -> ClientConfig {
+        let mut config = self.reader("read_committed");
+        config
+            .set("group.id", group)
+            .set("group.instance.id", instance)
+            // Range assignment with equal partition counts keeps equal
+            // partition numbers of all topics together on one member.
+            .set("partition.assignment.strategy", "range")
+            // Death without static takeover is noticed after this long.
+            .set("session.timeout.ms", "8000")
+            .set("heartbeat.interval.ms", "2000")
+            .set("max.poll.interval.ms", "300000");
+        config
+    }
+
+    /// A reader without a group. `isolation` is Kafka's isolation level.
+    pub fn reader(&self, isolation: &str) -> ClientConfig {
+        let mut config = self.base.clone();
+        config
+            // Never used: such a reader joins no group. librdkafka wants a name.
+            .set("group.id", "drover-reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", isolation)
+            .set("enable.partition.eof", "true")
+            // Records that vanished before we read them are an error, never a
+            // silent jump.
+            .set("auto.offset.reset", "error")
+            // The default of 1000 makes a copy 2.6 times slower.
+            .set("fetch.queue.backoff.ms", "10")
+            // Halves the memory at the same speed.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// A transactional producer.
+    pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("transactional.id", transactional_id)
+            // A killed process holds its readers back for no longer than this.
+            .set("transaction.timeout.ms", "10000");
+        config
+    }
+
+    /// A plain, idempotent producer.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.base.clone();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            // As Java chooses partitions; librdkafka's default differs.
+            .set("partitioner", "murmur2_random")
+            .set("message.max.bytes", "10485760")
+            .set("queue.buffering.max.messages", "500000")
+            .set("queue.buffering.max.kbytes", "262144");
+        config
+    }
+
+    /// A client for administration.
+    pub fn admin(&self) -> ClientConfig {
+        self.base.clone()
+    }
+
+    /// Fails with [`Code::BrokerUnreachable`] when no broker answers, and names
+    /// the topics of `topics` that are not there ([`Code::TopicMissing`]).
+    pub fn require_topics(&self, topics: &[String]) -> Result<()> {
+        let consumer: BaseConsumer = self
+            .reader("read_committed")
+            .create()
+            .map_err(|e| explain("making a client", &e))?;
+        let metadata = consumer
+            .fetch_metadata(None, PATIENCE)
+            .map_err(|e| explain("asking the broker for its topics", &e))?;
+        let missing: Vec<&str> = topics
+            .iter()
+            .filter(|topic| {
+                !metadata
+                    .topics()
+                    .iter()
+                    .any(|t| t.name() == topic.as_str() && !t.partitions().is_empty())
+            })
+            .map(String::as_str)
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::new(
+                Code::TopicMissing,
+                format!("these topics are not there: {}", missing.join(", ")),
+            ))
+        }
+    }
+}

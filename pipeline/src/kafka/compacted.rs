@@ -1,0 +1,367 @@
+//! A compacted topic as a table: read once to its end, or followed for ever.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::Offset;
+
+use super::client::{Client, PATIENCE};
+use super::{Place, explain};
+use crate::control::INCARNATION;
+use crate::error::{Code, Error, Result};
+
+/// The high watermark of a partition: the offset behind its last record,
+/// *including* records of open transactions. A `read_committed` client would
+/// show the last stable offset only, and an open transaction of a dead process
+/// may hide that process's last words.
+pub fn high_watermark(client: &Client, place: &Place) -> Result<i64> {
+    let (_, high) = watermarks(client, place)?;
+    Ok(high)
+}
+
+/// The log start and the high watermark of a partition.
+pub fn watermarks(client: &Client, place: &Place) -> Result<(i64, i64)> {
+    let consumer = uncommitted(client)?;
+    consumer
+        .fetch_watermarks(&place.topic, place.partition, PATIENCE)
+        .map_err(|e| explain(&format!("asking for the ends of {place}"), &e))
+}
+
+fn uncommitted(client: &Client) -> Result<BaseConsumer> {
+    client
+        .reader("read_uncommitted")
+        .create()
+        .map_err(|e| explain("making a client", &e))
+}
+
+/// How many partitions a topic has. [`Code::TopicMissing`] when it isn't there.
+pub fn partition_count(client: &Client, topic: &str) -> Result<i32> {
+    let consumer = uncommitted(client)?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), PATIENCE)
+        .map_err(|e| explain(&format!("asking for {topic}"), &e))?;
+    match metadata.topics().first().map(|t| t.partitions().len()) {
+        Some(count) if count > 0 => Ok(count as i32),
+        _ => Err(Error::new(
+            Code::TopicMissing,
+            format!("the topic {topic} is not there"),
+        )),
+    }
+}
+
+/// Reads a topic's committed records from its start to where it ends now, and
+/// calls `each` with key and value (`None`: tombstone) in order of offset
+/// within a partition.
+pub fn scan(
+    client: &Client,
+    topic: &str,
+    mut each: impl FnMut(&Place, i64, &[u8], Option<&[u8]>),
+) -> Result<()> {
+    let partitions = partition_count(client, topic)?;
+    let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        let (low, high) = watermarks(client, &Place::new(topic, partition))?;
+        if high > low {
+            ends.insert(partition, high);
+            assignment
+                .add_partition_offset(topic, partition, Offset::Offset(low))
+                .map_err(|e| explain("assigning", &e))?;
+        }
+    }
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let consumer: BaseConsumer = client
+        .reader("read_committed")
+        .create()
+        .map_err(|e| explain("making a client", &e))?;
+    consumer
+        .assign(&assignment)
+        .map_err(|e| explain(&format!("reading {topic}"), &e))?;
+    let mut quiet_since = Instant::now();
+    while !ends.is_empty() {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                quiet_since = Instant::now();
+                let place = Place::new(topic, message.partition());
+                if message.key() != Some(INCARNATION) {
+                    each(
+                        &place,
+                        message.offset(),
+                        message.key().unwrap_or_default(),
+                        message.payload(),
+                    );
+                }
+                if ends
+                    .get(&place.partition)
+                    .is_some_and(|end| message.offset() + 1 >= *end)
+                {
+                    ends.remove(&place.partition);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                // Position behind the last marker. A partition whose end hides
+                // behind an open transaction is asked again until it closes.
+                let position = position_of(&consumer, topic, partition);
+                if ends.get(&partition).is_some_and(|end| position >= *end) {
+                    ends.remove(&partition);
+                }
+            }
+            Some(Err(error)) => return Err(explain(&format!("reading {topic}"), &error)),
+            None if quiet_since.elapsed() > Duration::from_secs(30) => {
+                return Err(Error::new(
+                    Code::StableOffsetStuck,
+                    format!("{topic}: nothing readable for 30 s before its end"),
+                ));
+            }
+            None => {
+                ends.retain(|partition, end| position_of(&consumer, topic, *partition) < *end);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The key and value of a partition's first record; `None` when it has none.
+pub fn first_record(client: &Client, place: &Place) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let (low, high) = watermarks(client, place)?;
+    if low == high {
+        return Ok(None);
+    }
+    let consumer = uncommitted(client)?;
+    let mut assignment = TopicPartitionList::new();
+    assignment
+        .add_partition_offset(&place.topic, place.partition, Offset::Offset(low))
+        .map_err(|e| explain("assigning", &e))?;
+    consumer
+        .assign(&assignment)
+        .map_err(|e| explain(&format!("reading {place}"), &e))?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                return Ok(Some((
+                    message.key().unwrap_or_default().to_vec(),
+                    message.payload().unwrap_or_default().to_vec(),
+                )));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(error)) => return Err(explain(&format!("reading {place}"), &error)),
+            None => {}
+        }
+    }
+    Err(Error::new(
+        Code::BrokerUnreachable,
+        format!("{place} was not readable within {PATIENCE:?}"),
+    ))
+}
+
+/// The newest value of each key of a compacted topic.
+pub fn read_to_end(client: &Client, topic: &str) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+    let mut table = HashMap::new();
+    scan(client, topic, |_, _, key, value| match value {
+        Some(value) => {
+            table.insert(key.to_vec(), value.to_vec());
+        }
+        None => {
+            table.remove(key);
+        }
+    })?;
+    Ok(table)
+}
+
+/// The offset a reader reads next, or -1 before it has one.
+fn position_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    consumer
+        .position()
+        .ok()
+        .and_then(|list| {
+            list.find_partition(topic, partition)
+                .and_then(|elem| elem.offset().to_raw())
+        })
+        .unwrap_or(-1)
+}
+
+/// What a [`Tail`] tells its owner, from the tail's own thread.
+pub trait Follower: Send + Sync + 'static {
+    /// A committed record, in order of offset within a partition.
+    fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>);
+    /// Reading fails. A transient failure heals by itself.
+    fn failed(&self, error: Error);
+}
+
+/// Follows all partitions of some compacted topics from their start, for ever.
+pub struct Tail {
+    shared: Arc<TailShared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct TailShared {
+    stop: AtomicBool,
+    state: Mutex<TailState>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct TailState {
+    /// By partition, the offset read next.
+    positions: HashMap<Place, i64>,
+    /// Partitions to go back in, and to where.
+    seeks: Vec<(Place, i64)>,
+}
+
+impl Tail {
+    /// Starts following. Fails when a topic isn't there.
+    pub fn start(client: &Client, topics: &[String], follower: Arc<dyn Follower>) -> Result<Tail> {
+        let mut assignment = TopicPartitionList::new();
+        let mut places = Vec::new();
+        for topic in topics {
+            for partition in 0..partition_count(client, topic)? {
+                let place = Place::new(topic, partition);
+                let (low, _) = watermarks(client, &place)?;
+                assignment
+                    .add_partition_offset(topic, partition, Offset::Offset(low))
+                    .map_err(|e| explain("assigning", &e))?;
+                places.push((place, low));
+            }
+        }
+        let consumer: BaseConsumer = client
+            .reader("read_committed")
+            .create()
+            .map_err(|e| explain("making a client", &e))?;
+        consumer
+            .assign(&assignment)
+            .map_err(|e| explain("following", &e))?;
+        let shared = Arc::new(TailShared {
+            stop: AtomicBool::new(false),
+            state: Mutex::new(TailState {
+                positions: places.into_iter().collect(),
+                seeks: Vec::new(),
+            }),
+            moved: Condvar::new(),
+        });
+        let thread = std::thread::Builder::new()
+            .name("tail".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || follow(&consumer, &shared, &*follower)
+            })
+            .map_err(|e| Error::new(Code::Invariant, format!("no thread: {e}")))?;
+        Ok(Tail {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until everything below `offset` of the partition was told to the
+    /// follower. [`Code::StableOffsetStuck`] when it takes longer than `limit`.
+    pub fn wait_for(&self, place: &Place, offset: i64, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        while state.positions.get(place).is_none_or(|at| *at < offset) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let at = state.positions.get(place).copied().unwrap_or(-1);
+                return Err(Error::new(
+                    Code::StableOffsetStuck,
+                    format!("{place} is readable up to {at} only, its end is {offset}"),
+                ));
+            }
+            state = self
+                .shared
+                .moved
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Ok(())
+    }
+
+    /// Reads the partition again from `offset` on.
+    pub fn seek(&self, place: &Place, offset: i64) {
+        let mut state = self.lock();
+        state.seeks.push((place.clone(), offset));
+        state.positions.insert(place.clone(), offset);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, TailState> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn follow(consumer: &BaseConsumer, shared: &TailShared, follower: &dyn Follower) {
+    let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !shared.stop.load(Ordering::Relaxed) {
+        let seeks = std::mem::take(&mut lock().seeks);
+        for (place, offset) in seeks {
+            if let Err(error) = consumer.seek(
+                &place.topic,
+                place.partition,
+                Offset::Offset(offset),
+                PATIENCE,
+            ) {
+                follower.failed(explain(&format!("going back in {place}"), &error));
+                lock().seeks.push((place, offset));
+            }
+        }
+        match consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(message)) => {
+                let place = Place::new(message.topic(), message.partition());
+                let offset = message.offset();
+                // A message fetched before a seek came back to it is told anyway:
+                // telling twice in order is harmless, a gap is not.
+                if message.key() != Some(INCARNATION) {
+                    follower.record(
+                        &place,
+                        offset,
+                        message.key().unwrap_or_default(),
+                        message.payload(),
+                    );
+                }
+                lock().positions.insert(place, offset + 1);
+                shared.moved.notify_all();
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                // rdkafka names the partition only, not the topic, so every
+                // position is taken over; it moves past commit markers.
+                if let Ok(list) = consumer.position() {
+                    let mut state = lock();
+                    if !state.seeks.is_empty() {
+                        continue;
+                    }
+                    for elem in list.elements() {
+                        if let Some(offset) = elem.offset().to_raw().filter(|o| *o >= 0) {
+                            let place = Place::new(elem.topic(), elem.partition());
+                            let at = state.positions.entry(place).or_insert(0);
+                            *at = (*at).max(offset);
+                        }
+                    }
+                    drop(state);
+                    shared.moved.notify_all();
+                }
+            }
+            Some(Err(error)) => follower.failed(explain("following a table", &error)),
+            None => {}
+        }
+    }
+}
