@@ -1,0 +1,3 @@
+//! What every connector is held to: one conformance suite for loaders.
+
+pub mod loader;
