@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::oracle::{Differences, compare};
 use crate::process::{Process, binary};
 use crate::sandbox::Sandbox;
 use crate::services::{Services, services};
@@ -194,27 +195,22 @@ impl Migration {
         }
     }
 
-    /// Waits until `holds` returns `None`; `Some` says what is missing.
-    pub async fn until<F>(&mut self, what: &str, limit: Duration, mut holds: impl FnMut() -> F)
-    where
-        F: Future<Output = Option<String>>,
-    {
+    /// Waits until the target is what the source is, and says how many records
+    /// were compared and how many wait for a parent that the source lacks.
+    pub async fn until_equal(&mut self, limit: Duration) -> Differences {
         let deadline = Instant::now() + limit;
         loop {
-            let missing = holds().await;
-            let Some(missing) = missing else { return };
+            let differences = compare(&self.sandbox, &self.services.postgres, &self.schema).await;
+            let Some(missing) = differences.missing() else {
+                assert!(differences.compared > 0, "nothing was compared");
+                return differences;
+            };
             self.assert_alive();
-            if Instant::now() >= deadline {
-                let logs: Vec<String> = self
-                    .stages
-                    .iter()
-                    .map(|(name, p)| format!("--- {name}\n{}", p.log_tail()))
-                    .collect();
-                panic!(
-                    "{what}: not within {limit:?}: {missing}\n{}",
-                    logs.join("\n")
-                );
-            }
+            assert!(
+                Instant::now() < deadline,
+                "not equal within {limit:?}: {missing}\n{}",
+                self.logs()
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

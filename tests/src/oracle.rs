@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
-use crate::migration::Migration;
+use crate::sandbox::Sandbox;
 
 /// Where an object's records lie: table, plain fields by column, and links by
 /// column with the table and the field of the source.
@@ -147,16 +147,16 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
 
 /// Compares the stand-in's truth with the rows of PostgreSQL: every live record
 /// is there once with its fields and links, and nothing else is.
-pub async fn compare(migration: &Migration) -> Differences {
-    let client = connect(&migration.services().postgres).await;
+pub async fn compare(sandbox: &Sandbox, postgres: &str, schema: &str) -> Differences {
+    let client = connect(postgres).await;
     let mut differences = Differences::default();
     let mut truth: BTreeMap<&str, BTreeMap<String, Value>> = BTreeMap::new();
     for expected in SALESFORCE {
-        let records = migration.sandbox.records(expected.object).await;
+        let records = sandbox.records(expected.object).await;
         truth.insert(expected.object, records);
     }
     for expected in SALESFORCE {
-        let rows = rows(&client, &migration.schema, expected).await;
+        let rows = rows(&client, schema, expected).await;
         compare_object(expected, &truth, &rows, &mut differences);
     }
     differences

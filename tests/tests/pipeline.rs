@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use drover_tests::migration::Migration;
-use drover_tests::oracle::compare;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_org_is_copied_and_kept_in_step() {
@@ -16,28 +15,10 @@ async fn an_org_is_copied_and_kept_in_step() {
     // must come to be what the source is.
     tokio::time::sleep(Duration::from_secs(5)).await;
     migration.sandbox.freeze().await;
-    settle(&mut migration).await;
+    let equal = migration.until_equal(Duration::from_secs(90)).await;
+    println!(
+        "{} records compared, {} wait for a parent that is not there",
+        equal.compared, equal.waiting
+    );
     migration.stop_all();
-}
-
-async fn settle(migration: &mut Migration) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(90);
-    loop {
-        let differences = compare(migration).await;
-        let Some(missing) = differences.missing() else {
-            println!(
-                "{} records compared, {} wait for a parent that is not there",
-                differences.compared, differences.waiting
-            );
-            assert!(differences.compared > 0);
-            return;
-        };
-        migration.assert_alive();
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{missing}\n{}",
-            migration.logs()
-        );
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
 }
