@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use drover_pipeline::config::Problem;
+use drover_pipeline::config::{Problem, nearest};
 use drover_pipeline::extract::{Object, SourceField};
-use drover_pipeline::transform::{Convert, Mapping, ObjectMapping, Slot, nearest};
+use drover_pipeline::transform::{Convert, Mapping, ObjectMapping, Slot, can_become, kind_name};
 use drover_schemas::{Entity, Field, Kind, Value, entities, entity};
 
 use crate::convert::convert;
 use crate::filter::Condition;
-use crate::kinds;
 use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan, Source};
 
 /// The plans of all objects, by name; or every problem.
@@ -227,7 +226,7 @@ impl Compiler<'_> {
         }
         let described = self.fields.iter().find(|field| field.name == *name);
         if let Some(described) = described
-            && !kinds::fits(&described.kind, field.kind)
+            && !can_become(&described.kind, field.kind)
         {
             self.problem(
                 path,
@@ -235,7 +234,7 @@ impl Compiler<'_> {
                     "the source field {name} is declared as {}, and {} is {}",
                     described.kind,
                     field.name,
-                    kinds::name(field.kind)
+                    kind_name(field.kind)
                 ),
                 "map another source field, or leave it to `custom`",
             );
@@ -260,7 +259,7 @@ impl Compiler<'_> {
                 format!(
                     "`{what}` is for references, and {} is {}",
                     field.name,
-                    kinds::name(field.kind)
+                    kind_name(field.kind)
                 ),
                 format!("remove `{what}`"),
             );
@@ -348,7 +347,7 @@ impl Compiler<'_> {
                 self.problem(
                     format!("{path}.constant"),
                     fault.message,
-                    format!("write {}", kinds::name(field.kind)),
+                    format!("write {}", kind_name(field.kind)),
                 );
                 None
             }
