@@ -17,6 +17,7 @@ pub mod kafka;
 pub mod load;
 pub mod record;
 pub mod spec;
+pub mod testing;
 pub mod topics;
 pub mod transform;
 

@@ -1,0 +1,3 @@
+//! The suites that every connector passes.
+
+pub mod extractor;
