@@ -26,11 +26,21 @@ fn disturb(state: &mut State, rng: &mut StdRng, longest: i64, purge: bool) {
     if rng.random_bool(0.02) {
         state.now += rng.random_range(0..200_000);
     }
-    let writes = if rng.random_bool(0.1) { 12 } else { rng.random_range(0..3) };
+    let writes = if rng.random_bool(0.1) {
+        12
+    } else {
+        rng.random_range(0..3)
+    };
     for _ in 0..writes {
-        state.delay = Some(if rng.random_bool(0.5) { 0 } else { rng.random_range(0..=longest) });
+        state.delay = Some(if rng.random_bool(0.5) {
+            0
+        } else {
+            rng.random_range(0..=longest)
+        });
         let rows = &state.tables["Account"].rows;
-        let Some(id) = rows.keys().nth(rng.random_range(0..rows.len())).cloned() else { return };
+        let Some(id) = rows.keys().nth(rng.random_range(0..rows.len())).cloned() else {
+            return;
+        };
         let what = match rng.random_range(0..10) {
             0 | 1 => Write::Create,
             2 => Write::Delete(&id),
@@ -51,11 +61,17 @@ async fn history(seed: u64) {
     state.skew = if rng.random_bool(0.3) { 2_000 } else { 0 };
     // A transaction may outlast the lookback only where the source says so.
     let lookback = rng.random_range(10_000..60_000);
-    let longest = if state.honest { 200_000 } else { i64::from(lookback) - 5_000 };
+    let longest = if state.honest {
+        200_000
+    } else {
+        i64::from(lookback) - 5_000
+    };
     let purge = state.honest;
     let page = rng.random_range(1..8);
     let mut chaos = StdRng::seed_from_u64(seed + 1);
-    state.chaos = Some(Box::new(move |state| disturb(state, &mut chaos, longest, purge)));
+    state.chaos = Some(Box::new(move |state| {
+        disturb(state, &mut chaos, longest, purge)
+    }));
     let model = Model::run(state, page, lookback).await;
 
     let mut extractor = model.client("hush");
@@ -71,7 +87,12 @@ async fn history(seed: u64) {
         }
         if rng.random_bool(0.1) {
             // A crash before the page was committed: it is read again.
-            let _ = drover_pipeline::extract::Extractor::fetch(&extractor, reader.object(), reader.cursor.as_ref()).await;
+            let _ = drover_pipeline::extract::Extractor::fetch(
+                &extractor,
+                reader.object(),
+                reader.cursor.as_ref(),
+            )
+            .await;
         }
         if reader.step(&extractor).await.is_ok() {
             stamps += reader.page.len();
@@ -91,7 +112,11 @@ async fn history(seed: u64) {
 
 #[tokio::test]
 async fn no_history_loses_a_row() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     if let Some(seed) = number("SEED") {
         return history(seed).await;
     }

@@ -46,11 +46,7 @@ pub trait Source: Sized + Send + Sync {
 
     /// Writes into the source and gives the record's id; nothing if the system
     /// knows no such write, or refuses it for this record.
-    fn write(
-        &self,
-        object: &str,
-        what: Write<'_>,
-    ) -> impl Future<Output = Option<String>> + Send;
+    fn write(&self, object: &str, what: Write<'_>) -> impl Future<Output = Option<String>> + Send;
 
     /// Lets the source's time pass until every write shows and lies behind it.
     fn settle(&self) -> impl Future<Output = ()> + Send;
@@ -229,11 +225,7 @@ impl<E: Extractor> Reader<E> {
     }
 
     /// Panics unless what is known is the truth.
-    pub fn compare(
-        &self,
-        truth: &BTreeMap<String, Option<Map<String, Value>>>,
-        context: &str,
-    ) {
+    pub fn compare(&self, truth: &BTreeMap<String, Option<Map<String, Value>>>, context: &str) {
         let name = &self.object.name;
         for (id, expected) in truth {
             match (expected, self.known.get(id).map(|known| &known.1)) {
@@ -263,7 +255,10 @@ pub fn through_json<E: Extractor>(cursor: &E::Cursor) -> E::Cursor {
     let text = serde_json::to_string(cursor).expect("a cursor serialises");
     assert!(text.len() <= CURSOR, "a cursor of {} bytes", text.len());
     let back: E::Cursor = serde_json::from_str(&text).expect("a cursor parses");
-    assert!(&back == cursor, "the cursor is another one after JSON: {text}");
+    assert!(
+        &back == cursor,
+        "the cursor is another one after JSON: {text}"
+    );
     back
 }
 

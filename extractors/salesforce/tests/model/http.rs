@@ -49,10 +49,15 @@ async fn connection(mut stream: TcpStream, handle: &(impl Fn(Request) -> Reply +
     let mut buffer = Vec::new();
     while let Some(request) = read(&mut stream, &mut buffer).await {
         let (text, close) = match handle(request) {
-            Reply::Answer(status, kind, date, body) => (head(status, kind, &date, body.len()) + &body, false),
+            Reply::Answer(status, kind, date, body) => {
+                (head(status, kind, &date, body.len()) + &body, false)
+            }
             Reply::Cut => (String::new(), true),
             Reply::Half(date, body) => {
-                let half = (0..=body.len() / 2).rev().find(|at| body.is_char_boundary(*at)).unwrap_or(0);
+                let half = (0..=body.len() / 2)
+                    .rev()
+                    .find(|at| body.is_char_boundary(*at))
+                    .unwrap_or(0);
                 (head(200, JSON, &date, body.len()) + &body[..half], true)
             }
         };
@@ -66,7 +71,9 @@ async fn connection(mut stream: TcpStream, handle: &(impl Fn(Request) -> Reply +
 pub const JSON: &str = "application/json;charset=UTF-8";
 
 fn head(status: u16, kind: &str, date: &str, length: usize) -> String {
-    format!("HTTP/1.1 {status} X\r\ndate: {date}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "HTTP/1.1 {status} X\r\ndate: {date}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
@@ -79,7 +86,8 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
                     .find(|(found, _)| found.eq_ignore_ascii_case(name))
                     .map(|(_, value)| value.to_owned())
             };
-            let length: usize = header("content-length").map_or(0, |n| n.parse().expect("a length"));
+            let length: usize =
+                header("content-length").map_or(0, |n| n.parse().expect("a length"));
             if buffer.len() >= end + 4 + length {
                 let body = String::from_utf8_lossy(&buffer[end + 4..end + 4 + length]).into_owned();
                 buffer.drain(..end + 4 + length);
@@ -90,7 +98,8 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
                     method,
                     path: path.to_owned(),
                     query: form(query),
-                    token: header("authorization").and_then(|h| h.strip_prefix("Bearer ").map(str::to_owned)),
+                    token: header("authorization")
+                        .and_then(|h| h.strip_prefix("Bearer ").map(str::to_owned)),
                     body,
                 });
             }
@@ -103,7 +112,10 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
 
 /// The pairs of a form or query.
 pub fn form(text: &str) -> Vec<(String, String)> {
-    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (decode(k), decode(v))).collect()
+    text.split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(k, v)| (decode(k), decode(v)))
+        .collect()
 }
 
 fn decode(text: &str) -> String {

@@ -98,12 +98,28 @@ impl State {
             locators: HashMap::new(),
         };
         for (name, prefix) in [("Account", "001"), ("Thing__c", "a01")] {
-            state.tables.insert(name, Table { prefix, ..Table::default() });
+            state.tables.insert(
+                name,
+                Table {
+                    prefix,
+                    ..Table::default()
+                },
+            );
             for _ in 0..records {
                 let stamp = START - 86_400_000 + state.rng.random_range(0..80_000) * 1_000;
                 let id = state.new_id(name);
-                let shown = Some(Version { stamp, deleted: false, value: state.rng.random() });
-                state.table(name).rows.insert(id, Row { shown, pending: None });
+                let shown = Some(Version {
+                    stamp,
+                    deleted: false,
+                    value: state.rng.random(),
+                });
+                state.table(name).rows.insert(
+                    id,
+                    Row {
+                        shown,
+                        pending: None,
+                    },
+                );
             }
         }
         state
@@ -117,7 +133,11 @@ impl State {
         let table = self.table(object);
         table.number += 1;
         // Ids do not come in order: half of the new ones lie before the old.
-        let number = if table.number.is_multiple_of(2) { table.number } else { 900_000 - table.number };
+        let number = if table.number.is_multiple_of(2) {
+            table.number
+        } else {
+            900_000 - table.number
+        };
         let short = format!("{}{number:012}", table.prefix);
         drover_extractor_salesforce::id::normalise(&short).expect("an id")
     }
@@ -145,18 +165,31 @@ impl State {
         self.advance();
         let stamp = self.now - self.now % 1_000;
         let value = self.rng.random();
-        let live = Some(Version { stamp, deleted: false, value });
+        let live = Some(Version {
+            stamp,
+            deleted: false,
+            value,
+        });
         let (id, deleted, version) = match what {
             Write::Create => (self.new_id(object), None, live),
             Write::Edit(id) => (id.to_owned(), Some(false), live),
             Write::Undelete(id) => (id.to_owned(), Some(true), live),
-            Write::Delete(id) => (id.to_owned(), Some(false), Some(Version { stamp, deleted: true, value })),
+            Write::Delete(id) => (
+                id.to_owned(),
+                Some(false),
+                Some(Version {
+                    stamp,
+                    deleted: true,
+                    value,
+                }),
+            ),
             Write::Purge(id) => (id.to_owned(), Some(false), None),
         };
         let visible = self.delay.map_or(Millis::MAX, |delay| self.now + delay);
         let row = self.table(object).rows.entry(id.clone()).or_default();
         // A row that another transaction has written is locked.
-        let fits = row.shown.as_ref().map(|shown| shown.deleted) == deleted && row.pending.is_none();
+        let fits =
+            row.shown.as_ref().map(|shown| shown.deleted) == deleted && row.pending.is_none();
         if !fits {
             return None;
         }
@@ -167,7 +200,11 @@ impl State {
 
     /// Commits everything and lets the clock go on past it.
     pub fn settle(&mut self) {
-        for row in self.tables.values_mut().flat_map(|table| table.rows.values_mut()) {
+        for row in self
+            .tables
+            .values_mut()
+            .flat_map(|table| table.rows.values_mut())
+        {
             if let Some(pending) = &mut row.pending {
                 pending.0 = self.now;
             }
@@ -177,8 +214,15 @@ impl State {
     }
 
     fn date(&mut self) -> String {
-        let skew = if self.skew > 0 { self.rng.random_range(-self.skew..=self.skew) } else { 0 };
-        DateTime::from_timestamp_millis(self.now + skew).expect("a time").format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        let skew = if self.skew > 0 {
+            self.rng.random_range(-self.skew..=self.skew)
+        } else {
+            0
+        };
+        DateTime::from_timestamp_millis(self.now + skew)
+            .expect("a time")
+            .format("%a, %d %b %Y %H:%M:%S GMT")
+            .to_string()
     }
 
     fn handle(&mut self, request: &Request) -> Reply {
@@ -189,22 +233,38 @@ impl State {
         self.advance();
         self.requests += 1;
         let date = self.date();
-        let json = |status, body: Value| Reply::Answer(status, JSON, date.clone(), body.to_string());
-        let refused = |status, code: &str, message: &str| json(status, json!([{"message": message, "errorCode": code}]));
+        let json =
+            |status, body: Value| Reply::Answer(status, JSON, date.clone(), body.to_string());
+        let refused = |status, code: &str, message: &str| {
+            json(status, json!([{"message": message, "errorCode": code}]))
+        };
         let mut half = false;
         match self.struck() {
-            Some(Fault::RateLimit) => return refused(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."),
-            Some(Fault::ServerError) => return refused(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred."),
+            Some(Fault::RateLimit) => {
+                return refused(
+                    403,
+                    "REQUEST_LIMIT_EXCEEDED",
+                    "TotalRequests Limit exceeded.",
+                );
+            }
+            Some(Fault::ServerError) => {
+                return refused(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred.");
+            }
             Some(Fault::CutBefore | Fault::CutAfter) => return Reply::Cut,
-            Some(Fault::HtmlPage) => return Reply::Answer(200, "text/html", date, "<html>Sorry</html>".to_owned()),
-            Some(Fault::NotJson) => return Reply::Answer(200, JSON, date, "gateway says hello".to_owned()),
+            Some(Fault::HtmlPage) => {
+                return Reply::Answer(200, "text/html", date, "<html>Sorry</html>".to_owned());
+            }
+            Some(Fault::NotJson) => {
+                return Reply::Answer(200, JSON, date, "gateway says hello".to_owned());
+            }
             Some(Fault::Truncated) => half = true,
             Some(Fault::ExpiredToken) if request.method == "GET" => self.token += 1,
             Some(Fault::ExpiredToken | Fault::Slow) | None => {}
         }
         if request.path == "/services/oauth2/token" {
             let form = http::form(&request.body);
-            let has = |name: &str, value: &str| form.iter().any(|pair| pair.0 == name && pair.1 == value);
+            let has =
+                |name: &str, value: &str| form.iter().any(|pair| pair.0 == name && pair.1 == value);
             assert!(has("grant_type", "client_credentials"), "{form:?}");
             if !has("client_id", "id") || !has("client_secret", "hush") {
                 let body = json!({"error": "invalid_client", "error_description": "invalid client credentials"});
@@ -213,7 +273,10 @@ impl State {
             if half {
                 return Reply::Half(date, "{}".to_owned());
             }
-            return json(200, json!({"access_token": format!("token {}", self.token), "instance_url": self.token_url(), "token_type": "Bearer"}));
+            return json(
+                200,
+                json!({"access_token": format!("token {}", self.token), "instance_url": self.token_url(), "token_type": "Bearer"}),
+            );
         }
         if request.token.as_deref() != Some(&format!("token {}", self.token)) {
             return refused(401, "INVALID_SESSION_ID", "Session expired or invalid");
@@ -221,7 +284,13 @@ impl State {
         let Some(path) = request.path.strip_prefix("/services/data/v67.0") else {
             return refused(404, "NOT_FOUND", "The requested resource does not exist");
         };
-        let parameter = |name: &str| request.query.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
+        let parameter = |name: &str| {
+            request
+                .query
+                .iter()
+                .find(|pair| pair.0 == name)
+                .map(|pair| pair.1.as_str())
+        };
         let body = match path {
             "/limits" => json!({"DailyApiRequests": {"Max": 100, "Remaining": 50}}).to_string(),
             "/limits/recordCount" => return refused(403, "INSUFFICIENT_ACCESS", "View Setup"),
@@ -229,8 +298,15 @@ impl State {
             "/query" | "/queryAll" => self.query(parameter("q").expect("q"), path == "/queryAll"),
             _ if path.ends_with("/describe") => describe().to_string(),
             _ if path.starts_with("/query/") => self.locator(path),
-            _ => match path.strip_prefix("/sobjects/").and_then(|rest| rest.strip_suffix("/deleted/")) {
-                Some(object) => self.deleted(object, parameter("start").expect("start"), parameter("end").expect("end")),
+            _ => match path
+                .strip_prefix("/sobjects/")
+                .and_then(|rest| rest.strip_suffix("/deleted/"))
+            {
+                Some(object) => self.deleted(
+                    object,
+                    parameter("start").expect("start"),
+                    parameter("end").expect("end"),
+                ),
                 None => return refused(404, "NOT_FOUND", "The requested resource does not exist"),
             },
         };
@@ -240,14 +316,19 @@ impl State {
             // Cut on the way, or cut where it was made.
             (true, 0) => Reply::Half(date, body),
             (true, _) => {
-                let end = (0..body.len() / 2).rev().find(|at| body.is_char_boundary(*at));
+                let end = (0..body.len() / 2)
+                    .rev()
+                    .find(|at| body.is_char_boundary(*at));
                 Reply::Answer(200, JSON, date, body[..end.unwrap_or(0)].to_owned())
             }
         }
     }
 
     fn token_url(&self) -> String {
-        self.locators.get("url").and_then(|url| url.first().cloned()).unwrap_or_default()
+        self.locators
+            .get("url")
+            .and_then(|url| url.first().cloned())
+            .unwrap_or_default()
     }
 
     fn struck(&mut self) -> Option<Fault> {
@@ -277,17 +358,27 @@ impl State {
                 "IsDeleted" => version.deleted.to_string(),
                 other => panic!("a filter by {other}"),
             };
-            if (all || !version.deleted) && query.filter.as_ref().is_none_or(|filter| filter.holds(&value)) {
+            if (all || !version.deleted)
+                && query
+                    .filter
+                    .as_ref()
+                    .is_none_or(|filter| filter.holds(&value))
+            {
                 found.push((id.clone(), version.clone()));
             }
         }
         match query.order.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] | ["Id"] => {}
-            ["SystemModstamp", "Id"] => found.sort_by(|a, b| (a.1.stamp, &a.0).cmp(&(b.1.stamp, &b.0))),
+            ["SystemModstamp", "Id"] => {
+                found.sort_by(|a, b| (a.1.stamp, &a.0).cmp(&(b.1.stamp, &b.0)))
+            }
             ref other => panic!("order by {other:?}"),
         }
         found.truncate(query.limit.unwrap_or(usize::MAX));
-        let rows = found.iter().map(|(id, version)| record(id, version, &fields)).collect();
+        let rows = found
+            .iter()
+            .map(|(id, version)| record(id, version, &fields))
+            .collect();
         self.answer(rows)
     }
 
@@ -300,18 +391,32 @@ impl State {
             more = format!(r#""nextRecordsUrl":"/services/data/v67.0/query/{name}","#);
             self.locators.insert(name, rest);
         }
-        format!(r#"{{"totalSize":{total},"done":{},{more}"records":[{}]}}"#, more.is_empty(), rows.join(","))
+        format!(
+            r#"{{"totalSize":{total},"done":{},{more}"records":[{}]}}"#,
+            more.is_empty(),
+            rows.join(",")
+        )
     }
 
     fn locator(&mut self, path: &str) -> String {
-        let rows = self.locators.remove(&path["/query/".len()..]).expect("a locator");
+        let rows = self
+            .locators
+            .remove(&path["/query/".len()..])
+            .expect("a locator");
         self.answer(rows)
     }
 
     fn deleted(&self, object: &str, start: &str, end: &str) -> String {
-        let moment = |text: &str| DateTime::parse_from_rfc3339(text).expect("a time").timestamp_millis();
+        let moment = |text: &str| {
+            DateTime::parse_from_rfc3339(text)
+                .expect("a time")
+                .timestamp_millis()
+        };
         let (start, end) = (moment(start), moment(end));
-        assert!(start % 60_000 == 0 && end % 60_000 == 0 && end > start, "whole minutes");
+        assert!(
+            start % 60_000 == 0 && end % 60_000 == 0 && end > start,
+            "whole minutes"
+        );
         let table = &self.tables[object];
         // Undeleted records stay in the log: the extractor must look.
         let records: Vec<Value> = table
@@ -320,8 +425,17 @@ impl State {
             .filter(|(at, _)| (start..end).contains(at))
             .map(|(at, id)| json!({"id": id, "deletedDate": stamp(*at)}))
             .collect();
-        let open = table.rows.values().filter_map(|row| row.pending.as_ref()).map(|pending| pending.1).min();
-        let covered = if self.honest { open.unwrap_or(self.now).min(self.now) } else { self.now };
+        let open = table
+            .rows
+            .values()
+            .filter_map(|row| row.pending.as_ref())
+            .map(|pending| pending.1)
+            .min();
+        let covered = if self.honest {
+            open.unwrap_or(self.now).min(self.now)
+        } else {
+            self.now
+        };
         json!({
             "deletedRecords": records,
             "earliestDateAvailable": stamp(START - 15 * 86_400_000),
@@ -338,12 +452,17 @@ impl State {
                 Some(pending) => &pending.2,
                 None => &row.shown,
             };
-            let body = version.as_ref().filter(|version| !version.deleted).map(|version| {
-                serde_json::from_str(&record(id, version, &FIELDS)).map(|mut body: Map<String, Value>| {
-                    body.remove("attributes");
-                    body
-                })
-            });
+            let body = version
+                .as_ref()
+                .filter(|version| !version.deleted)
+                .map(|version| {
+                    serde_json::from_str(&record(id, version, &FIELDS)).map(
+                        |mut body: Map<String, Value>| {
+                            body.remove("attributes");
+                            body
+                        },
+                    )
+                });
             truth.insert(id.clone(), body.transpose().expect("a record"));
         }
         truth
@@ -351,16 +470,30 @@ impl State {
 }
 
 /// The fields of every object; the compound one is not asked for.
-pub const FIELDS: [&str; 7] = ["Id", "IsDeleted", "Name", "Amount__c", "Nothing__c", "CreatedDate", "SystemModstamp"];
+pub const FIELDS: [&str; 7] = [
+    "Id",
+    "IsDeleted",
+    "Name",
+    "Amount__c",
+    "Nothing__c",
+    "CreatedDate",
+    "SystemModstamp",
+];
 
 fn describe() -> Value {
-    let mut fields: Vec<Value> = FIELDS.iter().map(|name| json!({"name": name, "type": "string"})).collect();
+    let mut fields: Vec<Value> = FIELDS
+        .iter()
+        .map(|name| json!({"name": name, "type": "string"}))
+        .collect();
     fields.insert(3, json!({"name": "BillingAddress", "type": "address"}));
     json!({"fields": fields})
 }
 
 fn stamp(at: Millis) -> String {
-    DateTime::from_timestamp_millis(at).expect("a time").to_rfc3339_opts(SecondsFormat::Millis, true).replace('Z', "+0000")
+    DateTime::from_timestamp_millis(at)
+        .expect("a time")
+        .to_rfc3339_opts(SecondsFormat::Millis, true)
+        .replace('Z', "+0000")
 }
 
 /// A record as the API prints it.
@@ -374,7 +507,10 @@ fn record(id: &str, version: &Version, fields: &[&str]) -> String {
         "CreatedDate" | "SystemModstamp" => format!("{:?}", stamp(version.stamp)),
         other => panic!("field {other}"),
     };
-    let values: Vec<String> = fields.iter().map(|field| format!("{field:?}:{}", value(field))).collect();
+    let values: Vec<String> = fields
+        .iter()
+        .map(|field| format!("{field:?}:{}", value(field)))
+        .collect();
     format!(r#"{{"attributes":{{"type":"X"}},{}}}"#, values.join(","))
 }
 
@@ -382,10 +518,21 @@ impl Model {
     pub async fn run(state: State, page: usize, lookback_ms: u32) -> Model {
         let state = Arc::new(Mutex::new(state));
         let served = Arc::clone(&state);
-        let url = http::serve(move |request| served.lock().expect("the state").handle(&request)).await;
-        state.lock().expect("the state").locators.insert("url".to_owned(), vec![url.clone()]);
+        let url =
+            http::serve(move |request| served.lock().expect("the state").handle(&request)).await;
+        state
+            .lock()
+            .expect("the state")
+            .locators
+            .insert("url".to_owned(), vec![url.clone()]);
         let http = HttpClient::new().expect("a client");
-        Model { url, state, page, lookback_ms, http }
+        Model {
+            url,
+            state,
+            page,
+            lookback_ms,
+            http,
+        }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -398,7 +545,9 @@ impl Model {
             "pageSize": self.page, "lookbackMs": self.lookback_ms,
         });
         let config = serde_json::from_value(config).expect("a config");
-        Salesforce::new(config, self.http.clone()).ok().expect("an extractor")
+        Salesforce::new(config, self.http.clone())
+            .ok()
+            .expect("an extractor")
     }
 }
 

@@ -48,7 +48,10 @@ impl Expr {
 
 /// Reads a query; panics on what the extractor should not write.
 pub fn parse(text: &str) -> Query {
-    let mut parser = Parser { tokens: tokens(text), at: 0 };
+    let mut parser = Parser {
+        tokens: tokens(text),
+        at: 0,
+    };
     parser.word("SELECT");
     let mut fields = vec![parser.next()];
     while parser.take(",") {
@@ -65,9 +68,17 @@ pub fn parse(text: &str) -> Query {
             order.push(parser.next());
         }
     }
-    let limit = parser.take("LIMIT").then(|| parser.next().parse().expect("a number"));
+    let limit = parser
+        .take("LIMIT")
+        .then(|| parser.next().parse().expect("a number"));
     assert_eq!(parser.at, parser.tokens.len(), "more text in {text}");
-    Query { fields, object, filter, order, limit }
+    Query {
+        fields,
+        object,
+        filter,
+        order,
+        limit,
+    }
 }
 
 struct Parser {
@@ -137,11 +148,17 @@ fn tokens(text: &str) -> Vec<String> {
             '(' | ')' | ',' | '=' => tokens.push(first.to_string()),
             '<' | '>' => {
                 let equal = chars.next_if_eq(&'=').is_some();
-                tokens.push(if equal { format!("{first}=") } else { first.to_string() });
+                tokens.push(if equal {
+                    format!("{first}=")
+                } else {
+                    first.to_string()
+                });
             }
             _ => {
                 let mut word = first.to_string();
-                while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || "_-:.".contains(*c)) {
+                while let Some(c) =
+                    chars.next_if(|c| c.is_ascii_alphanumeric() || "_-:.".contains(*c))
+                {
                     word.push(c);
                 }
                 tokens.push(word);

@@ -99,7 +99,9 @@ pub async fn changes_during_the_first_copy<S: Source>() {
             reader.step(&extractor).await.expect("a page");
             // One record of every part of the object, read and unread.
             for offset in (0..ids.len()).step_by(S::PAGE) {
-                let Some(id) = ids.get(offset + at / 3 % S::PAGE) else { continue };
+                let Some(id) = ids.get(offset + at / 3 % S::PAGE) else {
+                    continue;
+                };
                 match (offset / S::PAGE + at) % 5 {
                     0 | 1 => source.write(name, Write::Edit(id)).await,
                     2 => source.write(name, Write::Delete(id)).await,

@@ -15,7 +15,12 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
     let source = S::start(setup).await;
     let name = S::OBJECTS[0];
     let object = object(&source.extractor(), name).await;
-    let last = source.truth(name).await.into_keys().next_back().expect("a record");
+    let last = source
+        .truth(name)
+        .await
+        .into_keys()
+        .next_back()
+        .expect("a record");
 
     // A run without a fault says how many requests there are.
     let before = source.requests().await;
@@ -29,7 +34,9 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
                     Ok(Reached::Now { .. }) => return (reader, errors),
                     Ok(_) if reader.snapshot_pages == 1 && errors.is_empty() => {
                         // Something for the changes to bring.
-                        source.write(&reader.object().name, Write::Edit(&last)).await;
+                        source
+                            .write(&reader.object().name, Write::Edit(&last))
+                            .await;
                     }
                     Ok(_) => {}
                     Err(error) => errors.push(error),
@@ -41,7 +48,11 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
     run(source.extractor()).await;
     let requests = source.requests().await - before;
 
-    let most = if fault == Fault::Slow { requests.min(3) } else { requests };
+    let most = if fault == Fault::Slow {
+        requests.min(3)
+    } else {
+        requests
+    };
     for at in 1..=most {
         source.settle().await;
         source.fault(fault, at, 1).await;
@@ -73,7 +84,10 @@ pub async fn token_refused_again<S: Source>() {
     let mut reader = Reader::new(object(&extractor, name).await);
     reader.step(&extractor).await.expect("a page");
     source.fault(Fault::ExpiredToken, 1, 1_000).await;
-    let error = match extractor.fetch(reader.object(), reader.cursor.as_ref()).await {
+    let error = match extractor
+        .fetch(reader.object(), reader.cursor.as_ref())
+        .await
+    {
         Ok(_) => panic!("a page with a token that is refused"),
         Err(error) => error,
     };
