@@ -1,3 +1,5 @@
-//! The suites that every connector passes.
+//! What every connector is held to: one conformance suite for extractors, one
+//! for loaders.
 
 pub mod extractor;
+pub mod loader;

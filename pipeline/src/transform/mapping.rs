@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::extract::Object;
+
 /// All objects of a source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -36,7 +38,8 @@ pub struct Slot {
     /// The canonical entity.
     pub entity: String,
     /// Only records whose fields have these values fill the slot; others are
-    /// ABSENT with reason `filtered`. A field that is absent counts as null.
+    /// ABSENT with reason `filtered`. A list means any of its values. A field
+    /// that is absent or an empty text counts as null.
     #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: BTreeMap<String, serde_json::Value>,
     /// The slot is ABSENT with reason `slot-empty` when all of these source
@@ -84,6 +87,27 @@ pub struct Convert {
     /// again with it as soon as the link is possible.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
+    /// The source may lack the field, as one that not every edition or account
+    /// has: the rule then gives nothing, instead of being a problem.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+impl Convert {
+    /// The object and the slot of a reference.
+    pub fn points_to(&self) -> Option<(&str, &str)> {
+        let text = self.reference.as_deref()?;
+        Some(text.rsplit_once('#').unwrap_or((text, "")))
+    }
+}
+
+impl Mapping {
+    /// The mapping of an object: its own, or that of custom objects.
+    pub fn of(&self, object: &Object) -> Option<&ObjectMapping> {
+        self.objects
+            .get(&object.name)
+            .or_else(|| self.custom_objects.as_ref().filter(|_| object.custom))
+    }
 }
 
 impl FieldRule {
@@ -94,4 +118,27 @@ impl FieldRule {
             FieldRule::Rule(rule) => rule.from.as_deref(),
         }
     }
+
+    /// The rule in its long form.
+    pub fn long(&self) -> Convert {
+        match self {
+            FieldRule::From(field) => Convert {
+                from: Some(field.clone()),
+                ..Convert::default()
+            },
+            FieldRule::Rule(rule) => rule.clone(),
+        }
+    }
+}
+
+/// The known name that is most like this one, if any is.
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = |text: &str| text.to_lowercase().replace('_', "");
+    let name = plain(name);
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(&name, &plain(known)), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
 }

@@ -2,8 +2,10 @@
 //! runner in `run.rs` owns Kafka.
 
 mod mapping;
+mod run;
 
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot, nearest};
+pub use run::run;
 
 use crate::error::Result;
 use crate::extract::Object;

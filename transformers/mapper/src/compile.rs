@@ -1,0 +1,430 @@
+//! Compiles a mapping into plans and finds everything that is wrong with it.
+
+use std::collections::HashMap;
+
+use drover_pipeline::config::Problem;
+use drover_pipeline::extract::{Object, SourceField};
+use drover_pipeline::transform::{Convert, Mapping, ObjectMapping, Slot, nearest};
+use drover_schemas::{Entity, Field, Kind, Value, entities, entity};
+
+use crate::convert::convert;
+use crate::filter::Condition;
+use crate::kinds;
+use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan, Source};
+
+/// The plans of all objects, by name; or every problem.
+pub fn compile(
+    mapping: &Mapping,
+    objects: &[Object],
+) -> Result<HashMap<String, ObjectPlan>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut plans = HashMap::new();
+    for (name, rules) in &mapping.objects {
+        let mut compiler = Compiler {
+            mapping,
+            objects,
+            name,
+            fields: fields_of(objects, name),
+            template: false,
+            problems: &mut problems,
+        };
+        let plan = compiler.object(&format!("objects.{name}"), rules);
+        plans.insert(name.clone(), plan);
+    }
+    if let Some(rules) = &mapping.custom_objects {
+        let customs = objects
+            .iter()
+            .filter(|object| object.custom && !mapping.objects.contains_key(&object.name));
+        let mut found = Vec::new();
+        for object in customs {
+            let mut compiler = Compiler {
+                mapping,
+                objects,
+                name: &object.name,
+                fields: &object.fields,
+                template: true,
+                problems: &mut found,
+            };
+            let plan = compiler.object("customObjects", rules);
+            plans.insert(object.name.clone(), plan);
+        }
+        if plans.len() == mapping.objects.len() {
+            // No custom object yet; the rules are judged all the same.
+            let mut compiler = Compiler {
+                mapping,
+                objects,
+                name: "customObjects",
+                fields: &[],
+                template: true,
+                problems: &mut found,
+            };
+            compiler.object("customObjects", rules);
+        }
+        // One problem of the rules, not one for each object.
+        for problem in found {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(plans)
+    } else {
+        Err(problems)
+    }
+}
+
+fn fields_of<'a>(objects: &'a [Object], name: &str) -> &'a [SourceField] {
+    let object = objects.iter().find(|object| object.name == name);
+    object.map_or(&[], |object| &object.fields)
+}
+
+struct Compiler<'a> {
+    mapping: &'a Mapping,
+    objects: &'a [Object],
+    /// The object that is compiled.
+    name: &'a str,
+    /// Its fields as described; empty when the source wasn't asked.
+    fields: &'a [SourceField],
+    /// Whether the rules are those of all custom objects, which differ in
+    /// what fields they have.
+    template: bool,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    fn object(&mut self, path: &str, rules: &ObjectMapping) -> ObjectPlan {
+        let described = self.fields.iter().map(|f| (&*f.name, &*f.kind));
+        let mapped = rules.slots.values().flat_map(|slot| {
+            let read = slot.fields.values().filter_map(|rule| rule.source_field());
+            let asked = slot.filter.keys().chain(&slot.empty_without);
+            read.chain(asked.map(String::as_str))
+        });
+        // An ignored field is known too, so that it costs one look-up.
+        let mapped = mapped.chain(rules.ignore.iter().map(String::as_str));
+        let fields = described.chain(mapped.map(|name| (name, "unknown")));
+        let mut plan = ObjectPlan::new(self.name, fields);
+        if rules.slots.is_empty() || rules.slots.len() > MAX_SLOTS {
+            self.problem(
+                format!("{path}.slots"),
+                format!("the object has {} slots", rules.slots.len()),
+                format!("give it one to {MAX_SLOTS}, or leave the object out"),
+            );
+        }
+        for (at, (name, slot)) in rules.slots.iter().take(MAX_SLOTS).enumerate() {
+            let path = format!("{path}.slots.{name}");
+            if name.is_empty() || name.contains(['#', '/']) {
+                self.problem(
+                    path.clone(),
+                    "the slot's name is empty or has `#` or `/` in it",
+                    "use letters, digits and hyphens",
+                );
+            }
+            if let Some(slot) = self.slot(&path, name, slot, &plan) {
+                for field in slot.rules.iter().filter_map(|rule| rule.source.field()) {
+                    plan.fields[field].typed |= 1 << at;
+                }
+                plan.slots.push(slot);
+            }
+        }
+        for name in &rules.ignore {
+            if let Some(place) = plan.place(name) {
+                plan.fields[place].ignored = true;
+            }
+        }
+        plan
+    }
+
+    fn slot(&mut self, path: &str, name: &str, slot: &Slot, plan: &ObjectPlan) -> Option<SlotPlan> {
+        let Some(entity) = entity(&slot.entity) else {
+            let known = entities().iter().map(|entity| entity.name.as_str());
+            self.problem(
+                format!("{path}.entity"),
+                format!("there is no canonical entity `{}`", slot.entity),
+                did_you_mean(&slot.entity, known),
+            );
+            return None;
+        };
+        let conditions = self.conditions(path, slot, plan);
+        let mut empty_without = Vec::new();
+        for field in &slot.empty_without {
+            if !self.has(field) {
+                self.no_field(format!("{path}.emptyWithout"), field);
+            }
+            empty_without.extend(plan.place(field));
+        }
+        let mut rules = Vec::new();
+        for (target, rule) in &slot.fields {
+            let path = format!("{path}.fields.{target}");
+            let Some((index, field)) = entity.field(target) else {
+                let known = entity.fields.iter().map(|field| field.name.as_str());
+                self.problem(
+                    path,
+                    format!("the entity {} has no field `{target}`", entity.name),
+                    did_you_mean(target, known),
+                );
+                continue;
+            };
+            let source = self.source(&path, field, &rule.long(), plan);
+            rules.extend(source.map(|source| Rule { index, source }));
+        }
+        rules.sort_by_key(|rule| rule.index);
+        self.required(path, entity, slot);
+        Some(SlotPlan {
+            name: name.to_owned(),
+            entity,
+            conditions,
+            empty_without,
+            rules,
+            custom: slot.custom,
+        })
+    }
+
+    fn conditions(&mut self, path: &str, slot: &Slot, plan: &ObjectPlan) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        for (field, wanted) in &slot.filter {
+            let path = format!("{path}.where.{field}");
+            let Some(place) = plan.place(field) else {
+                continue;
+            };
+            match Condition::new(place, wanted) {
+                // A field that isn't there counts as null.
+                Ok(condition) if self.has(field) || condition.takes_empty() => {
+                    conditions.push(condition);
+                }
+                Ok(_) => self.no_field(path, field),
+                Err(what) => self.problem(
+                    path,
+                    format!("the value {what}"),
+                    "write a text, a number, true, false or null, or a list of them",
+                ),
+            }
+        }
+        conditions
+    }
+
+    fn source(
+        &mut self,
+        path: &str,
+        field: &Field,
+        rule: &Convert,
+        plan: &ObjectPlan,
+    ) -> Option<Source> {
+        let name = match (&rule.from, &rule.constant) {
+            (Some(name), None) => name,
+            (None, Some(constant)) => return self.constant(path, field, rule, constant),
+            _ => {
+                self.problem(
+                    path,
+                    "needs a source field or a constant, one of the two",
+                    "write `from: FIELD` or `constant: TEXT`",
+                );
+                return None;
+            }
+        };
+        if !self.has(name) && !rule.optional {
+            self.no_field(path.to_owned(), name);
+        }
+        let described = self.fields.iter().find(|field| field.name == *name);
+        if let Some(described) = described
+            && !kinds::fits(&described.kind, field.kind)
+        {
+            self.problem(
+                path,
+                format!(
+                    "the source field {name} is declared as {}, and {} is {}",
+                    described.kind,
+                    field.name,
+                    kinds::name(field.kind)
+                ),
+                "map another source field, or leave it to `custom`",
+            );
+        }
+        let place = plan.place(name)?;
+        if field.kind != Kind::Reference {
+            self.plain(path, field, rule);
+            return Some(Source::Field(place));
+        }
+        self.reference(path, field, rule, described, place)
+    }
+
+    /// A rule of a field that is no reference must not say where it points.
+    fn plain(&mut self, path: &str, field: &Field, rule: &Convert) {
+        if rule.reference.is_some() || rule.required {
+            let what = match rule.reference {
+                Some(_) => "reference",
+                None => "required",
+            };
+            self.problem(
+                path,
+                format!(
+                    "`{what}` is for references, and {} is {}",
+                    field.name,
+                    kinds::name(field.kind)
+                ),
+                format!("remove `{what}`"),
+            );
+        }
+    }
+
+    fn reference(
+        &mut self,
+        path: &str,
+        field: &Field,
+        rule: &Convert,
+        described: Option<&SourceField>,
+        place: usize,
+    ) -> Option<Source> {
+        let due = field.entity.as_deref().unwrap_or_default();
+        let Some((object, slot)) = rule.points_to() else {
+            self.problem(
+                path,
+                format!(
+                    "{} is a reference to a {due}, and the rule doesn't say to what",
+                    field.name
+                ),
+                "write `{ from: FIELD, reference: OBJECT#SLOT }`",
+            );
+            return None;
+        };
+        let path = format!("{path}.reference");
+        let Some(entity) = self.entity_of(object, slot) else {
+            let text = rule.reference.as_deref().unwrap_or_default();
+            let known = self.all_slots();
+            self.problem(
+                path,
+                format!("the mapping has no object and slot `{text}`"),
+                did_you_mean(text, known.iter().map(String::as_str)),
+            );
+            return None;
+        };
+        if entity != due {
+            self.problem(
+                path,
+                format!(
+                    "{object}#{slot} gives a {entity}, and {} points to a {due}",
+                    field.name
+                ),
+                format!("name an object and slot that gives a {due}"),
+            );
+        } else if let Some(described) = described
+            && !described.references.is_empty()
+            && !described.references.iter().any(|one| one == object)
+        {
+            self.problem(
+                path,
+                format!(
+                    "the source field {} never points to {object}, but to {}",
+                    described.name,
+                    described.references.join(", ")
+                ),
+                "name one of those objects",
+            );
+        }
+        Some(Source::Reference {
+            field: place,
+            object: object.to_owned(),
+            slot: slot.to_owned(),
+        })
+    }
+
+    fn constant(
+        &mut self,
+        path: &str,
+        field: &Field,
+        rule: &Convert,
+        text: &str,
+    ) -> Option<Source> {
+        if field.kind == Kind::Reference {
+            self.problem(path, "a reference can't be constant", "write `from: FIELD`");
+            return None;
+        }
+        self.plain(path, field, rule);
+        let text = text.replace("$object", self.name);
+        let json = serde_json::Value::String(text).to_string();
+        match convert(&json, field) {
+            Ok(value) => Some(Source::Constant(owned(&value))),
+            Err(fault) => {
+                self.problem(
+                    format!("{path}.constant"),
+                    fault.message,
+                    format!("write {}", kinds::name(field.kind)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A required field without a rule would make every record a dead letter.
+    fn required(&mut self, path: &str, entity: &Entity, slot: &Slot) {
+        for field in entity.fields.iter().filter(|field| field.required) {
+            if !slot.fields.contains_key(&field.name) {
+                self.problem(
+                    format!("{path}.fields"),
+                    format!("{}.{} is required and has no rule", entity.name, field.name),
+                    format!("map a source field to {}", field.name),
+                );
+            }
+        }
+    }
+
+    /// Whether the object may have the field.
+    fn has(&self, name: &str) -> bool {
+        self.template || self.fields.is_empty() || self.fields.iter().any(|f| f.name == name)
+    }
+
+    fn no_field(&mut self, path: String, name: &str) {
+        let known = self.fields.iter().map(|field| field.name.as_str());
+        let advice = did_you_mean(name, known);
+        self.problem(
+            path,
+            format!("the source's object {} shows no field `{name}`", self.name),
+            format!("{advice}; or grant the right to see it"),
+        );
+    }
+
+    fn entity_of(&self, object: &str, slot: &str) -> Option<&str> {
+        let custom = || {
+            let described = self.objects.iter().find(|one| one.name == object)?;
+            self.mapping.of(described)
+        };
+        let rules = self.mapping.objects.get(object).or_else(custom)?;
+        rules.slots.get(slot).map(|slot| slot.entity.as_str())
+    }
+
+    fn all_slots(&self) -> Vec<String> {
+        let objects = self.mapping.objects.iter();
+        objects
+            .flat_map(|(name, rules)| rules.slots.keys().map(move |slot| format!("{name}#{slot}")))
+            .collect()
+    }
+
+    fn problem(
+        &mut self,
+        path: impl Into<String>,
+        message: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        self.problems.push(Problem::at(path, message, advice));
+    }
+}
+
+fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "correct the name, or remove it".to_owned(),
+    }
+}
+
+fn owned(value: &Value<'_>) -> Value<'static> {
+    match value {
+        Value::Null => Value::Null,
+        Value::String(text) => Value::String(text.clone().into_owned().into()),
+        Value::Decimal(text) => Value::Decimal(text.clone().into_owned().into()),
+        Value::Reference(text) => Value::Reference(text.clone().into_owned().into()),
+        Value::Boolean(value) => Value::Boolean(*value),
+        Value::Long(value) => Value::Long(*value),
+        Value::Date(value) => Value::Date(*value),
+        Value::Datetime(value) => Value::Datetime(*value),
+    }
+}

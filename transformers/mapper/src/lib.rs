@@ -1,0 +1,245 @@
+//! The transformer `mapper`: raw records become canonical ones by a mapping
+//! that is data. A mapping is compiled once (`compile.rs`) into tables of
+//! places (`plan.rs`); a record's JSON is then read once (`body.rs`), each
+//! field converted where it lies (`convert.rs`), and written as Avro.
+
+mod body;
+mod compile;
+mod convert;
+mod filter;
+mod json;
+mod kinds;
+mod plan;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use drover_pipeline::config::Problem;
+use drover_pipeline::extract::Object;
+use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw};
+use drover_pipeline::transform::{Mapping, Transformer};
+use drover_pipeline::{Code, Error, Result};
+use drover_schemas::{Custom, Datum, Value};
+
+use crate::body::Body;
+use crate::convert::{Fault, convert, reference};
+use crate::json::compact;
+use crate::plan::{ObjectPlan, Rule, SlotPlan, SlotSet, Source};
+
+/// How many further problems of a record its error names.
+const NAMED: usize = 5;
+
+/// A compiled mapping.
+#[derive(Debug)]
+pub struct Mapper {
+    objects: HashMap<String, ObjectPlan>,
+}
+
+impl Transformer for Mapper {
+    const NAME: &'static str = "mapper";
+
+    fn new(mapping: &Mapping, objects: &[Object]) -> Result<Self, Vec<Problem>> {
+        compile::compile(mapping, objects).map(|objects| Mapper { objects })
+    }
+
+    /// The canonical records of a raw one, one a slot.
+    ///
+    /// A record of an object that has no mapping is [`Code::Invariant`], not a
+    /// dead letter: the plan lists only objects that have one, so something is
+    /// wrong with Drover and not with the record. Every other error is of class
+    /// Record.
+    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
+        let (source, object, _) = record.key.parts();
+        let plan = self.objects.get(object).ok_or_else(|| {
+            let message = format!("a record of {object}, which the mapping doesn't have");
+            Error::new(Code::Invariant, message).at(record.key.as_str())
+        })?;
+        match (record.op, &record.body) {
+            (Op::Delete, _) => Ok(plan
+                .slots
+                .iter()
+                .map(|slot| canonical(record, slot, Content::Absent(AbsentReason::Deleted)))
+                .collect()),
+            (Op::Upsert, Some(bytes)) => plan.transform(record, source, bytes),
+            (Op::Upsert, None) => {
+                Err(Error::new(Code::InvalidBody, "the record has no body").at(object))
+            }
+            (Op::Absent, _) => {
+                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT")
+                    .at(record.key.as_str()))
+            }
+        }
+    }
+}
+
+impl ObjectPlan {
+    fn transform(&self, record: &Raw, source: &str, bytes: &[u8]) -> Result<Vec<Canonical>> {
+        let body = Body::read(self, bytes)?;
+        let absent: Vec<_> = self.slots.iter().map(|slot| slot.absent(&body)).collect();
+        let filled = absent
+            .iter()
+            .enumerate()
+            .fold(0, |set: SlotSet, (at, reason)| {
+                set | (SlotSet::from(reason.is_none()) << at)
+            });
+        let mut faults = Vec::new();
+        let mut out = Vec::with_capacity(self.slots.len());
+        for (slot, absent) in self.slots.iter().zip(absent) {
+            let content = match absent {
+                Some(reason) => Content::Absent(reason),
+                None => {
+                    let datum = Datum {
+                        values: self.values(slot, source, &body, &mut faults),
+                        custom: self.custom(slot, filled, &body),
+                    };
+                    let mut bytes = Vec::with_capacity(bytes.len() + 64);
+                    datum.encode(&mut bytes);
+                    Content::Upsert {
+                        schema: slot.entity.schema.clone(),
+                        datum: bytes,
+                    }
+                }
+            };
+            out.push(canonical(record, slot, content));
+        }
+        match self.error(&faults) {
+            Some(error) => Err(error),
+            None => Ok(out),
+        }
+    }
+
+    fn values<'a, 'p: 'a>(
+        &'p self,
+        slot: &'p SlotPlan,
+        source: &str,
+        body: &Body<'a>,
+        faults: &mut Vec<At<'p>>,
+    ) -> Vec<Value<'a>> {
+        let mut values = vec![Value::Null; slot.entity.fields.len()];
+        for rule in &slot.rules {
+            let field = &slot.entity.fields[rule.index];
+            let raw = rule.source.field().and_then(|place| body.filled(place));
+            let value = match (&rule.source, raw) {
+                (Source::Constant(value), _) => Ok(borrowed(value)),
+                (_, None) if field.required => Err(Fault::new(
+                    Code::RequiredMissing,
+                    "the field is empty and must be filled",
+                )),
+                (_, None) => continue,
+                (Source::Field(_), Some(raw)) => convert(raw, field),
+                (Source::Reference { object, slot, .. }, Some(raw)) => {
+                    reference(raw, source, object, slot).map(|key| Value::Reference(key.into()))
+                }
+            };
+            match value {
+                Ok(value) => values[rule.index] = value,
+                Err(fault) => faults.push(At { slot, rule, fault }),
+            }
+        }
+        values
+    }
+
+    /// What no rule of a filled slot reads. A field that only an absent slot
+    /// would read comes here too: no filled field is lost.
+    fn custom<'a, 'p: 'a>(
+        &'p self,
+        slot: &SlotPlan,
+        filled: SlotSet,
+        body: &Body<'a>,
+    ) -> Vec<Custom<'a>> {
+        if !slot.custom {
+            return Vec::new();
+        }
+        let known = body.all_filled().filter_map(|(place, raw)| {
+            let field = &self.fields[place];
+            (field.typed & filled == 0 && !field.ignored).then(|| Custom {
+                name: Cow::Borrowed(field.name.as_str()),
+                kind: Cow::Borrowed(field.kind.as_str()),
+                json: compact(raw),
+            })
+        });
+        let mut custom: Vec<Custom<'a>> = known.collect();
+        if !body.foreign.is_empty() {
+            custom.extend(body.foreign.iter().map(|(name, raw)| Custom {
+                name: name.clone(),
+                kind: Cow::Borrowed("unknown"),
+                json: compact(raw),
+            }));
+            custom.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        custom
+    }
+
+    /// All problems of a record as one error: the first one decides the code.
+    fn error(&self, faults: &[At<'_>]) -> Option<Error> {
+        let (first, more) = faults.split_first()?;
+        let mut message = first.fault.message.clone();
+        if !more.is_empty() {
+            message.push_str(&format!("; and {} more:", more.len()));
+            for (at, one) in more.iter().take(NAMED).enumerate() {
+                let comma = if at == 0 { "" } else { "," };
+                message.push_str(&format!(
+                    "{comma} {} at {}",
+                    one.fault.code,
+                    one.place(self)
+                ));
+            }
+            if more.len() > NAMED {
+                message.push_str(", …");
+            }
+        }
+        Some(Error::new(first.fault.code, message).at(first.place(self)))
+    }
+}
+
+impl SlotPlan {
+    /// Why the slot has nothing, if it has nothing.
+    fn absent(&self, body: &Body<'_>) -> Option<AbsentReason> {
+        let meets = |condition: &filter::Condition| condition.holds(body.filled(condition.field));
+        if !self.conditions.iter().all(meets) {
+            return Some(AbsentReason::Filtered);
+        }
+        let is_empty = |place: &usize| body.filled(*place).is_none();
+        let empty = !self.empty_without.is_empty() && self.empty_without.iter().all(is_empty);
+        empty.then_some(AbsentReason::SlotEmpty)
+    }
+}
+
+/// A fault and the rule that met it.
+struct At<'p> {
+    slot: &'p SlotPlan,
+    rule: &'p Rule,
+    fault: Fault,
+}
+
+impl At<'_> {
+    /// `Contact.Email -> contact.email`
+    fn place(&self, plan: &ObjectPlan) -> String {
+        let from = match self.rule.source.field() {
+            Some(place) => format!("{}.{}", plan.name, plan.fields[place].name),
+            None => plan.name.clone(),
+        };
+        let entity = self.slot.entity;
+        format!(
+            "{from} -> {}.{}",
+            entity.name, entity.fields[self.rule.index].name
+        )
+    }
+}
+
+fn canonical(record: &Raw, slot: &SlotPlan, content: Content) -> Canonical {
+    Canonical {
+        key: record.key.slot(&slot.name),
+        entity: slot.entity.name.clone(),
+        content,
+    }
+}
+
+fn borrowed<'v>(value: &'v Value<'static>) -> Value<'v> {
+    match value {
+        Value::String(text) => Value::String(Cow::Borrowed(text)),
+        Value::Decimal(text) => Value::Decimal(Cow::Borrowed(text)),
+        // No other kind lies on the heap: a constant is never a reference.
+        other => other.clone(),
+    }
+}
