@@ -545,9 +545,7 @@ impl Model {
             "pageSize": self.page, "lookbackMs": self.lookback_ms,
         });
         let config = serde_json::from_value(config).expect("a config");
-        Salesforce::new(config, self.http.clone())
-            .ok()
-            .expect("an extractor")
+        Salesforce::new(config, self.http.clone()).expect("an extractor")
     }
 }
 
