@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Code, Error, Result};
 use crate::extract::Object;
+use crate::kafka::Place;
+use crate::kafka::client::Client;
+use crate::kafka::compacted::{first_record, partition_count, read_to_end};
+use crate::topics::Topics;
 use crate::transform::Mapping;
 
 /// Key of the [`Plan`].
@@ -39,4 +44,52 @@ pub const INCARNATION: &[u8] = b"__drover/incarnation";
 pub struct Incarnation {
     /// Which incarnation of its topic the partition belongs to.
     pub incarnation: u32,
+}
+
+impl Plan {
+    /// Reads the plan from the topic `control`. [`Code::NotInitialised`] when the
+    /// topic or the plan isn't there.
+    pub fn read(client: &Client, topics: &Topics) -> Result<Plan> {
+        let topic = topics.control();
+        let documents = read_to_end(client, &topic).map_err(|error| match error.code {
+            Code::TopicMissing => Error::new(Code::NotInitialised, format!("{topic} is not there")),
+            _ => error,
+        })?;
+        let value = documents
+            .get(PLAN.as_bytes())
+            .ok_or_else(|| Error::new(Code::NotInitialised, format!("{topic} holds no plan")))?;
+        serde_json::from_slice(value).map_err(|e| {
+            Error::new(
+                Code::NewerSchema,
+                format!("the plan in {topic} can't be read: {e}"),
+            )
+        })
+    }
+
+    /// Proves that these topics are the ones that `init` made: the first record
+    /// of each partition names the incarnation that the plan knows.
+    /// [`Code::TopicRecreated`] otherwise.
+    pub fn check_incarnations(&self, client: &Client, topics: &[String]) -> Result<()> {
+        for topic in topics {
+            let Some(expected) = self.incarnations.get(topic) else {
+                continue;
+            };
+            for partition in 0..partition_count(client, topic)? {
+                let place = Place::new(topic, partition);
+                let found = first_record(client, &place)?
+                    .filter(|(key, _)| key == INCARNATION)
+                    .and_then(|(_, value)| serde_json::from_slice::<Incarnation>(&value).ok());
+                if found.map(|found| found.incarnation) != Some(*expected) {
+                    return Err(Error::new(
+                        Code::TopicRecreated,
+                        format!(
+                            "{place} does not start with incarnation {expected}, \
+                             which `drover init` wrote"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -165,7 +165,7 @@ pub fn judge(
         },
         State::Applied | State::Deleted { .. }
             if incoming.order.version == known.order.version
-                && incoming.order.reapply == known.order.reapply
+                && incoming.order.reapply <= known.order.reapply
                 && incoming.fingerprint == known.fingerprint =>
         {
             Verdict::Unchanged

@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod control;
+pub mod deadletter;
 pub mod envelope;
 pub mod error;
 pub mod extract;
@@ -15,8 +16,14 @@ pub mod http;
 pub mod idempotency;
 pub mod kafka;
 pub mod load;
+pub mod metrics;
+pub mod parking;
+pub mod process;
 pub mod record;
+pub mod retry;
 pub mod spec;
+pub mod status;
+pub mod testing;
 pub mod topics;
 pub mod transform;
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use document::{Field, Node, Value};
+pub use document::{Field, Node, Value, parse as parse_document};
 pub use schema::validate_against;
 pub use secrets::{Environment, variable_of};
 

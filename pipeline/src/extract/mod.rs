@@ -1,6 +1,10 @@
 //! Reading a source. [`Extractor`] is all that an author of a source reads;
 //! the runner in `run.rs` owns loops, Kafka, retries, clocks and metrics.
 
+mod run;
+
+pub use run::{Checkpoint, run};
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -1,1 +1,537 @@
-//! The extractor's loop.
+//! The extractor's loop: one lane an object, all lanes share one transactional
+//! producer. A page's records and its checkpoint become visible together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+use super::{BadRecord, Change, Extractor, Object, Page, Reached};
+use crate::deadletter::{DeadLetter, Origin, record as dead_record};
+use crate::envelope::{Envelope, JSON};
+use crate::error::{Class, Code, Error, Result};
+use crate::kafka::compacted::read_to_end;
+use crate::kafka::producer::{Failure, Record, TransactionalProducer};
+use crate::kafka::{Place, client::Client};
+use crate::process::Context;
+use crate::record::{Fingerprint, Millis, Phase as ReadPhase, Raw, RawKey};
+use crate::retry::Backoff;
+use crate::spec::Stage;
+use crate::status::{Count, Phase, Report, Status, now};
+use crate::topics::partition_of_raw;
+
+/// An extractor that was not heard of for this long is taken over.
+const TAKEOVER: Millis = 30_000;
+
+/// Where a lane stands, as the value of the topic `checkpoint`, keyed
+/// `source/object`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// The connector's cursor.
+    pub cursor: serde_json::Value,
+    /// Which part of the work the next page belongs to.
+    pub phase: ReadPhase,
+    /// Whether the first, whole copy is complete.
+    pub snapshot_complete: bool,
+    /// Record versions committed so far.
+    pub extracted: u64,
+    /// The source's time up to which the object is covered.
+    pub as_of: Option<Millis>,
+    /// When this was written, by our clock.
+    pub at: Millis,
+}
+
+/// Runs the extractor until it is told to stop. When another process has taken
+/// over, it stands by, and takes over in turn only when that one was not heard
+/// of for 30 s, so that two processes never fence each other in turns.
+pub async fn run<E: Extractor>(extractor: E, context: Context) -> Result<()> {
+    let extractor = Arc::new(extractor);
+    let context = Arc::new(context);
+    loop {
+        if !stand_by(&context, E::NAME).await? {
+            return Ok(());
+        }
+        match lead(&extractor, &context).await {
+            Err(error) if error.code == Code::Fenced => {
+                tracing::warn!(%error, "standing by");
+                context.status.note_error(&error);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Waits until no other extractor of this migration is alive. `false` when told
+/// to stop.
+async fn stand_by(context: &Arc<Context>, name: &str) -> Result<bool> {
+    loop {
+        let reports = {
+            let (client, topic) = (context.client.clone(), context.topics.status());
+            blocking(move || read_to_end(&client, &topic)).await?
+        };
+        let other = reports
+            .values()
+            .filter_map(|value| serde_json::from_slice::<Report>(value).ok())
+            .find(|report| {
+                report.stage == Stage::Extractor
+                    && report.name == name
+                    && report.instance != context.instance
+                    && !matches!(report.phase, Phase::Stopped | Phase::Standby)
+                    && now() - report.at < TAKEOVER
+            });
+        let Some(other) = other else { return Ok(true) };
+        tracing::info!(other = other.instance, "another extractor is at work");
+        context.status.phase(Phase::Standby);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = context.stop.cancelled() => return Ok(false),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(Code::Invariant, format!("a thread panicked: {e}")))?
+}
+
+/// Reads the source as the one leading extractor.
+async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Result<()> {
+    let mut needed = vec![context.topics.checkpoint(), context.topics.deadletter()];
+    needed.extend(
+        context
+            .plan
+            .objects
+            .iter()
+            .map(|object| context.topics.raw(&object.name, object.custom)),
+    );
+    let (client, id) = (
+        context.client.clone(),
+        context.topics.extract_transactional_id(0),
+    );
+    // The checkpoints are read after `init_transactions`: from here on nobody
+    // else can add to them.
+    let (producer, checkpoints) = {
+        let topic = context.topics.checkpoint();
+        blocking(move || {
+            client.require_topics(&needed)?;
+            let producer = open(&client, &id)?;
+            let checkpoints = read_to_end(&client, &topic)?;
+            Ok((producer, checkpoints))
+        })
+        .await?
+    };
+    context.status.phase(Phase::Running);
+    let producer = Arc::new(Mutex::new(producer));
+    let (blocked, mut all_blocked) = watch::channel(0_usize);
+    let mut lanes = JoinSet::new();
+    for object in &context.plan.objects {
+        let key = format!("{}/{}", E::NAME, object.name);
+        let checkpoint = checkpoints
+            .get(key.as_bytes())
+            .map(|value| {
+                serde_json::from_slice::<Checkpoint>(value).map_err(|e| {
+                    Error::new(
+                        Code::NewerSchema,
+                        format!("the checkpoint of {key} can't be read: {e}"),
+                    )
+                })
+            })
+            .transpose()?;
+        let lane = Lane {
+            extractor: Arc::clone(extractor),
+            context: Arc::clone(context),
+            producer: Arc::clone(&producer),
+            object: object.clone(),
+            key,
+            seen: Seen::default(),
+            blocked: blocked.clone(),
+        };
+        lanes.spawn(lane.run(checkpoint));
+    }
+    let count = context.plan.objects.len();
+    loop {
+        tokio::select! {
+            ended = lanes.join_next() => match ended {
+                None => return Ok(()),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    lanes.shutdown().await;
+                    return Err(error);
+                }
+                Some(Err(error)) => {
+                    return Err(Error::new(Code::Invariant, format!("a lane panicked: {error}")));
+                }
+            },
+            Ok(()) = all_blocked.changed() => {
+                if count > 0 && *all_blocked.borrow() >= count {
+                    // Give the report a chance to be read before the end.
+                    tokio::time::sleep(crate::status::INTERVAL).await;
+                    return Err(Error::new(
+                        Code::Refused,
+                        "every lane is blocked; see `drover status`",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn open(client: &Client, id: &str) -> Result<TransactionalProducer> {
+    let mut backoff = Backoff::default();
+    loop {
+        match TransactionalProducer::open(client, id) {
+            Err(error) if error.class() == Class::Transient && backoff.tries() < 5 => {
+                std::thread::sleep(backoff.after(&error));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// One object's lane.
+struct Lane<E: Extractor> {
+    extractor: Arc<E>,
+    context: Arc<Context>,
+    producer: Arc<Mutex<TransactionalProducer>>,
+    object: Object,
+    /// Of its checkpoint.
+    key: String,
+    seen: Seen,
+    blocked: watch::Sender<usize>,
+}
+
+impl<E: Extractor> Lane<E> {
+    async fn run(mut self, checkpoint: Option<Checkpoint>) -> Result<()> {
+        let status = Arc::clone(&self.context.status);
+        let lane = self.object.name.clone();
+        status.lane_runs(&lane, None);
+        let mut cursor: Option<E::Cursor> = match &checkpoint {
+            None => None,
+            Some(saved) => Some(serde_json::from_value(saved.cursor.clone()).map_err(|e| {
+                Error::new(
+                    Code::NewerSchema,
+                    format!("the cursor of {} can't be read: {e}", self.key),
+                )
+            })?),
+        };
+        let mut saved = checkpoint;
+        let mut backoff = Backoff::default();
+        while !self.context.stop.is_cancelled() {
+            let page = tokio::select! {
+                // A request under way may finish; what it brings is not lost
+                // if we leave, since the cursor has not moved.
+                page = self.extractor.fetch(&self.object, cursor.as_ref()) => page,
+                () = leave(&self.context.stop) => return Ok(()),
+            };
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if matches!(error.class(), Class::Transient | Class::Throttled) => {
+                    let wait = backoff.after(&error);
+                    status.lane_failed(&lane, &error, Some(wait));
+                    self.pause(wait).await;
+                    continue;
+                }
+                Err(error) if error.class() == Class::Bug => return Err(error),
+                Err(error) => {
+                    // Operator, or a code that has no business here: stop this
+                    // lane and ask, rather than guess.
+                    status.lane_failed(&lane, &error, None);
+                    self.blocked.send_modify(|count| *count += 1);
+                    self.context.stop.cancelled().await;
+                    return Ok(());
+                }
+            };
+            let reached = page.reached;
+            let next = page.next.clone();
+            match self.commit(page, saved.as_ref(), cursor.as_ref()).await {
+                Ok(committed) => {
+                    backoff.reset();
+                    if committed.is_some() {
+                        saved = committed;
+                    }
+                    cursor = Some(next);
+                    status.lane_runs(&lane, Some(now()));
+                }
+                Err(error) if error.code == Code::Fenced => return Err(error),
+                Err(error) if error.class() == Class::Transient => {
+                    let wait = backoff.after(&error);
+                    status.lane_failed(&lane, &error, Some(wait));
+                    self.pause(wait).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            match reached {
+                Reached::More => {}
+                Reached::Later(wait) => self.pause(wait).await,
+                Reached::Now { .. } => {
+                    self.seen.round_ended();
+                    let poll = Duration::from_millis(self.context.config.poll_interval_ms);
+                    self.pause(poll).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.context.stop.cancelled() => {}
+        }
+    }
+
+    /// Commits a page with its checkpoint. `None` when there was nothing to
+    /// write: the same cursor again, and no change.
+    async fn commit(
+        &mut self,
+        page: Page<E::Cursor>,
+        saved: Option<&Checkpoint>,
+        from: Option<&E::Cursor>,
+    ) -> Result<Option<Checkpoint>> {
+        let phase = match saved {
+            Some(saved) if saved.snapshot_complete => ReadPhase::Delta,
+            _ => ReadPhase::Snapshot,
+        };
+        let at = now();
+        let mut raws = Vec::with_capacity(page.changes.len());
+        let mut bad = page.bad;
+        let mut fresh = Vec::new();
+        for change in page.changes {
+            let print = Fingerprint::of(
+                change.op,
+                JSON,
+                change.body.as_deref().unwrap_or_default().as_bytes(),
+            );
+            if self.seen.repeats(&change.id, change.version, print) {
+                continue;
+            }
+            fresh.push((change.id.clone(), change.version, print));
+            match self.raw(change, phase, at) {
+                Ok(raw) => raws.push(raw),
+                Err(refused) => bad.push(refused),
+            }
+        }
+        if raws.is_empty()
+            && bad.is_empty()
+            && from == Some(&page.next)
+            && saved.is_some_and(|saved| saved.snapshot_complete == page.snapshot_complete)
+        {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint {
+            cursor: serde_json::to_value(&page.next)
+                .map_err(|e| Error::new(Code::Invariant, format!("a cursor: {e}")))?,
+            phase,
+            snapshot_complete: page.snapshot_complete
+                || saved.is_some_and(|saved| saved.snapshot_complete),
+            extracted: saved.map_or(0, |saved| saved.extracted) + raws.len() as u64,
+            as_of: match page.reached {
+                Reached::Now { as_of } => Some(as_of),
+                _ => saved.and_then(|saved| saved.as_of),
+            },
+            at,
+        };
+        let batch = Batch {
+            migration: self.context.config.id.clone(),
+            topic: self
+                .context
+                .topics
+                .raw(&self.object.name, self.object.custom),
+            deadletter: self.context.topics.deadletter(),
+            partitions: self.context.topics.partitions(),
+            checkpoint_topic: self.context.topics.checkpoint(),
+            checkpoint_key: self.key.clone(),
+            checkpoint: serde_json::to_vec(&checkpoint)
+                .map_err(|e| Error::new(Code::Invariant, format!("a checkpoint: {e}")))?,
+            letters: bad.iter().map(|bad| self.letter(bad, at)).collect(),
+            raws,
+        };
+        let (extracted, dead) = (batch.raws.len() as u64, batch.letters.len() as u64);
+        let producer = Arc::clone(&self.producer).lock_owned().await;
+        blocking(move || batch.write(&producer)).await?;
+        for (id, version, print) in fresh {
+            self.seen.note(id, version, print);
+        }
+        let status: &Status = &self.context.status;
+        status.count(&self.object.name, Count::Extracted, extracted);
+        status.count(&self.object.name, Count::Dead, dead);
+        Ok(Some(checkpoint))
+    }
+
+    fn raw(&self, change: Change, phase: ReadPhase, at: Millis) -> Result<Raw, BadRecord> {
+        let key = RawKey::new(E::NAME, &self.object.name, &change.id).map_err(|e| BadRecord {
+            place: "a record without an id".into(),
+            code: e.code,
+            message: e.message,
+            body: change.body.clone().unwrap_or_default(),
+        })?;
+        Ok(Raw {
+            key,
+            op: change.op,
+            version: change.version,
+            phase,
+            extracted_at: at,
+            body: change.body.map(String::into_bytes),
+        })
+    }
+
+    fn letter(&self, bad: &BadRecord, at: Millis) -> DeadLetter {
+        let key = format!("{}/{}/{}", E::NAME, self.object.name, bad.place);
+        let origin = Origin {
+            place: Place::new(
+                self.context
+                    .topics
+                    .raw(&self.object.name, self.object.custom),
+                -1,
+            ),
+            offset: -1,
+        };
+        let error = Error::new(bad.code, bad.message.clone()).at(bad.place.clone());
+        DeadLetter::new(
+            Stage::Extractor,
+            &key,
+            &error,
+            &origin,
+            0,
+            None,
+            at,
+            bad.body.as_bytes(),
+        )
+    }
+}
+
+/// A moment for a request under way once we are told to stop.
+async fn leave(stop: &tokio_util::sync::CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+}
+
+/// One page, ready to be written.
+struct Batch {
+    migration: String,
+    topic: String,
+    deadletter: String,
+    partitions: i32,
+    checkpoint_topic: String,
+    checkpoint_key: String,
+    checkpoint: Vec<u8>,
+    letters: Vec<DeadLetter>,
+    raws: Vec<Raw>,
+}
+
+impl Batch {
+    fn write(&self, producer: &TransactionalProducer) -> Result<()> {
+        let written = producer.transaction(
+            |transaction| {
+                let mut value = Vec::new();
+                for raw in &self.raws {
+                    value.clear();
+                    Envelope::of_raw(&self.migration, raw).encode_into(&mut value);
+                    transaction.send(Record::new(
+                        &self.topic,
+                        raw.key.as_str().as_bytes(),
+                        Some(&value),
+                    ))?;
+                }
+                for letter in &self.letters {
+                    let key = letter.topic_key();
+                    let partition = RawKey::parse(&letter.key)
+                        .map_or(0, |key| partition_of_raw(&key, self.partitions));
+                    transaction.send(dead_record(
+                        &self.deadletter,
+                        partition,
+                        &key,
+                        Some(&letter.to_json()),
+                        Some(letter.headers()),
+                    ))?;
+                }
+                transaction.send(Record::new(
+                    &self.checkpoint_topic,
+                    self.checkpoint_key.as_bytes(),
+                    Some(&self.checkpoint),
+                ))
+            },
+            None,
+            |_| {},
+        );
+        match written {
+            Ok(_) => Ok(()),
+            Err(Failure::Aborted(error)) => Err(error),
+            // The producer is thrown away. librdkafka reports a transaction
+            // that timed out as fenced too; standing by tells the two apart.
+            Err(Failure::Dead(error)) => Err(Error::new(Code::Fenced, error.message)
+                .source_code(error.source_code.unwrap_or_default())),
+        }
+    }
+}
+
+/// The versions seen in the last rounds of delta, so that the overlap of two
+/// rounds is not written again. Only a saving: after a restart the repeats
+/// come through and fall out as unchanged.
+///
+/// Each round reads its whole lookback window again, so what a round did not
+/// bring is out of the window and forgotten after the next.
+#[derive(Default)]
+struct Seen {
+    round: u64,
+    versions: HashMap<String, (Millis, Fingerprint, u64)>,
+}
+
+impl Seen {
+    fn repeats(&mut self, id: &str, version: Millis, print: Fingerprint) -> bool {
+        let round = self.round;
+        match self.versions.get_mut(id) {
+            Some(known) if known.0 == version && known.1 == print => {
+                known.2 = round;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn note(&mut self, id: String, version: Millis, print: Fingerprint) {
+        // During the first copy every record is new, and there is no window yet.
+        if self.round > 0 {
+            self.versions.insert(id, (version, print, self.round));
+        }
+    }
+
+    fn round_ended(&mut self) {
+        let round = self.round;
+        self.versions.retain(|_, known| known.2 + 1 >= round);
+        self.round += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Op;
+
+    #[test]
+    fn the_overlap_is_seen_once_and_forgotten_when_it_has_passed() {
+        let print = Fingerprint::of(Op::Upsert, JSON, b"1");
+        let other = Fingerprint::of(Op::Upsert, JSON, b"2");
+        let mut seen = Seen::default();
+        seen.round_ended();
+        assert!(!seen.repeats("a", 1, print));
+        seen.note("a".into(), 1, print);
+        seen.round_ended();
+        assert!(seen.repeats("a", 1, print));
+        assert!(!seen.repeats("a", 2, print), "another version");
+        assert!(!seen.repeats("a", 1, other), "another content");
+        seen.round_ended();
+        seen.round_ended();
+        seen.round_ended();
+        assert!(!seen.repeats("a", 1, print), "out of the window");
+        assert!(seen.versions.is_empty());
+    }
+}

@@ -130,6 +130,40 @@ pub fn scan(
     Ok(())
 }
 
+/// The key and value of a partition's first record; `None` when it has none.
+pub fn first_record(client: &Client, place: &Place) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let (low, high) = watermarks(client, place)?;
+    if low == high {
+        return Ok(None);
+    }
+    let consumer = uncommitted(client)?;
+    let mut assignment = TopicPartitionList::new();
+    assignment
+        .add_partition_offset(&place.topic, place.partition, Offset::Offset(low))
+        .map_err(|e| explain("assigning", &e))?;
+    consumer
+        .assign(&assignment)
+        .map_err(|e| explain(&format!("reading {place}"), &e))?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                return Ok(Some((
+                    message.key().unwrap_or_default().to_vec(),
+                    message.payload().unwrap_or_default().to_vec(),
+                )));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(error)) => return Err(explain(&format!("reading {place}"), &error)),
+            None => {}
+        }
+    }
+    Err(Error::new(
+        Code::BrokerUnreachable,
+        format!("{place} was not readable within {PATIENCE:?}"),
+    ))
+}
+
 /// The newest value of each key of a compacted topic.
 pub fn read_to_end(client: &Client, topic: &str) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
     let mut table = HashMap::new();

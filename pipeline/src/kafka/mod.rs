@@ -4,6 +4,8 @@
 
 pub mod client;
 pub mod compacted;
+pub mod consumer;
+pub mod producer;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 

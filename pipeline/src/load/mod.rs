@@ -1,9 +1,14 @@
 //! Writing to a target. [`Loader`] is all that an author of a target reads;
 //! the runner in `run.rs` owns the steps of a batch.
 
-use std::collections::BTreeSet;
+mod batch;
+mod lanes;
+mod run;
+mod tables;
+
+pub use run::run;
+
 use std::future::Future;
-use std::time::Duration;
 
 use drover_schemas::{Datum, Entity};
 use schemars::JsonSchema;
@@ -203,15 +208,4 @@ impl Step {
         Step::OutcomeCommitted,
         Step::LookedAgain,
     ];
-}
-
-/// How much a runner asks of a target at once.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Records taken into one batch at the most.
-    pub batch: usize,
-    /// How long a batch waits for more records when the lane is not full.
-    pub linger: Duration,
-    /// Entities with a lane in this loader.
-    pub entities: BTreeSet<String>,
 }

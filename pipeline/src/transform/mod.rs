@@ -5,6 +5,7 @@ mod kinds;
 mod mapping;
 mod merge;
 mod parse;
+mod run;
 
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 pub use kinds::{can_become, kind_name};
 pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
 pub use merge::merge;
+pub use run::run;
 
 use crate::error::Result;
 use crate::extract::Object;

@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 
 use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
-use crate::config::{Document, Field, Node, Problem, Value, nearest};
+use crate::config::{Field, Node, Problem, Value, nearest, parse_document};
 
 impl Mapping {
     /// Reads a mapping from YAML or JSON. `file` is what problems name.
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let document = Document::parse(file, text.as_bytes())?;
+        let mut repeated = Vec::new();
+        let root = parse_document(file, text.as_bytes(), &mut repeated)
+            .map_err(|problem| vec![problem])?;
         let mut reader = Reader {
-            document: &document,
-            problems: Vec::new(),
+            file,
+            root: &root,
+            problems: repeated,
         };
-        let mapping = reader.mapping(document.root());
+        let mapping = reader.mapping(&root);
         if reader.problems.is_empty() {
             Ok(mapping)
         } else {
@@ -25,13 +28,17 @@ impl Mapping {
 }
 
 struct Reader<'d> {
-    document: &'d Document,
+    file: &'d str,
+    root: &'d Node,
     problems: Vec<Problem>,
 }
 
 impl<'d> Reader<'d> {
     fn mapping(&mut self, node: &'d Node) -> Mapping {
         let mut mapping = Mapping::default();
+        if !self.is_map(node, "") {
+            return mapping;
+        }
         self.known(node, "", &["objects", "customObjects"]);
         if let Some(objects) = self.due(node, "", "objects") {
             for (name, path, node) in self.fields(objects, "objects") {
@@ -208,8 +215,11 @@ impl<'d> Reader<'d> {
     }
 
     fn problem(&mut self, path: &str, message: &str, advice: &str) {
-        self.problems
-            .push(self.document.problem(path, message, advice));
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: self.root.line_of(path),
+            ..Problem::at(path, message, advice)
+        });
     }
 }
 
@@ -292,6 +302,7 @@ objects:
         emptyWithout: [LastName, 7]
   Contact: Phone
 customObject: {}
+customObject: {}
 ";
         let problems = Mapping::parse("mapping.yaml", text).expect_err("problems");
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -308,6 +319,7 @@ customObject: {}
                 (11, "objects.Lead.slots.contact.emptyWithout[1]"),
                 (12, "objects.Contact"),
                 (13, "customObject"),
+                (14, "customObject"),
             ],
             "{told:#?}"
         );

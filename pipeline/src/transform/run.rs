@@ -1,1 +1,578 @@
-//! The transformer's loop.
+//! The transformer's loop: a batch of raw records → one Kafka transaction of
+//! canonical records, dead letters and input offsets.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::Transformer;
+use crate::control::INCARNATION;
+use crate::deadletter::{DeadLetter, FailureShare, LiveLetters, Origin, record as dead_record};
+use crate::envelope::Envelope;
+use crate::error::{Class, Code, Error, Result};
+use crate::kafka::Place;
+use crate::kafka::compacted::{Follower, Tail, high_watermark};
+use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
+use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
+use crate::process::Context;
+use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
+use crate::retry::Backoff;
+use crate::spec::Stage;
+use crate::status::{Count, Phase, Status, now};
+
+/// Records in one transaction at the most.
+const BATCH: usize = 5_000;
+/// Bytes in one transaction at the most.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long a batch waits for more once it has a record.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Runs the transformer until it is told to stop.
+pub async fn run<T: Transformer>(context: Context) -> Result<()> {
+    // One blocking thread does all of it: rdkafka's calls block, and a batch
+    // borrows its messages from the consumer.
+    tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
+        .await
+        .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
+}
+
+/// What the polling thread and the rebalance callbacks share.
+struct Shared {
+    /// Raised whenever partitions are taken away: an older batch is dropped.
+    epoch: AtomicU64,
+    group: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
+    letters: LiveLetters,
+    tail: Mutex<Option<Tail>>,
+    deadletter: String,
+    client: crate::kafka::client::Client,
+    status: Arc<Status>,
+}
+
+impl Rebalance for Shared {
+    fn assigned(&self, assignment: &Assignment) -> Result<()> {
+        // The dead letters of these partitions must be known, or a success
+        // would leave an old one standing.
+        let mut partitions: Vec<i32> = assignment.starts.keys().map(|p| p.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        for partition in partitions {
+            let place = Place::new(&self.deadletter, partition);
+            let end = high_watermark(&self.client, &place)?;
+            if let Some(tail) = &*self.tail.lock().unwrap_or_else(PoisonError::into_inner) {
+                tail.wait_for(&place, end, Duration::from_secs(60))?;
+            }
+        }
+        *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::clone(&assignment.group));
+        self.status.phase(Phase::Running);
+        tracing::info!(partitions = assignment.starts.len(), "assigned");
+        Ok(())
+    }
+
+    fn revoked(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Follower for Shared {
+    fn record(&self, _: &Place, _: i64, key: &[u8], value: Option<&[u8]>) {
+        self.letters.note(key, value);
+    }
+
+    fn failed(&self, error: Error) {
+        tracing::warn!(%error, "following dead letters");
+    }
+}
+
+struct Runner<T> {
+    transformer: T,
+    context: Context,
+    shared: Arc<Shared>,
+    producer: TransactionalProducer,
+    /// By raw topic, its lane's name: the object.
+    lanes: HashMap<String, String>,
+    shares: HashMap<String, FailureShare>,
+    /// By partition, what was committed last.
+    committed: HashMap<Place, i64>,
+    backoff: Backoff,
+}
+
+/// Why a batch did not go through.
+enum Trouble {
+    /// Of this one topic: its lane is blocked, the others go on.
+    Lane(String, Error),
+    /// Of the transaction: tried again from the same offsets.
+    Again(Error),
+    /// Of the process.
+    Dead(Error),
+}
+
+impl<T: Transformer> Runner<T> {
+    fn start(context: Context) -> Result<Self> {
+        let transformer = T::new(&context.plan.mapping, &context.plan.objects).map_err(|all| {
+            let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
+            Error::new(Code::ConfigInvalid, texts.join("; "))
+        })?;
+        let mut lanes: HashMap<String, String> = HashMap::new();
+        for object in &context.plan.objects {
+            let lane = if object.custom {
+                "custom"
+            } else {
+                &object.name
+            };
+            lanes.insert(context.topics.raw(&object.name, object.custom), lane.into());
+        }
+        let mut needed: Vec<String> = lanes.keys().cloned().collect();
+        needed.push(context.topics.deadletter());
+        needed.extend(
+            context
+                .plan
+                .entities
+                .iter()
+                .map(|entity| context.topics.canonical(entity)),
+        );
+        context.client.require_topics(&needed)?;
+        let shared = Arc::new(Shared {
+            epoch: AtomicU64::new(0),
+            group: Mutex::new(None),
+            letters: LiveLetters::of(Stage::Transformer),
+            tail: Mutex::new(None),
+            deadletter: context.topics.deadletter(),
+            client: context.client.clone(),
+            status: Arc::clone(&context.status),
+        });
+        let tail = Tail::start(
+            &context.client,
+            &[context.topics.deadletter()],
+            Arc::clone(&shared) as Arc<dyn Follower>,
+        )?;
+        *shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+        let group = context.topics.transform_group();
+        let producer = TransactionalProducer::open(
+            &context.client,
+            &context.topics.transactional_id(&group, &context.instance),
+        )?;
+        Ok(Runner {
+            transformer,
+            shared,
+            producer,
+            lanes,
+            shares: HashMap::new(),
+            committed: HashMap::new(),
+            backoff: Backoff::default(),
+            context,
+        })
+    }
+
+    fn run(mut self) -> Result<()> {
+        let topics: Vec<String> = self.lanes.keys().cloned().collect();
+        let member = Member::join(
+            &self.context.client,
+            &self.context.topics.transform_group(),
+            &self.context.instance,
+            &topics,
+            Arc::clone(&self.shared) as Arc<dyn Rebalance>,
+        )?;
+        while !self.context.stop.is_cancelled() {
+            let epoch = self.shared.epoch.load(Ordering::SeqCst);
+            let (batch, ended) = self.collect(&member)?;
+            if self.shared.epoch.load(Ordering::SeqCst) != epoch {
+                // Taken away while it was collected: its new owner reads it.
+                self.committed.clear();
+                continue;
+            }
+            let Some(group) = self.group() else { continue };
+            if batch.is_empty() {
+                if ended {
+                    self.commit_position(&member, &group)?;
+                }
+                continue;
+            }
+            match self.batch(&batch, &group) {
+                Ok(()) => self.backoff.reset(),
+                Err(trouble) => self.recover(&member, &batch, trouble)?,
+            }
+            if self.context.status.all_blocked() {
+                return Err(Error::new(
+                    Code::Refused,
+                    "every lane is blocked; see `drover status`",
+                ));
+            }
+        }
+        self.context.status.phase(Phase::Stopping);
+        Ok(())
+    }
+
+    fn group(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        self.shared
+            .group
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Collects messages until the batch is full, old enough, or the input ends.
+    fn collect<'m>(&self, member: &'m Member) -> Result<(Vec<BorrowedMessage<'m>>, bool)> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut ended = false;
+        let mut deadline = Instant::now() + Duration::from_millis(200);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match member.poll(left) {
+                Ok(Polled::Message(message)) => {
+                    if batch.is_empty() {
+                        deadline = Instant::now() + LINGER;
+                    }
+                    bytes += message.payload_len();
+                    batch.push(message);
+                }
+                Ok(Polled::End) => ended = true,
+                Ok(Polled::Nothing) => {}
+                Err(error) if error.class() == Class::Transient => {
+                    self.context.status.note_error(&error);
+                    tracing::warn!(%error, "reading");
+                }
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Ok((batch, ended))
+    }
+
+    fn batch(
+        &mut self,
+        batch: &[BorrowedMessage<'_>],
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), Trouble> {
+        let mut counts: HashMap<(String, Became), u64> = HashMap::new();
+        let mut next = HashMap::new();
+        let mut seen: HashMap<String, i64> = HashMap::new();
+        let mut lane_trouble = None;
+        let mut outputs: Vec<Output> = Vec::with_capacity(batch.len());
+        for message in batch {
+            let place = Place::new(message.topic(), message.partition());
+            next.insert(place.clone(), message.offset() + 1);
+            if message.key() == Some(INCARNATION) {
+                continue;
+            }
+            match self.one(message, &place) {
+                Ok(done) => {
+                    *counts.entry((done.object.clone(), done.count)).or_default() += 1;
+                    if let Some(at) = done.extracted_at {
+                        seen.insert(place.topic.clone(), at);
+                    }
+                    outputs.extend(done.outputs);
+                }
+                Err(error) => {
+                    lane_trouble = Some((place.topic.clone(), error));
+                    break;
+                }
+            }
+        }
+        if let Some((topic, error)) = lane_trouble {
+            return Err(Trouble::Lane(topic, error));
+        }
+        self.producer
+            .transaction(
+                |transaction| {
+                    outputs
+                        .iter()
+                        .try_for_each(|output| transaction.send(output.record()))
+                },
+                Some(Offsets {
+                    next: &next,
+                    metadata: &HashMap::new(),
+                    group,
+                }),
+                |_| {},
+            )
+            .map_err(|failure| match failure {
+                Failure::Aborted(error) => Trouble::Again(error),
+                Failure::Dead(error) => Trouble::Dead(error),
+            })?;
+        for output in &outputs {
+            if output.topic == self.shared.deadletter {
+                self.shared
+                    .letters
+                    .note(&output.key, output.value.as_deref());
+            }
+        }
+        for ((object, count), number) in counts {
+            let count = match count {
+                Became::Transformed => Count::Transformed,
+                Became::Dead => Count::Dead,
+            };
+            self.context.status.count(&object, count, number);
+        }
+        for place in next.keys() {
+            if let Some(lane) = self.lanes.get(&place.topic) {
+                self.context
+                    .status
+                    .lane_runs(lane, seen.get(&place.topic).copied());
+            }
+        }
+        self.committed.extend(next);
+        Ok(())
+    }
+
+    /// One message's outputs; an error blocks the lane.
+    fn one(&mut self, message: &BorrowedMessage<'_>, place: &Place) -> Result<Done> {
+        let value = message.payload().unwrap_or_default();
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+        let origin = Origin {
+            place: place.clone(),
+            offset: message.offset(),
+        };
+        let envelope = match Envelope::decode(value) {
+            Ok(envelope) => envelope,
+            Err(error) if error.class() == Class::Record => {
+                return self.dead(&key, &error, &origin, 0, value);
+            }
+            Err(error) => return Err(error.at(format!("{place}@{}", origin.offset))),
+        };
+        let raw = match envelope.to_raw() {
+            Ok(raw) if raw.key.as_str() == key => raw,
+            Ok(_) => {
+                let error = Error::new(
+                    Code::ForeignBytes,
+                    "the message's key is not the record's key",
+                );
+                return self.dead(&key, &error, &origin, 0, value);
+            }
+            Err(error) => return self.dead(&key, &error, &origin, envelope.version, value),
+        };
+        match self.transformer.transform(&raw) {
+            Ok(canonicals) => {
+                let mut outputs: Vec<Output> = canonicals
+                    .iter()
+                    .map(|canonical| self.canonical(canonical, &envelope))
+                    .collect();
+                if self.shared.letters.clears(&key, raw.version) {
+                    outputs.push(self.tombstone(&raw.key, place.partition));
+                }
+                self.share(&raw.key, false)?;
+                Ok(Done {
+                    object: envelope.object.to_owned(),
+                    count: Became::Transformed,
+                    extracted_at: Some(raw.extracted_at),
+                    outputs,
+                })
+            }
+            Err(error) if error.class() == Class::Record => {
+                self.share(&raw.key, true)?;
+                self.dead(&key, &error, &origin, raw.version, value)
+            }
+            Err(error) => Err(error.at(key)),
+        }
+    }
+
+    fn share(&mut self, key: &RawKey, failed: bool) -> Result<()> {
+        let object = key.parts().1;
+        if !self.shares.contains_key(object) {
+            self.shares
+                .insert(object.to_owned(), FailureShare::default());
+        }
+        match self.shares.get_mut(object) {
+            Some(share) => share.note(failed),
+            None => Ok(()),
+        }
+    }
+
+    fn canonical(&self, canonical: &Canonical, raw: &Envelope<'_>) -> Output {
+        let (source, object, id, slot) = canonical.key.parts();
+        let schema = drover_schemas::entity(&canonical.entity)
+            .map_or(canonical.entity.as_str(), |entity| entity.schema.as_str());
+        let (op, reason, body_schema, body) = match &canonical.content {
+            Content::Upsert { schema, datum } => {
+                (Op::Upsert, None, schema.as_str(), Some(datum.as_slice()))
+            }
+            Content::Absent(reason) => (Op::Absent, Some(*reason), schema, None),
+        };
+        let envelope = Envelope {
+            migration: raw.migration,
+            source,
+            object,
+            id,
+            slot,
+            op,
+            reason,
+            version: raw.version,
+            phase: raw.phase,
+            extracted_at: raw.extracted_at,
+            mapping: self.context.plan.generation,
+            fingerprint: Fingerprint::of(op, body_schema, body.unwrap_or_default()),
+            body_schema,
+            order: None,
+            body,
+        };
+        Output {
+            topic: self.context.topics.canonical(&canonical.entity),
+            partition: None,
+            key: canonical.key.as_str().as_bytes().to_vec(),
+            value: Some(envelope.encode()),
+            headers: None,
+        }
+    }
+
+    fn tombstone(&self, key: &RawKey, partition: i32) -> Output {
+        Output {
+            topic: self.shared.deadletter.clone(),
+            partition: Some(partition),
+            key: crate::deadletter::topic_key(Stage::Transformer, key.as_str()).into_bytes(),
+            value: None,
+            headers: None,
+        }
+    }
+
+    fn dead(
+        &self,
+        key: &str,
+        error: &Error,
+        origin: &Origin,
+        version: i64,
+        value: &[u8],
+    ) -> Result<Done> {
+        let letter = DeadLetter::new(
+            Stage::Transformer,
+            key,
+            error,
+            origin,
+            version,
+            None,
+            now(),
+            value,
+        );
+        Ok(Done {
+            object: letter.object.clone(),
+            count: Became::Dead,
+            extracted_at: None,
+            outputs: vec![Output {
+                topic: self.shared.deadletter.clone(),
+                partition: Some(origin.place.partition),
+                key: letter.topic_key().into_bytes(),
+                value: Some(letter.to_json()),
+                headers: Some(letter.headers()),
+            }],
+        })
+    }
+
+    /// Commits positions behind commit markers, so that a drained topic shows
+    /// no lag. Called when nothing is held.
+    fn commit_position(&mut self, member: &Member, group: &ConsumerGroupMetadata) -> Result<()> {
+        let next: HashMap<Place, i64> = member
+            .positions()
+            .into_iter()
+            .filter(|(place, position)| self.committed.get(place) != Some(position))
+            .collect();
+        if next.is_empty() {
+            return Ok(());
+        }
+        let offsets = Offsets {
+            next: &next,
+            metadata: &HashMap::new(),
+            group,
+        };
+        match self.producer.transaction(|_| Ok(()), Some(offsets), |_| {}) {
+            Ok(_) => {
+                self.committed.extend(next);
+                Ok(())
+            }
+            Err(Failure::Aborted(error)) => {
+                tracing::warn!(%error, "the position was not committed; again at the next end");
+                Ok(())
+            }
+            Err(Failure::Dead(error)) => Err(error),
+        }
+    }
+
+    /// Goes back to the batch's start, so that nothing of it is passed over.
+    fn recover(
+        &mut self,
+        member: &Member,
+        batch: &[BorrowedMessage<'_>],
+        trouble: Trouble,
+    ) -> Result<()> {
+        let blocked = match &trouble {
+            Trouble::Dead(_) => None,
+            Trouble::Lane(topic, error) => {
+                let lane = self.lanes.get(topic).cloned().unwrap_or_default();
+                self.context.status.lane_failed(&lane, error, None);
+                Some(topic.clone())
+            }
+            Trouble::Again(error) => {
+                let wait = self.backoff.after(error);
+                self.context.status.note_error(error);
+                tracing::warn!(%error, ?wait, "the batch is tried again");
+                std::thread::sleep(wait.min(Duration::from_secs(2)));
+                None
+            }
+        };
+        if let Trouble::Dead(error) = trouble {
+            return Err(error);
+        }
+        let mut starts: HashMap<Place, i64> = HashMap::new();
+        for message in batch {
+            starts
+                .entry(Place::new(message.topic(), message.partition()))
+                .or_insert(message.offset());
+        }
+        if let Some(topic) = &blocked {
+            let places: Vec<Place> = member
+                .positions()
+                .into_keys()
+                .filter(|place| place.topic == *topic)
+                .collect();
+            member.pause(&places)?;
+        }
+        for (place, offset) in starts {
+            member.seek(&place, offset)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a message gave.
+struct Done {
+    object: String,
+    count: Became,
+    extracted_at: Option<i64>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Became {
+    Transformed,
+    Dead,
+}
+
+/// A record to produce, owned until the transaction is through.
+struct Output {
+    topic: String,
+    partition: Option<i32>,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    headers: Option<rdkafka::message::OwnedHeaders>,
+}
+
+impl Output {
+    fn record(&self) -> Record<'_> {
+        let key = std::str::from_utf8(&self.key).unwrap_or_default();
+        match self.partition {
+            Some(partition) => dead_record(
+                &self.topic,
+                partition,
+                key,
+                self.value.as_deref(),
+                self.headers.clone(),
+            ),
+            None => Record::new(&self.topic, &self.key, self.value.as_deref()),
+        }
+    }
+}

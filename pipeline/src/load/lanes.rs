@@ -1,0 +1,318 @@
+//! The lanes of a loader: one queue an entity, between the thread that polls
+//! Kafka and the task that applies. A lane that waits never holds another.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use tokio::sync::Notify;
+
+use crate::kafka::Place;
+use crate::record::CanonicalKey;
+
+/// A lane asks for no more while it holds this many bytes.
+const FULL_BYTES: usize = 24 << 20;
+/// Nor while it holds this many records.
+const FULL_RECORDS: usize = 30_000;
+
+/// A record of a canonical topic, as it was read.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) place: Place,
+    pub(super) offset: i64,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// What a lane works on at once.
+pub(super) struct Batch {
+    /// The assignment it belongs to.
+    pub(super) epoch: u64,
+    /// The group as it was when that assignment began; never refreshed.
+    pub(super) group: Arc<ConsumerGroupMetadata>,
+    pub(super) messages: Vec<Message>,
+    /// Parked and redo records that may go on.
+    pub(super) released: Vec<CanonicalKey>,
+    /// By partition of the lane's topic, where the batch starts: the offset of
+    /// its first message, or the committed one.
+    pub(super) starts: HashMap<Place, i64>,
+}
+
+/// All lanes of the process.
+pub(super) struct Lanes {
+    lanes: HashMap<String, Lane>,
+    epoch: AtomicU64,
+    idle: Condvar,
+    state: Mutex<Assigned>,
+}
+
+#[derive(Default)]
+struct Assigned {
+    group: Option<Arc<ConsumerGroupMetadata>>,
+    /// By partition, what was committed last.
+    committed: HashMap<Place, i64>,
+    in_flight: HashSet<String>,
+}
+
+struct Lane {
+    topic: String,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    first_at: Option<Instant>,
+    released: VecDeque<CanonicalKey>,
+    timers: BTreeMap<Instant, Vec<CanonicalKey>>,
+}
+
+impl Lanes {
+    /// Lanes for these entities, each with its topic.
+    pub(super) fn new(entities: impl IntoIterator<Item = (String, String)>) -> Self {
+        Lanes {
+            lanes: entities
+                .into_iter()
+                .map(|(entity, topic)| {
+                    let lane = Lane {
+                        topic,
+                        queue: Mutex::default(),
+                        wake: Notify::new(),
+                    };
+                    (entity, lane)
+                })
+                .collect(),
+            epoch: AtomicU64::new(0),
+            idle: Condvar::new(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The current assignment's number; it changes whenever partitions go.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Partitions are ours: reading starts at `starts`.
+    pub(super) fn assign(&self, group: Arc<ConsumerGroupMetadata>, starts: HashMap<Place, i64>) {
+        let mut state = self.state();
+        state.group = Some(group);
+        state.committed = starts;
+    }
+
+    /// Partitions go: queues are emptied, and batches under way get `limit` to
+    /// finish. What does not finish is refused by the broker later.
+    pub(super) fn revoke(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        {
+            // Under the lock, so that no batch begins with the new number and
+            // messages of the old assignment.
+            let mut state = self.state();
+            state.group = None;
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+        }
+        for lane in self.lanes.values() {
+            *lane.queue() = Queue::default();
+            lane.wake.notify_one();
+        }
+        let mut state = self.state();
+        while !state.in_flight.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!(lanes = ?state.in_flight, "batches are dropped");
+                state.in_flight.clear();
+                break;
+            }
+            state = self
+                .idle
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        state.committed.clear();
+    }
+
+    /// Hands a message to its lane. `true` when the lane is full.
+    pub(super) fn push(&self, entity: &str, message: Message) -> bool {
+        let Some(lane) = self.lanes.get(entity) else {
+            return false;
+        };
+        let mut queue = lane.queue();
+        queue.bytes += message.value.len() + message.key.len();
+        queue.first_at.get_or_insert_with(Instant::now);
+        queue.messages.push_back(message);
+        let full = queue.bytes >= FULL_BYTES || queue.messages.len() >= FULL_RECORDS;
+        drop(queue);
+        lane.wake.notify_one();
+        full
+    }
+
+    /// Whether a full lane has room again.
+    pub(super) fn has_room(&self, entity: &str) -> bool {
+        self.lanes.get(entity).is_none_or(|lane| {
+            let queue = lane.queue();
+            queue.bytes < FULL_BYTES / 2 && queue.messages.len() < FULL_RECORDS / 2
+        })
+    }
+
+    /// Lets parked or redo records of an entity go on, now or after a while.
+    pub(super) fn release(&self, entity: &str, key: CanonicalKey, after: Duration) {
+        let Some(lane) = self.lanes.get(entity) else {
+            return;
+        };
+        let mut queue = lane.queue();
+        if after.is_zero() {
+            queue.released.push_back(key);
+        } else {
+            queue
+                .timers
+                .entry(Instant::now() + after)
+                .or_default()
+                .push(key);
+        }
+        drop(queue);
+        lane.wake.notify_one();
+    }
+
+    /// The next batch of a lane, at most `most` records; waits `linger` for
+    /// more once there is one.
+    pub(super) async fn take(&self, entity: &str, most: usize, linger: Duration) -> Batch {
+        loop {
+            let Some(lane) = self.lanes.get(entity) else {
+                return std::future::pending().await;
+            };
+            let wait = {
+                let mut queue = lane.queue();
+                let now = Instant::now();
+                while let Some(due) = queue.timers.first_entry().filter(|due| *due.key() <= now) {
+                    let keys = due.remove();
+                    queue.released.extend(keys);
+                }
+                let next_timer = queue
+                    .timers
+                    .keys()
+                    .next()
+                    .map(|at| at.saturating_duration_since(now));
+                if queue.messages.len() >= most || !queue.released.is_empty() {
+                    Some(Duration::ZERO)
+                } else if let Some(first) = queue.first_at {
+                    Some(linger.saturating_sub(first.elapsed()))
+                } else {
+                    next_timer
+                }
+            };
+            if wait == Some(Duration::ZERO)
+                && let Some(batch) = self.begin(entity, lane, most)
+            {
+                return batch;
+            }
+            let notified = lane.wake.notified();
+            match wait {
+                Some(wait) => {
+                    let wait = wait.max(Duration::from_millis(1));
+                    let _ = tokio::time::timeout(wait, notified).await;
+                }
+                None => notified.await,
+            }
+        }
+    }
+
+    fn begin(&self, entity: &str, lane: &Lane, most: usize) -> Option<Batch> {
+        let mut state = self.state();
+        let group = state.group.clone()?;
+        let mut queue = lane.queue();
+        let count = queue.messages.len().min(most);
+        let messages: Vec<Message> = queue.messages.drain(..count).collect();
+        queue.bytes -= messages
+            .iter()
+            .map(|m| m.value.len() + m.key.len())
+            .sum::<usize>();
+        queue.first_at = (!queue.messages.is_empty()).then(Instant::now);
+        let count = queue.released.len().min(most);
+        let released: Vec<CanonicalKey> = queue.released.drain(..count).collect();
+        drop(queue);
+        if messages.is_empty() && released.is_empty() {
+            return None;
+        }
+        let mut starts: HashMap<Place, i64> = state
+            .committed
+            .iter()
+            .filter(|(place, _)| place.topic == lane.topic)
+            .map(|(place, offset)| (place.clone(), *offset))
+            .collect();
+        let mut firsts = HashSet::new();
+        for message in &messages {
+            if firsts.insert(message.place.clone()) {
+                starts.insert(message.place.clone(), message.offset);
+            }
+        }
+        state.in_flight.insert(entity.to_owned());
+        Some(Batch {
+            epoch: self.epoch(),
+            group,
+            messages,
+            released,
+            starts,
+        })
+    }
+
+    /// The lane's batch is over, one way or the other.
+    pub(super) fn done(&self, entity: &str, epoch: u64, committed: Option<&HashMap<Place, i64>>) {
+        let mut state = self.state();
+        if epoch == self.epoch()
+            && let Some(committed) = committed
+        {
+            state
+                .committed
+                .extend(committed.iter().map(|(p, o)| (p.clone(), *o)));
+        }
+        state.in_flight.remove(entity);
+        drop(state);
+        self.idle.notify_all();
+    }
+
+    /// Of the given positions, those that are not committed yet although the
+    /// lane holds nothing of the topic: what lies between is commit markers.
+    pub(super) fn uncommitted(
+        &self,
+        positions: HashMap<Place, i64>,
+    ) -> Option<(Arc<ConsumerGroupMetadata>, HashMap<Place, i64>)> {
+        let state = self.state();
+        let group = state.group.clone()?;
+        let busy: HashSet<&String> = self
+            .lanes
+            .iter()
+            .filter(|(entity, lane)| {
+                state.in_flight.contains(*entity) || !lane.queue().messages.is_empty()
+            })
+            .map(|(_, lane)| &lane.topic)
+            .collect();
+        let next: HashMap<Place, i64> = positions
+            .into_iter()
+            .filter(|(place, position)| {
+                !busy.contains(&place.topic)
+                    && state.committed.get(place).is_none_or(|at| at < position)
+            })
+            .collect();
+        (!next.is_empty()).then_some((group, next))
+    }
+
+    /// These positions are committed.
+    pub(super) fn committed(&self, next: HashMap<Place, i64>) {
+        self.state().committed.extend(next);
+    }
+
+    fn state(&self) -> MutexGuard<'_, Assigned> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,251 @@
+//! What a loader keeps in memory, all of it a view of compacted topics: the
+//! idempotency entries of every key (references cross partitions), the parked
+//! records and the redo records.
+//!
+//! **Who changes it.** For a partition that this process owns, its own commits
+//! do, and what the tail reads of it is passed over. For the others the tail
+//! does. When a partition is lost, the tail goes back to the end of our last
+//! commit in it, because what another owner wrote while we still believed to
+//! be the owner was passed over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::idempotency::{Entry, State};
+use crate::kafka::Place;
+use crate::parking::Parked;
+use crate::record::CanonicalKey;
+use crate::topics::partition_of;
+
+/// The tables, behind one lock.
+pub(super) struct Tables {
+    inner: Mutex<Known>,
+}
+
+/// What the tables hold.
+pub(super) struct Known {
+    partitions: i32,
+    idempotency: String,
+    parked_topic: String,
+    entries: HashMap<CanonicalKey, Entry>,
+    /// When this process first saw each Pending, by its monotonic clock.
+    pending_seen: HashMap<CanonicalKey, Instant>,
+    parked: HashMap<CanonicalKey, Parked>,
+    /// By what is waited for, who waits.
+    waiting: HashMap<CanonicalKey, HashSet<CanonicalKey>>,
+    /// Records to apply again: their envelopes.
+    redo: HashMap<CanonicalKey, Vec<u8>>,
+    owned: HashSet<i32>,
+    /// By partition of a table, the end of what is in memory.
+    through: HashMap<Place, i64>,
+}
+
+impl Tables {
+    pub(super) fn new(partitions: i32, idempotency: String, parked_topic: String) -> Self {
+        Tables {
+            inner: Mutex::new(Known {
+                partitions,
+                idempotency,
+                parked_topic,
+                entries: HashMap::new(),
+                pending_seen: HashMap::new(),
+                parked: HashMap::new(),
+                waiting: HashMap::new(),
+                redo: HashMap::new(),
+                owned: HashSet::new(),
+                through: HashMap::new(),
+            }),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// What is known of a key.
+    pub(super) fn entry(&self, key: &CanonicalKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// How long ago this process first saw the key's Pending.
+    pub(super) fn pending_for(&self, key: &CanonicalKey) -> Duration {
+        self.pending_seen
+            .get(key)
+            .map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    pub(super) fn parked(&self, key: &CanonicalKey) -> Option<&Parked> {
+        self.parked.get(key)
+    }
+
+    pub(super) fn redo(&self, key: &CanonicalKey) -> Option<&Vec<u8>> {
+        self.redo.get(key)
+    }
+
+    /// Whether what a reference points to is in the target, and under which id.
+    pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<&String> {
+        self.entries.get(key)?.target_id.as_ref()
+    }
+
+    pub(super) fn owns(&self, key: &CanonicalKey) -> bool {
+        self.owned
+            .contains(&partition_of(key.as_str().as_bytes(), self.partitions))
+    }
+
+    /// The end of what is in memory of a partition of the idempotency topic.
+    pub(super) fn idempotency_end(&self, partition: i32) -> i64 {
+        self.through
+            .get(&Place::new(&self.idempotency, partition))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// From now on our own commits change these partitions. `ends` are the high
+    /// watermarks up to which the tail has told everything.
+    pub(super) fn own(&mut self, partitions: &HashSet<i32>, ends: HashMap<Place, i64>) {
+        self.owned = partitions.clone();
+        self.through.extend(ends);
+    }
+
+    /// All partitions are lost; says where the tail must go back to.
+    pub(super) fn disown(&mut self) -> Vec<(Place, i64)> {
+        let topics = [self.idempotency.clone(), self.parked_topic.clone()];
+        let owned = std::mem::take(&mut self.owned);
+        owned
+            .into_iter()
+            .flat_map(|partition| topics.iter().map(move |t| Place::new(t, partition)))
+            .map(|place| {
+                let end = self.through.get(&place).copied().unwrap_or(0);
+                (place, end)
+            })
+            .collect()
+    }
+
+    /// Our own commit ends there.
+    pub(super) fn committed_through(&mut self, ends: HashMap<Place, i64>) {
+        for (place, end) in ends {
+            if place.topic == self.idempotency || place.topic == self.parked_topic {
+                self.through.insert(place, end);
+            }
+        }
+    }
+
+    /// Sets or removes an entry. Returns the keys of ours that waited for it.
+    pub(super) fn put_entry(
+        &mut self,
+        key: &CanonicalKey,
+        entry: Option<Entry>,
+    ) -> Vec<CanonicalKey> {
+        match entry {
+            None => {
+                self.entries.remove(key);
+                self.pending_seen.remove(key);
+                Vec::new()
+            }
+            Some(entry) => {
+                match entry.state {
+                    // The lease runs from when this very Pending was first seen.
+                    State::Pending { .. } if self.entries.get(key) == Some(&entry) => {
+                        self.pending_seen
+                            .entry(key.clone())
+                            .or_insert_with(Instant::now);
+                    }
+                    State::Pending { .. } => {
+                        self.pending_seen.insert(key.clone(), Instant::now());
+                    }
+                    State::Applied | State::Deleted { .. } => {
+                        self.pending_seen.remove(key);
+                    }
+                }
+                let arrived = entry.target_id.is_some();
+                self.entries.insert(key.clone(), entry);
+                if arrived {
+                    self.waiters(key)
+                } else {
+                    Vec::new()
+                }
+            }
+        }
+    }
+
+    /// The keys of ours that wait for that one.
+    fn waiters(&self, key: &CanonicalKey) -> Vec<CanonicalKey> {
+        self.waiting
+            .get(key)
+            .into_iter()
+            .flatten()
+            .filter(|child| self.owns(child))
+            .cloned()
+            .collect()
+    }
+
+    /// Sets or removes a parked record.
+    pub(super) fn put_parked(&mut self, key: &CanonicalKey, parked: Option<Parked>) {
+        if let Some(before) = self.parked.remove(key) {
+            for parent in before.reason.parents() {
+                if let Some(children) = self.waiting.get_mut(parent) {
+                    children.remove(key);
+                    if children.is_empty() {
+                        self.waiting.remove(parent);
+                    }
+                }
+            }
+        }
+        if let Some(parked) = parked {
+            for parent in parked.reason.parents() {
+                self.waiting
+                    .entry(parent.clone())
+                    .or_default()
+                    .insert(key.clone());
+            }
+            self.parked.insert(key.clone(), parked);
+        }
+    }
+
+    pub(super) fn put_redo(&mut self, key: &CanonicalKey, value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => self.redo.insert(key.clone(), value),
+            None => self.redo.remove(key),
+        };
+    }
+
+    /// Our parked records that could go on now, with their entities, and those
+    /// that wait for a lease.
+    pub(super) fn look_again(&self) -> Vec<(CanonicalKey, String)> {
+        self.parked
+            .iter()
+            .filter(|(key, parked)| {
+                self.owns(key)
+                    && (parked.reason.parents().is_empty()
+                        || parked
+                            .reason
+                            .parents()
+                            .iter()
+                            .any(|parent| self.target_of(parent).is_some()))
+            })
+            .map(|(key, parked)| (key.clone(), parked.entity.clone()))
+            .collect()
+    }
+
+    /// The keys of ours with a redo record.
+    pub(super) fn redos(&self) -> Vec<CanonicalKey> {
+        self.redo
+            .keys()
+            .filter(|key| self.owns(key))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether a record of a table is told by the tail, or by our own commits.
+    pub(super) fn told_by_tail(&self, partition: i32) -> bool {
+        !self.owned.contains(&partition)
+    }
+
+    /// Notes how far the tail told a partition that is not ours.
+    pub(super) fn told(&mut self, place: &Place, offset: i64) {
+        self.through.insert(place.clone(), offset + 1);
+    }
+}

@@ -1,0 +1,78 @@
+//! Parked records: they wait for something that is expected to come, and say
+//! what. A parked record blocks nobody else.
+
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{CanonicalKey, Millis, Order};
+
+/// The value of a parked record: JSON, keyed by the canonical key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parked {
+    /// What it waits for.
+    pub reason: Reason,
+    /// Its entity.
+    pub entity: String,
+    /// Its order, which it keeps when it is released.
+    pub order: Order,
+    /// Since when it waits, by our clock.
+    pub since: Millis,
+    /// The record itself: base64 of its envelope.
+    pub value: String,
+}
+
+/// What a parked record waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Reason {
+    /// A record it requires is not in the target yet.
+    Parent {
+        /// Which one.
+        parent: CanonicalKey,
+    },
+    /// It is in the target without its optional links, and is applied again as
+    /// soon as one of them is possible.
+    Link {
+        /// What it would link to.
+        parents: Vec<CanonicalKey>,
+    },
+    /// An earlier request for its key may still be on its way.
+    Lease,
+}
+
+impl Reason {
+    /// The keys whose arrival releases the record.
+    pub fn parents(&self) -> &[CanonicalKey] {
+        match self {
+            Reason::Parent { parent } => std::slice::from_ref(parent),
+            Reason::Link { parents } => parents,
+            Reason::Lease => &[],
+        }
+    }
+}
+
+impl Parked {
+    /// A record to park.
+    pub fn new(reason: Reason, entity: &str, order: Order, since: Millis, envelope: &[u8]) -> Self {
+        Parked {
+            reason,
+            entity: entity.to_owned(),
+            order,
+            since,
+            value: base64::engine::general_purpose::STANDARD.encode(envelope),
+        }
+    }
+
+    /// The record's envelope. `None` when the value was altered.
+    pub fn envelope(&self) -> Option<Vec<u8>> {
+        base64::engine::general_purpose::STANDARD
+            .decode(&self.value)
+            .ok()
+    }
+
+    /// The value in the topic.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,453 @@
+//! The one `main` of a stage binary: `spec | check | discover | run`.
+//!
+//! Exit codes: 0 ok, 1 bug, 2 bad configuration, 3 environment or operator
+//! action, 128 + n for a signal that was not handled.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{MigrationConfig, Problem, Secret};
+use crate::control::Plan;
+use crate::error::{Class, Code, Error, Result};
+use crate::extract::{self, Extractor};
+use crate::http::HttpClient;
+use crate::kafka::client::Client;
+use crate::load::{self, Loader};
+use crate::retry::Backoff;
+use crate::spec::{Spec, Stage};
+use crate::status::{Phase, Status};
+use crate::topics::Topics;
+use crate::transform::{self, Mapping, Transformer};
+
+#[derive(Parser)]
+#[command(version, about = "A stage of a Drover migration")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Print what this connector is, as JSON.
+    Spec,
+    /// Prove address and credentials by one live call.
+    Check(File),
+    /// Print what the source has, as JSON (extractors only).
+    Discover(File),
+    /// Do the stage's work until SIGTERM.
+    Run(Run),
+}
+
+#[derive(Parser)]
+struct File {
+    /// The migration's configuration, JSON or YAML.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Parser)]
+struct Run {
+    #[command(flatten)]
+    file: File,
+    /// This process's name. A restart under the same name goes on at once;
+    /// without one, a fresh name is made up.
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Where health and metrics are served; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    http: SocketAddr,
+    /// Ends when standard input ends, as if by SIGTERM: a child of `drover run`
+    /// does not outlive it.
+    #[arg(long, hide = true)]
+    supervised: bool,
+    /// How logs are written to standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What a stage's runner needs besides its connector.
+pub struct Context {
+    /// The migration.
+    pub config: MigrationConfig,
+    /// Its topics.
+    pub topics: Topics,
+    /// Its bus.
+    pub client: Client,
+    /// What `init` settled.
+    pub plan: Plan,
+    /// What this process says of itself.
+    pub status: Arc<Status>,
+    /// This process's name in its group.
+    pub instance: String,
+    /// A random id per process start: the owner of what it has Pending.
+    pub owner: String,
+    /// Cancelled by SIGTERM, SIGINT, or the supervisor's end.
+    pub stop: CancellationToken,
+}
+
+/// Why a process ends without success.
+enum End {
+    Problems(Vec<Problem>),
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        End::Failed(error)
+    }
+}
+
+impl End {
+    fn exit(self) -> ExitCode {
+        match self {
+            End::Problems(problems) => {
+                for problem in &problems {
+                    eprintln!("{}: {problem}", Code::ConfigInvalid);
+                }
+                ExitCode::from(Code::ConfigInvalid.exit())
+            }
+            End::Failed(error) => {
+                eprintln!("{error}");
+                ExitCode::from(error.code.exit())
+            }
+        }
+    }
+}
+
+/// `main` of an extractor.
+pub fn extractor<E: Extractor>() -> ExitCode {
+    let verb = Arguments::parse().verb;
+    block_on(async move {
+        match verb {
+            Verb::Spec => {
+                let mapping = parse_mapping(E::mapping()).map_err(End::Problems)?;
+                print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
+            }
+            Verb::Check(file) => Ok(build_extractor::<E>(&load_config(&file)?)?.check().await?),
+            Verb::Discover(file) => {
+                let found = build_extractor::<E>(&load_config(&file)?)?
+                    .discover()
+                    .await?;
+                print_json(&found)
+            }
+            Verb::Run(run) => {
+                let config = load_config(&run.file)?;
+                let connector = build_extractor::<E>(&config)?;
+                stage(Stage::Extractor, E::NAME, run, config, |context| {
+                    extract::run(connector, context)
+                })
+                .await
+            }
+        }
+    })
+}
+
+/// `main` of a transformer.
+pub fn transformer<T: Transformer>() -> ExitCode {
+    let verb = Arguments::parse().verb;
+    block_on(async move {
+        match verb {
+            Verb::Spec => print_json(&Spec {
+                stage: Stage::Transformer,
+                name: T::NAME.to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                config_schema: serde_json::json!({}),
+                mapping: None,
+                entities: Vec::new(),
+            }),
+            Verb::Check(file) => load_config(&file).map(drop),
+            Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
+            Verb::Run(run) => {
+                let config = load_config(&run.file)?;
+                stage(Stage::Transformer, T::NAME, run, config, |context| async {
+                    transform::run::<T>(context).await
+                })
+                .await
+            }
+        }
+    })
+}
+
+/// `main` of a loader.
+pub fn loader<L: Loader>() -> ExitCode {
+    let verb = Arguments::parse().verb;
+    block_on(async move {
+        match verb {
+            Verb::Spec => {
+                let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
+                print_spec::<L::Config>(Stage::Loader, L::NAME, None, entities.collect())
+            }
+            Verb::Check(file) => Ok(build_loader::<L>(&load_config(&file)?)?.check().await?),
+            Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
+            Verb::Run(run) => {
+                let config = load_config(&run.file)?;
+                if config.dry_run {
+                    return Err(End::Failed(Error::new(
+                        Code::DryRun,
+                        format!("migration {} is a dry run: no loader runs", config.id),
+                    )));
+                }
+                let connector = build_loader::<L>(&config)?;
+                stage(Stage::Loader, L::NAME, run, config, |context| {
+                    load::run(connector, context)
+                })
+                .await
+            }
+        }
+    })
+}
+
+fn block_on(work: impl Future<Output = Result<(), End>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}: no runtime: {error}", Code::Invariant);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(work);
+    // A call that hangs in a dead broker must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(end) => end.exit(),
+    }
+}
+
+/// A connector's own `mapping.yaml`.
+fn parse_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let node = crate::config::parse_document("mapping.yaml", text.as_bytes(), &mut problems)
+        .map_err(|problem| vec![problem])?;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    serde_json::from_value(node.to_json()).map_err(|error| {
+        vec![Problem::at(
+            "mapping.yaml",
+            error.to_string(),
+            "mend the connector's mapping",
+        )]
+    })
+}
+
+fn not_here(verb: &str, stage: Stage) -> End {
+    End::Problems(vec![Problem::at(
+        verb,
+        format!("a {} has no `{verb}`", stage.as_str()),
+        "ask an extractor",
+    )])
+}
+
+fn load_config(file: &File) -> Result<MigrationConfig, End> {
+    MigrationConfig::load(&file.config).map_err(End::Problems)
+}
+
+fn build_extractor<E: Extractor>(config: &MigrationConfig) -> Result<E, End> {
+    let parsed = connector_config("sourceConfig", &config.source_config)?;
+    E::new(parsed, HttpClient::new()?).map_err(End::Problems)
+}
+
+fn build_loader<L: Loader>(config: &MigrationConfig) -> Result<L, End> {
+    let parsed = connector_config("targetConfig", &config.target_config)?;
+    L::new(parsed, HttpClient::new()?).map_err(End::Problems)
+}
+
+fn connector_config<C: DeserializeOwned>(path: &str, document: &Secret) -> Result<C, End> {
+    serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(|error| {
+        End::Problems(vec![Problem::at(
+            path,
+            error.to_string(),
+            "see the connector's `spec` for its fields",
+        )])
+    })
+}
+
+fn print_spec<C: schemars::JsonSchema>(
+    stage: Stage,
+    name: &str,
+    mapping: Option<Mapping>,
+    entities: Vec<String>,
+) -> Result<(), End> {
+    print_json(&Spec {
+        stage,
+        name: name.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_schema: schemars::schema_for!(C).to_value(),
+        mapping,
+        entities,
+    })
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), End> {
+    let text = serde_json::to_string(value)
+        .map_err(|e| Error::new(Code::Invariant, format!("printing: {e}")))?;
+    println!("{text}");
+    Ok(())
+}
+
+async fn stage<F, W>(
+    stage: Stage,
+    name: &str,
+    run: Run,
+    config: MigrationConfig,
+    work: W,
+) -> Result<(), End>
+where
+    F: Future<Output = Result<()>>,
+    W: FnOnce(Context) -> F,
+{
+    start_logs(run.log);
+    let owner = format!("{:016x}", rand::random::<u64>());
+    let instance = run
+        .instance
+        .unwrap_or_else(|| format!("{}-{}", stage.as_str(), &owner[..8]));
+    let listener = tokio::net::TcpListener::bind(run.http)
+        .await
+        .map_err(|e| Error::new(Code::ConfigInvalid, format!("--http {}: {e}", run.http)))?;
+    let http = listener
+        .local_addr()
+        .map_or_else(|_| run.http.to_string(), |address| address.to_string());
+    let status = Status::new(stage, name, &instance, &http)?;
+    let first = serde_json::json!({"instance": instance, "pid": std::process::id(), "http": http});
+    println!("{first}");
+
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone(), run.supervised);
+    let topics = Topics::of(&config);
+    let client = Client::new(&config.kafka, &instance);
+    // Health and status outlive the work by a moment, to report how it ended.
+    let reporting = CancellationToken::new();
+    let served = tokio::spawn(Arc::clone(&status).serve(listener, reporting.clone()));
+    let published = tokio::spawn(Arc::clone(&status).publish(
+        client.clone(),
+        topics.status(),
+        reporting.clone(),
+    ));
+
+    let result = async {
+        let Some(plan) = read_plan(&client, &topics, &status, &stop).await? else {
+            return Ok(());
+        };
+        let context = Context {
+            config,
+            topics,
+            client,
+            plan,
+            status: Arc::clone(&status),
+            instance,
+            owner,
+            stop: stop.clone(),
+        };
+        work(context).await
+    }
+    .await;
+    if let Err(error) = &result {
+        status.note_error(error);
+    }
+    status.phase(Phase::Stopped);
+    reporting.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(4), published).await;
+    served.abort();
+    Ok(result?)
+}
+
+/// Reads the plan, waiting for a broker that is not there yet. `None` when the
+/// process is told to stop meanwhile.
+async fn read_plan(
+    client: &Client,
+    topics: &Topics,
+    status: &Status,
+    stop: &CancellationToken,
+) -> Result<Option<Plan>> {
+    let mut backoff = Backoff::default();
+    loop {
+        let read = {
+            let (client, topics) = (client.clone(), topics.clone());
+            tokio::task::spawn_blocking(move || Plan::read(&client, &topics))
+                .await
+                .map_err(|e| Error::new(Code::Invariant, format!("reading the plan: {e}")))?
+        };
+        match read {
+            Ok(plan) => return Ok(Some(plan)),
+            Err(error) if error.class() == Class::Transient => {
+                let wait = backoff.after(&error);
+                status.note_error(&error);
+                tracing::warn!(%error, ?wait, "waiting for the bus");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DROVER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rdkafka=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second subscriber (in a test process) is refused; the first one stays.
+    let _ = match format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT, and at the end of standard input when
+/// supervised. A second signal ends the process at once; so do 30 s.
+fn watch_signals(stop: CancellationToken, supervised: bool) {
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut term), Ok(mut int)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
+                return;
+            };
+            let mut wait = async || {
+                tokio::select! {
+                    _ = term.recv() => 15,
+                    _ = int.recv() => 2,
+                }
+            };
+            tokio::select! {
+                signal = wait() => tracing::info!(signal, "finishing what is under way"),
+                () = stop.cancelled() => {}
+            }
+            stop.cancel();
+            let code = tokio::select! {
+                signal = wait() => 128 + signal,
+                () = tokio::time::sleep(Duration::from_secs(30)) => 3,
+            };
+            std::process::exit(code);
+        }
+    });
+    if supervised {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.cancel();
+        });
+    }
+}

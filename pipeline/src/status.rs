@@ -1,0 +1,364 @@
+//! What a process says of itself: each second into the topic `status`, and on
+//! its HTTP address (`/healthz`, `/readyz`, `/metrics`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Class, Code, Error, Result};
+use crate::kafka::client::Client;
+use crate::kafka::producer::{PlainProducer, Record};
+use crate::metrics::Metrics;
+use crate::record::Millis;
+use crate::spec::Stage;
+
+/// How often a process reports.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A process that has not reported for this long is taken for dead.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// What a process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It connects, or reads its tables.
+    Starting,
+    /// Another process does the work; this one would take over.
+    Standby,
+    /// It works.
+    Running,
+    /// It meets passing errors and tries again.
+    Degraded,
+    /// It waits because the other side asked for it.
+    Throttled,
+    /// At least one lane waits for a person.
+    Blocked,
+    /// It ends.
+    Stopping,
+    /// It has ended.
+    Stopped,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Read from the source and committed.
+    Extracted,
+    /// Mapped and committed.
+    Transformed,
+    /// Written to the target.
+    Applied,
+    /// The target has it already.
+    Unchanged,
+    /// Older than what is known.
+    Stale,
+    /// Nothing for this slot.
+    Absent,
+    /// Waits for something.
+    Parked,
+    /// Was let go on.
+    Released,
+    /// Became a dead letter.
+    Dead,
+    /// An earlier request's fate was asked for.
+    Recovered,
+}
+
+/// What one process counted for one object since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // Each field is the count of the variant of the same name.
+pub struct Counts {
+    pub extracted: u64,
+    pub transformed: u64,
+    pub applied: u64,
+    pub unchanged: u64,
+    pub stale: u64,
+    pub absent: u64,
+    pub parked: u64,
+    pub released: u64,
+    pub dead: u64,
+    pub recovered: u64,
+}
+
+impl Counts {
+    fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
+        match count {
+            Count::Extracted => (&mut self.extracted, "extracted"),
+            Count::Transformed => (&mut self.transformed, "transformed"),
+            Count::Applied => (&mut self.applied, "applied"),
+            Count::Unchanged => (&mut self.unchanged, "unchanged"),
+            Count::Stale => (&mut self.stale, "stale"),
+            Count::Absent => (&mut self.absent, "absent"),
+            Count::Parked => (&mut self.parked, "parked"),
+            Count::Released => (&mut self.released, "released"),
+            Count::Dead => (&mut self.dead, "dead"),
+            Count::Recovered => (&mut self.recovered, "recovered"),
+        }
+    }
+}
+
+/// Where a lane stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lane {
+    /// Running, Degraded, Throttled or Blocked.
+    pub phase: Phase,
+    /// Why, if it is not running: code, what happened, what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Until when it waits, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+    /// The newest record it finished, by the time the record was read from the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Millis>,
+}
+
+/// The value in the topic `status`, keyed by the instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Which stage.
+    pub stage: Stage,
+    /// Which connector.
+    pub name: String,
+    /// The instance's name.
+    pub instance: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its HTTP address.
+    pub http: String,
+    /// When it started.
+    pub started_at: Millis,
+    /// When it reported.
+    pub at: Millis,
+    /// What it is doing: the worst of its lanes.
+    pub phase: Phase,
+    /// The last error it met, code first.
+    pub last_error: Option<String>,
+    /// By object.
+    pub objects: BTreeMap<String, Counts>,
+    /// By lane: an object or an entity.
+    pub lanes: BTreeMap<String, Lane>,
+}
+
+/// The report of this process, updated as it works.
+pub struct Status {
+    report: Mutex<Report>,
+    metrics: Metrics,
+}
+
+/// Now, by our clock, in milliseconds.
+pub fn now() -> Millis {
+    chrono::Utc::now().timestamp_millis()
+}
+
+impl Status {
+    /// The report of a process that starts.
+    pub fn new(stage: Stage, name: &str, instance: &str, http: &str) -> Result<Arc<Self>> {
+        let metrics = Metrics::new(stage.as_str(), instance)
+            .map_err(|e| Error::new(Code::Invariant, format!("metrics: {e}")))?;
+        Ok(Arc::new(Status {
+            report: Mutex::new(Report {
+                stage,
+                name: name.to_owned(),
+                instance: instance.to_owned(),
+                pid: std::process::id(),
+                http: http.to_owned(),
+                started_at: now(),
+                at: now(),
+                phase: Phase::Starting,
+                last_error: None,
+                objects: BTreeMap::new(),
+                lanes: BTreeMap::new(),
+            }),
+            metrics,
+        }))
+    }
+
+    /// Counts records of an object.
+    pub fn count(&self, object: &str, what: Count, number: u64) {
+        if number == 0 {
+            return;
+        }
+        let mut report = self.lock();
+        if !report.objects.contains_key(object) {
+            report.objects.insert(object.to_owned(), Counts::default());
+        }
+        if let Some(counts) = report.objects.get_mut(object) {
+            let (value, name) = counts.of(what);
+            *value += number;
+            self.metrics
+                .records
+                .with_label_values(&[object, name])
+                .inc_by(number);
+        }
+    }
+
+    /// Says what the process as a whole is doing.
+    pub fn phase(&self, phase: Phase) {
+        self.lock().phase = phase;
+    }
+
+    /// A lane works again, or still.
+    pub fn lane_runs(&self, lane: &str, seen: Option<Millis>) {
+        let mut report = self.lock();
+        let known = report.lanes.get(lane).and_then(|lane| lane.seen);
+        let lane_now = Lane {
+            phase: Phase::Running,
+            error: None,
+            until: None,
+            seen: seen.or(known),
+        };
+        self.set_lane(&mut report, lane, lane_now);
+    }
+
+    /// A lane met an error; `wait` is how long it waits before it tries again.
+    pub fn lane_failed(&self, lane: &str, error: &Error, wait: Option<Duration>) {
+        let phase = match (error.class(), wait) {
+            (Class::Throttled, _) => Phase::Throttled,
+            (_, Some(_)) => Phase::Degraded,
+            (_, None) => Phase::Blocked,
+        };
+        tracing::warn!(lane, ?phase, %error, "the lane waits");
+        let mut report = self.lock();
+        let seen = report.lanes.get(lane).and_then(|lane| lane.seen);
+        let lane_now = Lane {
+            phase,
+            error: Some(error.to_string()),
+            until: wait.map(|wait| now() + wait.as_millis() as Millis),
+            seen,
+        };
+        report.last_error = Some(error.to_string());
+        self.set_lane(&mut report, lane, lane_now);
+    }
+
+    fn set_lane(&self, report: &mut Report, lane: &str, now: Lane) {
+        for phase in [
+            (Phase::Running, "running"),
+            (Phase::Degraded, "degraded"),
+            (Phase::Throttled, "throttled"),
+            (Phase::Blocked, "blocked"),
+        ] {
+            self.metrics
+                .lanes
+                .with_label_values(&[lane, phase.1])
+                .set(i64::from(now.phase == phase.0));
+        }
+        report.lanes.insert(lane.to_owned(), now);
+        let worst = [Phase::Blocked, Phase::Throttled, Phase::Degraded]
+            .into_iter()
+            .find(|phase| report.lanes.values().any(|lane| lane.phase == *phase));
+        if matches!(
+            report.phase,
+            Phase::Running | Phase::Degraded | Phase::Throttled | Phase::Blocked
+        ) {
+            report.phase = worst.unwrap_or(Phase::Running);
+        }
+    }
+
+    /// Notes an error that concerns the process, not a lane.
+    pub fn note_error(&self, error: &Error) {
+        self.lock().last_error = Some(error.to_string());
+    }
+
+    /// Whether every lane is blocked (and there is one).
+    pub fn all_blocked(&self) -> bool {
+        let report = self.lock();
+        !report.lanes.is_empty()
+            && report
+                .lanes
+                .values()
+                .all(|lane| lane.phase == Phase::Blocked)
+    }
+
+    /// The report as it stands.
+    pub fn report(&self) -> Report {
+        let mut report = self.lock().clone();
+        report.at = now();
+        report
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports each second until `stop`, and once more at the end. A report
+    /// that does not arrive is no failure: the next one replaces it.
+    pub async fn publish(self: Arc<Self>, client: Client, topic: String, stop: CancellationToken) {
+        let Ok(producer) = PlainProducer::open(&client) else {
+            return;
+        };
+        let producer = Arc::new(producer);
+        loop {
+            let last = stop.is_cancelled();
+            let report = self.report();
+            let value = serde_json::to_vec(&report).unwrap_or_default();
+            let _ = producer.send(Record::new(
+                &topic,
+                report.instance.as_bytes(),
+                Some(&value),
+            ));
+            if last {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        let flushed =
+            tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(2))).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::debug!(%error, "the last report did not arrive");
+        }
+    }
+
+    /// Serves `/healthz`, `/readyz` and `/metrics` until `stop`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: tokio::net::TcpListener,
+        stop: CancellationToken,
+    ) {
+        let router = axum::Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(self);
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
+        if let Err(error) = served {
+            tracing::warn!(%error, "the HTTP address is gone");
+        }
+    }
+}
+
+async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
+    let report = status.report();
+    let text = format!(
+        "{}\n{}",
+        serde_json::to_string(&report.phase).unwrap_or_default(),
+        report.last_error.unwrap_or_default()
+    );
+    match report.phase {
+        Phase::Running | Phase::Degraded | Phase::Throttled | Phase::Standby => {
+            (StatusCode::OK, text)
+        }
+        Phase::Starting | Phase::Blocked | Phase::Stopping | Phase::Stopped => {
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> String {
+    status.metrics.render()
+}
