@@ -1,3 +1,5 @@
 //! The process `drover-extractor-salesforce`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    drover_pipeline::process::extractor::<drover_extractor_salesforce::Salesforce>()
+}

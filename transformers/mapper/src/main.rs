@@ -1,2 +1,5 @@
-//! The transformer's process; until the runner is there it has nothing to run.
-fn main() {}
+//! The transformer's process.
+
+fn main() -> std::process::ExitCode {
+    drover_pipeline::process::transformer::<drover_transformer_mapper::Mapper>()
+}

@@ -1,0 +1,612 @@
+//! The three runners together on librdkafka's in-process mock broker: fast, and
+//! without what the mock lacks (compaction, isolation, administration), which
+//! is proved on a real broker in the workspace's `tests/`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use drover_pipeline::config::{KafkaConfig, Mappings, MigrationConfig, Problem, Secret};
+use drover_pipeline::control::Plan;
+use drover_pipeline::extract::{
+    Change, Discovery, Extractor, Ids, Object, Page, Reached, SourceField,
+};
+use drover_pipeline::http::HttpClient;
+use drover_pipeline::idempotency::{Entry, Identity, Lease, State, TargetId};
+use drover_pipeline::kafka::client::Client;
+use drover_pipeline::kafka::compacted::read_to_end;
+use drover_pipeline::load::{Applied, EntitySupport, Found, Item, Loader, Outcome, Write};
+use drover_pipeline::parking::Parked;
+use drover_pipeline::process::Context;
+use drover_pipeline::record::{AbsentReason, Canonical, CanonicalKey, Content, Op, Raw};
+use drover_pipeline::spec::Stage;
+use drover_pipeline::status::Status;
+use drover_pipeline::topics::Topics;
+use drover_pipeline::transform::{Convert, FieldRule, Mapping, ObjectMapping, Slot, Transformer};
+use drover_pipeline::{Code, Error, Result};
+use drover_schemas::{Datum, Entity, Value};
+use rdkafka::mocking::MockCluster;
+use tokio_util::sync::CancellationToken;
+
+const PARTITIONS: i32 = 2;
+
+/// Records of the fake source: `company/n`, and `contact/n` that refer to them.
+#[derive(Clone, Default)]
+struct Source {
+    changes: Arc<Mutex<HashMap<String, Vec<Change>>>>,
+}
+
+impl Source {
+    fn add(&self, object: &str, id: &str, version: i64, body: Option<String>) {
+        self.changes
+            .lock()
+            .expect("lock")
+            .entry(object.to_owned())
+            .or_default()
+            .push(Change {
+                id: id.to_owned(),
+                op: if body.is_some() {
+                    Op::Upsert
+                } else {
+                    Op::Delete
+                },
+                version,
+                body,
+            });
+    }
+}
+
+impl Extractor for Source {
+    const NAME: &'static str = "fake";
+    type Config = ();
+    type Cursor = usize;
+
+    fn mapping() -> &'static str {
+        ""
+    }
+    fn new((): (), _: HttpClient) -> Result<Self, Vec<Problem>> {
+        Ok(Source::default())
+    }
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    async fn discover(&self) -> Result<Discovery> {
+        Ok(Discovery {
+            objects: Vec::new(),
+        })
+    }
+    async fn fetch(&self, object: &Object, from: Option<&usize>) -> Result<Page<usize>> {
+        let at = from.copied().unwrap_or(0);
+        let all = self.changes.lock().expect("lock");
+        let all = all.get(&object.name).map(Vec::as_slice).unwrap_or_default();
+        let end = (at + 7).min(all.len());
+        let complete = end == all.len();
+        Ok(Page {
+            changes: all[at..end].to_vec(),
+            bad: Vec::new(),
+            next: end,
+            reached: if complete {
+                Reached::Now { as_of: 1 }
+            } else {
+                Reached::More
+            },
+            snapshot_complete: complete,
+        })
+    }
+    async fn get(&self, _: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {
+        Ok(ids.iter().map(|_| None).collect())
+    }
+    async fn ids(&self, _: &Object, _: Option<&str>) -> Result<Ids> {
+        Ok(Ids {
+            ids: Vec::new(),
+            next: None,
+        })
+    }
+}
+
+/// Maps `{"name":…,"parent":…}`; a body `"bad"` is a dead letter.
+struct Fake;
+
+impl Transformer for Fake {
+    const NAME: &'static str = "fake";
+
+    fn new(_: &Mapping, _: &[Object]) -> Result<Self, Vec<Problem>> {
+        Ok(Fake)
+    }
+
+    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
+        let (_, object, _) = record.key.parts();
+        let entity = drover_schemas::entity(object).expect("an entity");
+        let content = match &record.body {
+            None => Content::Absent(AbsentReason::Deleted),
+            Some(body) => {
+                let body: serde_json::Value = serde_json::from_slice(body)
+                    .map_err(|_| Error::new(Code::InvalidBody, "no JSON"))?;
+                let mut datum = Datum::empty(entity);
+                let name = if object == "company" {
+                    "name"
+                } else {
+                    "lastName"
+                };
+                let (place, _) = entity.field(name).expect("a name");
+                datum.values[place] =
+                    Value::String(body["name"].as_str().expect("text").to_owned().into());
+                for (from, to, slot) in [
+                    ("parent", "companyId", "fake/company"),
+                    ("manager", "managerId", "fake/contact"),
+                ] {
+                    if let Some(id) = body[from].as_str() {
+                        let (place, _) = entity.field(to).expect("a reference");
+                        datum.values[place] = Value::Reference(format!("{slot}/{id}#main").into());
+                    }
+                }
+                let mut bytes = Vec::new();
+                datum.encode(&mut bytes);
+                Content::Upsert {
+                    schema: entity.schema.clone(),
+                    datum: bytes,
+                }
+            }
+        };
+        Ok(vec![Canonical {
+            key: record.key.slot("main"),
+            entity: object.to_owned(),
+            content,
+        }])
+    }
+}
+
+/// A row of the fake target: name, links by field, deleted.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    key: String,
+    name: String,
+    links: BTreeMap<String, TargetId>,
+    deleted: bool,
+}
+
+#[derive(Clone, Default)]
+struct Target {
+    rows: Arc<Mutex<BTreeMap<TargetId, Row>>>,
+    creates: Arc<AtomicU64>,
+    /// The next apply has its effect, and the answer is lost.
+    lose_answer: Arc<AtomicBool>,
+    ordered: bool,
+}
+
+impl Loader for Target {
+    const NAME: &'static str = "fake";
+    type Config = ();
+
+    fn new((): (), _: HttpClient) -> Result<Self, Vec<Problem>> {
+        Ok(Target::default())
+    }
+    fn entities(&self) -> Vec<EntitySupport> {
+        ["company", "contact"]
+            .map(|entity| EntitySupport {
+                entity: entity.into(),
+                batch: 5,
+                lease: Lease {
+                    identity: if self.ordered {
+                        Identity::Upsert
+                    } else {
+                        Identity::Find
+                    },
+                    length: Duration::from_millis(300),
+                },
+                ordered: self.ordered,
+            })
+            .into()
+    }
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    async fn plan(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    async fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+    async fn apply(&self, batch: &[Item<'_>]) -> Result<Vec<Outcome>> {
+        let mut rows = self.rows.lock().expect("lock");
+        let lost = self.lose_answer.swap(false, Ordering::SeqCst);
+        let outcomes = batch
+            .iter()
+            .map(|item| {
+                let key = item.key.as_str().to_owned();
+                match &item.write {
+                    Write::Delete { .. } => {
+                        if let Some(row) = item.target_id.and_then(|id| rows.get_mut(id)) {
+                            row.deleted = true;
+                        }
+                        Outcome::Applied(Applied {
+                            id: item.target_id.cloned(),
+                            created: false,
+                            newer: false,
+                        })
+                    }
+                    Write::Upsert { datum, links } => {
+                        let name = datum
+                            .values
+                            .iter()
+                            .find_map(|value| match value {
+                                Value::String(text) => Some(text.to_string()),
+                                _ => None,
+                            })
+                            .unwrap_or_default();
+                        if name == "refuse me" {
+                            return Outcome::Rejected(Error::new(Code::TargetRefused, "refused"));
+                        }
+                        let (id, created) = match item.target_id {
+                            Some(id) => (id.clone(), false),
+                            None => {
+                                let n = self.creates.fetch_add(1, Ordering::SeqCst);
+                                (format!("t{n}"), true)
+                            }
+                        };
+                        let links = links
+                            .iter()
+                            .map(|(field, id)| {
+                                (item.entity.fields[*field].name.clone(), id.clone())
+                            })
+                            .collect();
+                        rows.insert(
+                            id.clone(),
+                            Row {
+                                key,
+                                name,
+                                links,
+                                deleted: false,
+                            },
+                        );
+                        Outcome::Applied(Applied {
+                            id: Some(id),
+                            created,
+                            newer: false,
+                        })
+                    }
+                }
+            })
+            .map(|outcome| match outcome {
+                Outcome::Applied(_) if lost => {
+                    Outcome::Unknown(Error::new(Code::AnswerLost, "lost"))
+                }
+                other => other,
+            })
+            .collect();
+        Ok(outcomes)
+    }
+    async fn find(&self, _: &Entity, keys: &[&CanonicalKey]) -> Result<Vec<Option<Found>>> {
+        let rows = self.rows.lock().expect("lock");
+        Ok(keys
+            .iter()
+            .map(|key| {
+                rows.iter()
+                    .find(|(_, row)| row.key == key.as_str())
+                    .map(|(id, _)| Found {
+                        id: id.clone(),
+                        order: None,
+                    })
+            })
+            .collect())
+    }
+    async fn read(&self, _: &Entity, ids: &[&TargetId]) -> Result<Vec<Option<String>>> {
+        Ok(ids.iter().map(|_| None).collect())
+    }
+}
+
+/// A migration on a mock broker, with its stages running.
+struct Rig {
+    _cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    config: MigrationConfig,
+    topics: Topics,
+    plan: Plan,
+    source: Source,
+    target: Target,
+    stop: CancellationToken,
+    stages: Vec<tokio::task::JoinHandle<Result<()>>>,
+}
+
+impl Rig {
+    fn new(target: Target) -> Rig {
+        let cluster = MockCluster::new(1).expect("a mock broker");
+        let config = MigrationConfig {
+            id: "m".into(),
+            tenant_id: "t".into(),
+            source_type: "fake".into(),
+            source_config: Secret::default(),
+            target_type: "fake".into(),
+            target_config: Secret::default(),
+            dry_run: false,
+            mappings: Mappings::default(),
+            objects: Vec::new(),
+            poll_interval_ms: 50,
+            kafka: KafkaConfig {
+                brokers: cluster.bootstrap_servers(),
+                partitions: PARTITIONS,
+                replication: None,
+                client: BTreeMap::new(),
+            },
+        };
+        let topics = Topics::of(&config);
+        let objects = ["company", "contact"];
+        for topic in topics.all(objects.map(|o| (o, false)), objects) {
+            cluster
+                .create_topic(&topic.name, topic.partitions, 1)
+                .expect("a topic");
+        }
+        let required = FieldRule::Rule(Convert {
+            from: Some("parent".into()),
+            reference: Some("company#main".into()),
+            required: true,
+            ..Convert::default()
+        });
+        let object = |entity: &str, fields: BTreeMap<String, FieldRule>| ObjectMapping {
+            slots: BTreeMap::from([(
+                "main".to_owned(),
+                Slot {
+                    entity: entity.into(),
+                    fields,
+                    ..Slot::default()
+                },
+            )]),
+            ..ObjectMapping::default()
+        };
+        let plan = Plan {
+            generation: 1,
+            mapping: Mapping {
+                objects: BTreeMap::from([
+                    ("company".to_owned(), object("company", BTreeMap::new())),
+                    (
+                        "contact".to_owned(),
+                        object(
+                            "contact",
+                            BTreeMap::from([("companyId".to_owned(), required)]),
+                        ),
+                    ),
+                ]),
+                custom_objects: None,
+            },
+            objects: objects
+                .map(|name| Object {
+                    name: name.into(),
+                    custom: false,
+                    fields: Vec::<SourceField>::new(),
+                    count: None,
+                })
+                .into(),
+            entities: objects.map(str::to_owned).into(),
+            incarnations: BTreeMap::new(),
+        };
+        Rig {
+            _cluster: cluster,
+            config,
+            topics,
+            plan,
+            source: Source::default(),
+            target,
+            stop: CancellationToken::new(),
+            stages: Vec::new(),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.config.kafka, "test")
+    }
+
+    fn context(&self, stage: Stage, instance: &str) -> Context {
+        Context {
+            config: self.config.clone(),
+            topics: self.topics.clone(),
+            client: self.client(),
+            plan: self.plan.clone(),
+            status: Status::new(stage, "fake", instance, "none").expect("a status"),
+            instance: instance.into(),
+            owner: instance.into(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn run(&mut self) {
+        self.stages = vec![
+            tokio::spawn(drover_pipeline::extract::run(
+                self.source.clone(),
+                self.context(Stage::Extractor, "e"),
+            )),
+            tokio::spawn(drover_pipeline::transform::run::<Fake>(
+                self.context(Stage::Transformer, "t"),
+            )),
+            tokio::spawn(drover_pipeline::load::run(
+                self.target.clone(),
+                self.context(Stage::Loader, "l"),
+            )),
+        ];
+    }
+
+    /// Waits until the condition holds; fails with what the stages say.
+    async fn until(&mut self, what: &str, holds: impl Fn(&Rig) -> bool) {
+        for _ in 0..600 {
+            if holds(self) {
+                return;
+            }
+            for stage in &mut self.stages {
+                if stage.is_finished() {
+                    panic!("{what}: a stage ended: {:?}", stage.await);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{what}: not within 30 s; {:?}", self.rows());
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        for stage in std::mem::take(&mut self.stages) {
+            stage.await.expect("no panic").expect("a clean end");
+        }
+    }
+
+    fn rows(&self) -> BTreeMap<String, Row> {
+        let rows = self.target.rows.lock().expect("lock");
+        rows.values()
+            .map(|row| (row.key.clone(), row.clone()))
+            .collect()
+    }
+
+    fn entries(&self) -> HashMap<String, Entry> {
+        read_to_end(&self.client(), &self.topics.idempotency())
+            .expect("the table")
+            .into_iter()
+            .map(|(key, value)| {
+                (
+                    String::from_utf8(key).expect("UTF-8"),
+                    serde_json::from_slice(&value).expect("an entry"),
+                )
+            })
+            .collect()
+    }
+
+    fn parked(&self) -> HashMap<String, Parked> {
+        read_to_end(&self.client(), &self.topics.parked())
+            .expect("the table")
+            .into_iter()
+            .map(|(key, value)| {
+                (
+                    String::from_utf8(key).expect("UTF-8"),
+                    serde_json::from_slice(&value).expect("parked"),
+                )
+            })
+            .collect()
+    }
+
+    fn letters(&self) -> Vec<String> {
+        read_to_end(&self.client(), &self.topics.deadletter())
+            .expect("the table")
+            .into_keys()
+            .map(|key| String::from_utf8(key).expect("UTF-8"))
+            .collect()
+    }
+}
+
+fn name(name: &str) -> Option<String> {
+    Some(serde_json::json!({ "name": name }).to_string())
+}
+
+async fn whole_way(target: Target) {
+    let mut rig = Rig::new(target);
+    for n in 0..40 {
+        rig.source
+            .add("company", &n.to_string(), 1, name(&format!("company {n}")));
+        let body = serde_json::json!({"name": format!("contact {n}"), "parent": n.to_string()});
+        rig.source
+            .add("contact", &n.to_string(), 1, Some(body.to_string()));
+    }
+    // A child whose parent comes later, one that is never to come, one that
+    // links to itself, one that can't be mapped and one that is refused.
+    let late = serde_json::json!({"name": "late", "parent": "99"}).to_string();
+    rig.source.add("contact", "late", 1, Some(late));
+    let orphan = serde_json::json!({"name": "orphan", "parent": "never"}).to_string();
+    rig.source.add("contact", "orphan", 1, Some(orphan));
+    let own = serde_json::json!({"name": "own boss", "parent": "1", "manager": "own"}).to_string();
+    rig.source.add("contact", "own", 1, Some(own));
+    rig.source.add("contact", "bad", 1, Some("bad".into()));
+    rig.source.add("company", "no", 1, name("refuse me"));
+    rig.run();
+    rig.until("the snapshot", |rig| {
+        rig.rows().len() == 81 && rig.parked().len() == 2 && rig.letters().len() == 2
+    })
+    .await;
+    assert_eq!(
+        rig.parked()
+            .keys()
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>(),
+        ["fake/contact/late#main", "fake/contact/orphan#main"]
+            .map(str::to_owned)
+            .into()
+    );
+
+    // The parent comes, a record changes, one goes, the dead ones are mended.
+    rig.source.add("company", "99", 2, name("at last"));
+    rig.source.add("company", "3", 2, name("renamed"));
+    rig.source.add("contact", "4", 2, None);
+    rig.source.add("company", "no", 2, name("mended"));
+    rig.source.add("contact", "bad", 2, name("mended"));
+    rig.until("the changes", |rig| {
+        let rows = rig.rows();
+        rows.contains_key("fake/contact/late#main")
+            && rows["fake/company/3#main"].name == "renamed"
+            && rows["fake/contact/4#main"].deleted
+            && rows.contains_key("fake/company/no#main")
+            && rows.contains_key("fake/contact/bad#main")
+            && rig.letters().is_empty()
+            && rig.parked().len() == 1
+    })
+    .await;
+
+    let rows = rig.rows();
+    assert_eq!(rows.len(), 85);
+    let entries = rig.entries();
+    assert_eq!(entries.len(), 85);
+    assert_eq!(rig.target.creates.load(Ordering::SeqCst), 85, "no doubles");
+    for n in (0..40).filter(|n| *n != 4) {
+        let row = &rows[&format!("fake/contact/{n}#main")];
+        let company = entries[&format!("fake/company/{n}#main")].target_id.clone();
+        assert_eq!(row.links.get("companyId"), company.as_ref(), "{n}");
+    }
+    let own = &rows["fake/contact/own#main"];
+    assert_eq!(
+        own.links.get("managerId"),
+        entries["fake/contact/own#main"].target_id.as_ref(),
+        "the link to itself was made in a second step"
+    );
+    for (key, entry) in &entries {
+        match key.as_str() {
+            "fake/contact/4#main" => assert!(matches!(entry.state, State::Deleted { .. })),
+            _ => assert_eq!(entry.state, State::Applied, "{key}"),
+        }
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_way_into_a_target_that_orders() {
+    whole_way(Target {
+        ordered: true,
+        ..Target::default()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_way_into_a_target_that_needs_pending_with_a_lost_answer() {
+    let target = Target::default();
+    target.lose_answer.store(true, Ordering::SeqCst);
+    whole_way(target).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_start_reads_its_state_and_writes_nothing_twice() {
+    let mut rig = Rig::new(Target::default());
+    for n in 0..30 {
+        rig.source
+            .add("company", &n.to_string(), 1, name(&format!("company {n}")));
+    }
+    rig.run();
+    rig.until("the snapshot", |rig| rig.entries().len() == 30)
+        .await;
+    rig.stop.cancel();
+    for stage in std::mem::take(&mut rig.stages) {
+        stage.await.expect("no panic").expect("a clean end");
+    }
+    rig.stop = CancellationToken::new();
+    rig.source.add("company", "3", 2, name("renamed"));
+    rig.run();
+    rig.until("the change", |rig| {
+        rig.rows()["fake/company/3#main"].name == "renamed"
+    })
+    .await;
+    assert_eq!(rig.target.creates.load(Ordering::SeqCst), 30);
+    rig.end().await;
+}
