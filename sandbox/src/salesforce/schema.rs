@@ -327,6 +327,8 @@ pub struct Object {
     pub plural: String,
     /// Whether records of it can be merged.
     pub mergeable: bool,
+    /// Whether records can be copied with what belongs to them.
+    pub deep_cloneable: bool,
     /// Whether records can be deleted.
     pub deletable: bool,
     /// Names and labels of its query scopes.
@@ -346,6 +348,7 @@ impl Object {
             label: label.to_owned(),
             plural: plural.to_owned(),
             mergeable: false,
+            deep_cloneable: false,
             deletable: true,
             scopes: Vec::new(),
             fields: Vec::new(),
@@ -410,6 +413,7 @@ impl Object {
         for trait_ in head[4].split(',').filter(|item| !item.is_empty()) {
             match trait_ {
                 "mergeable" => object.mergeable = true,
+                "cloneable" => object.deep_cloneable = true,
                 "nodelete" => object.deletable = false,
                 _ => {
                     if let Some((name, label)) = trait_.split_once(':') {
