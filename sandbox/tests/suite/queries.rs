@@ -511,3 +511,20 @@ async fn pages_of_wide_rows_are_short() {
     );
     assert!(all.iter().all(|row| row["Description"] == wide));
 }
+
+#[tokio::test]
+async fn addresses_have_a_longest_length() {
+    let sandbox = Sandbox::start(&["--records", "0"]);
+    let ids = |count: usize| vec!["'001dM00003jU9GxQAK'"; count].join(",");
+    let ask = async |count: usize| {
+        sandbox
+            .ask(
+                "query",
+                &format!("SELECT Id FROM Account WHERE Id IN ({})", ids(count)),
+            )
+            .await
+            .status
+            .as_u16()
+    };
+    assert_eq!((ask(500).await, ask(1_000).await), (200, 414));
+}

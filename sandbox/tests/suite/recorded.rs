@@ -472,3 +472,113 @@ async fn recorded_writes_are_answered_alike() {
         known.as_array().unwrap().as_slice()
     );
 }
+
+/// Queries of another recording, whose records are not told whole: each query
+/// is asked of an org that has just the records it answered.
+#[tokio::test]
+async fn queries_of_another_client_have_the_same_shape() {
+    let Some(exchanges) = lines("cumulusci.jsonl") else {
+        return;
+    };
+    let mut asked = 0;
+    for exchange in &exchanges {
+        let path = exchange["path"].as_str().unwrap();
+        let Some(soql) = exchange["query"]["q"].as_str() else {
+            continue;
+        };
+        let theirs = &exchange["body"];
+        let known = ["Account", "Contact", "Opportunity"]
+            .into_iter()
+            .find(|object| {
+                soql.to_lowercase()
+                    .ends_with(&format!("from {}", object.to_lowercase()))
+            });
+        let (Some(object), true) = (
+            known,
+            path.contains("/services/data/") && path.ends_with("/query/"),
+        ) else {
+            continue;
+        };
+        let rows = theirs["records"].as_array().unwrap();
+        // Answers put together by hand, and fields of that org alone.
+        if soql.contains("__c")
+            || soql.contains("(select")
+            || rows
+                .iter()
+                .any(|row| row["attributes"]["url"].is_null() && row["expr0"].is_null())
+        {
+            continue;
+        }
+        let sandbox = Sandbox::start(&["--records", "0"]);
+        let described = sandbox
+            .get(&format!("/services/data/v62.0/sobjects/{object}/describe"))
+            .await
+            .json();
+        let has = |name: &str| {
+            described["fields"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|field| field["name"] == name)
+        };
+        let selected = soql[6..soql.to_lowercase().find(" from ").unwrap()]
+            .split(',')
+            .map(str::trim);
+        if selected
+            .clone()
+            .any(|name| !name.contains('(') && !described_has_ignoring_case(&described, name))
+        {
+            continue;
+        }
+        let count = rows
+            .first()
+            .and_then(|row| row["expr0"].as_u64())
+            .unwrap_or(rows.len() as u64);
+        for at in 0..count {
+            let mut fields = rows
+                .get(at as usize)
+                .filter(|row| row["expr0"].is_null())
+                .cloned()
+                .unwrap_or(json!({}));
+            let fields = fields.as_object_mut().unwrap();
+            fields.retain(|name, value| name != "Id" && has(name) && !value.is_object());
+            sandbox
+                .edit(json!({"object": object, "create": fields}))
+                .await;
+        }
+        asked += 1;
+        let path = path.replace("vxx.0", "v62.0");
+        let reply = sandbox
+            .send(
+                sandbox
+                    .request(reqwest::Method::GET, &path)
+                    .query(&[("q", soql)]),
+            )
+            .await;
+        assert_eq!(reply.status, 200, "{soql}: {}", reply.text);
+        let ours = reply.json();
+        assert_eq!(keys(&ours), keys(theirs), "{soql}");
+        assert_eq!(
+            ours["records"].as_array().unwrap().len(),
+            rows.len(),
+            "{soql}"
+        );
+        for (our, their) in ours["records"].as_array().unwrap().iter().zip(rows) {
+            assert_eq!(keys(our), keys(their), "{soql}");
+            assert_eq!(
+                keys(&our["attributes"]),
+                keys(&their["attributes"]),
+                "{soql}"
+            );
+        }
+    }
+    println!("{asked} recorded queries of another client compared");
+    assert!(asked >= 10, "{asked}");
+}
+
+fn described_has_ignoring_case(described: &Value, name: &str) -> bool {
+    let fields = described["fields"].as_array().unwrap();
+    fields
+        .iter()
+        .any(|field| field["name"].as_str().unwrap().eq_ignore_ascii_case(name))
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{DATA, Reply, Sandbox, until};
 
-const DELAY: Duration = Duration::from_millis(700);
+const DELAY: Duration = Duration::from_millis(2_000);
 
 /// `/updated` or `/deleted` between two times.
 async fn changed(sandbox: &Sandbox, what: &str, from: &str, to: &str) -> Reply {
@@ -27,7 +27,7 @@ fn ago(minutes: i64) -> String {
 
 #[tokio::test]
 async fn an_edit_shows_after_the_delay() {
-    let sandbox = Sandbox::start(&["--records", "300", "--visibility-delay", "700"]);
+    let sandbox = Sandbox::start(&["--records", "300", "--visibility-delay", "2000"]);
     let id = sandbox
         .column("SELECT Id FROM Account LIMIT 1", "Id")
         .await
@@ -87,7 +87,7 @@ async fn an_edit_shows_after_the_delay() {
 async fn a_row_may_show_behind_newer_ones() {
     let sandbox = Sandbox::start(&["--records", "0"]);
     let stamp = "2026-05-01T10:00:00.000+0000";
-    sandbox.edit(json!({"object": "Account", "create": {"Name": "Late"}, "at": stamp, "visible_after_ms": 500})).await;
+    sandbox.edit(json!({"object": "Account", "create": {"Name": "Late"}, "at": stamp, "visible_after_ms": 2_000})).await;
     sandbox
         .edit(
             json!({"object": "Account", "create": {"Name": "Newer"}, "at": "2026-05-01T10:00:01Z"}),
