@@ -31,7 +31,7 @@ use crate::{id, lookup, time};
 const STAY: Millis = 3_600_000;
 
 /// Deletes that are looked at in one call.
-const DELETES: usize = 1_000;
+const DELETES: usize = 1_200;
 
 /// The log of deletes (`reference/salesforce.md` section 6).
 #[derive(Debug, Deserialize)]
