@@ -107,8 +107,13 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
         next().await;
         eprintln!("ending: the stages finish what is under way; once more ends them at once");
         stop.gently.cancel();
-        code.send_replace(128 + next().await);
+        let signal = next().await;
+        code.send_replace(128 + signal);
         stop.now.cancel();
+        // Something may hang in a dead broker. Children that are left see the
+        // end of their standard input.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        std::process::exit((128 + signal).into());
     });
     Ok(killed)
 }

@@ -117,7 +117,8 @@ fn a_broker_that_is_away_is_told() {
     let verbs = [&["init"][..], &["status"], &["deadletter", "list"]];
     std::thread::scope(|scope| {
         for verb in verbs {
-            scope.spawn(|| {
+            let bench = &bench;
+            scope.spawn(move || {
                 let ended = bench.drover(&[verb, &["-c", "m.json"]].concat());
                 ended.code(3);
                 assert!(ended.err.starts_with("BROKER_UNREACHABLE: "), "{ended:?}");

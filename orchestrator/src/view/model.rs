@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn counts_follow_the_newest_record_of_each_key() {
         let mut model = Model::default();
-        let mut entry_of = |model: &mut Model, id: &str, state: idempotency::State| {
+        let entry_of = |model: &mut Model, id: &str, state: idempotency::State| {
             let key = format!("salesforce/Contact/{id}#contact");
             model.apply(
                 Table::Idempotency,

@@ -1,6 +1,8 @@
 //! A folder with the real `drover` and programs that stand in for the stages.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod bus;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
