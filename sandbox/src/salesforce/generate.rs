@@ -6,10 +6,11 @@ use rand::{Rng, SeedableRng};
 
 use super::derive;
 use super::id::Id;
-use super::moment::{self, DAY, MINUTE, Millis, SECOND};
+use super::moment::{self, DAY, MINUTE, Millis};
 use super::people::{self, Fields};
 use super::record::{Record, quote};
 use super::store::Store;
+use super::team;
 use super::words;
 
 /// Shares of the objects among the records that are neither users nor
@@ -126,7 +127,13 @@ pub fn fill(store: &mut Store, seed: u64, records: u64, start: Millis, except: &
             continue;
         };
         for number in 1..=count {
-            maker.set_up(store, object, name, number);
+            team::add(
+                store,
+                &mut maker.rng,
+                object,
+                number,
+                newest - SPAN - 30 * DAY,
+            );
         }
     }
     for name in ORDER {
@@ -139,19 +146,6 @@ pub fn fill(store: &mut Store, seed: u64, records: u64, start: Millis, except: &
         }
     }
 }
-
-/// Names of the queues and of the profiles.
-const QUEUES: [&str; 4] = [
-    "Support Tier 1",
-    "Support Tier 2",
-    "Inside Sales",
-    "Büro München",
-];
-const PROFILES: [&str; 3] = [
-    "System Administrator",
-    "Standard User",
-    "Minimum Access - Salesforce",
-];
 
 struct Maker {
     rng: StdRng,
@@ -187,103 +181,6 @@ impl Maker {
             }
         }
         Count { live, binned }
-    }
-
-    fn set_up(&mut self, store: &mut Store, object: usize, name: &str, number: u64) {
-        let at = moment::second(self.newest - SPAN - 30 * DAY) + number as i64 * SECOND;
-        let described = &store.schema.objects[object];
-        let mut fields = Fields::of(described);
-        let rng = &mut self.rng;
-        match name {
-            "Profile" => {
-                fields.text("Name", PROFILES[(number as usize - 1) % PROFILES.len()]);
-                fields.text("UserType", "Standard");
-            }
-            "Group" => {
-                let label = QUEUES[(number as usize - 1) % QUEUES.len()];
-                fields.text("Name", label);
-                fields.text("DeveloperName", &format!("Queue_{number}"));
-                fields.text("Type", "Queue");
-                fields.json("DoesSendEmailToMembers", "false");
-            }
-            _ => {
-                let (first, last) = (
-                    words::one(rng, &words::FIRST),
-                    words::one(rng, &words::LAST),
-                );
-                let (first, last) = if number == 1 {
-                    ("Admin", "Sandbox")
-                } else {
-                    (first, last)
-                };
-                fields.text("FirstName", first);
-                fields.text("LastName", last);
-                fields.text("Name", &format!("{first} {last}"));
-                let local = format!("{}.{}{number}", words::ascii(first), words::ascii(last));
-                let username = if number == 1 {
-                    super::auth::USERNAME.to_owned()
-                } else {
-                    format!("{local}@org.example.com")
-                };
-                fields.text("Username", &username);
-                // Several users share an address.
-                fields.text(
-                    "Email",
-                    &if number % 25 == 3 {
-                        "sales@example.com".to_owned()
-                    } else {
-                        format!("{local}@example.com")
-                    },
-                );
-                fields.text("Alias", &local.chars().take(8).collect::<String>());
-                fields.text(
-                    "CommunityNickname",
-                    &format!("{}{number}", words::ascii(first)),
-                );
-                fields.json(
-                    "IsActive",
-                    (number == 1 || rng.random_bool(0.9)).to_string(),
-                );
-                fields.pick(rng, "TimeZoneSidKey", 1.0);
-                fields.pick(rng, "LocaleSidKey", 1.0);
-                fields.text("EmailEncodingKey", "UTF-8");
-                fields.text("LanguageLocaleKey", "en_US");
-                fields.text("UserType", "Standard");
-                let profile = if number == 1 {
-                    1
-                } else {
-                    rng.random_range(1..=3)
-                };
-                fields.id("ProfileId", Some(Id::numbered("00e", profile)));
-                if number > 3 {
-                    fields.id(
-                        "ManagerId",
-                        Some(Id::numbered("005", rng.random_range(1..number))),
-                    );
-                }
-                if rng.random_bool(0.7) {
-                    fields.text("Title", words::one(rng, &words::TITLE));
-                    fields.text("Department", words::one(rng, &words::DEPARTMENT));
-                    fields.text("Phone", &people::phone(rng));
-                }
-                fields.json("ReceivesInfoEmails", "false");
-                fields.json("ReceivesAdminInfoEmails", (number == 1).to_string());
-            }
-        }
-        fields.id("CreatedById", Some(Id::numbered("005", 1)));
-        fields.id("LastModifiedById", Some(Id::numbered("005", 1)));
-        let prefix = described.prefix.clone();
-        let values = fields.values;
-        let id = Id::numbered(&prefix, store.table_mut(object).new_number());
-        let record = Record {
-            id,
-            created: at,
-            modified: at,
-            modstamp: at,
-            deleted: false,
-            values: values.pack(),
-        };
-        store.put(object, id, Some(record), at, at);
     }
 
     fn fill(&mut self, store: &mut Store, object: usize, name: &str) {
@@ -555,6 +452,7 @@ fn described_auto(store: &Store, object: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::salesforce::moment::SECOND;
     use crate::salesforce::schema::Schema;
 
     const START: Millis = 1_780_000_123_456;

@@ -9,6 +9,7 @@ mod convert;
 mod derive;
 mod describe;
 mod errors;
+mod field;
 mod filter;
 mod generate;
 mod id;
@@ -29,6 +30,7 @@ mod run;
 mod schema;
 mod soql;
 mod store;
+mod team;
 mod value;
 mod words;
 mod write;
@@ -244,15 +246,23 @@ impl System for Salesforce {
         let after = after.and_then(Id::parse).unwrap_or(Id::MIN);
         let mut out = Vec::new();
         let mut last = None;
+        let mut found = Vec::new();
         for (count, record) in store.truths_after(object, after).enumerate() {
             if count == PIECE {
                 return Some((out, last));
+            }
+            found.clear();
+            found.resize(described.fields.len(), None);
+            for (number, json) in record.entries() {
+                found[usize::from(number)] = Some(json);
             }
             for (number, field) in described.fields.iter().enumerate() {
                 out.extend_from_slice(if number == 0 { b"{\"" } else { b",\"" });
                 out.extend_from_slice(field.name.as_bytes());
                 out.extend_from_slice(b"\":");
-                value::push_json(record, described, number as u16, &mut out);
+                value::push_found(record, described, number as u16, &mut out, |number| {
+                    found[usize::from(number)]
+                });
             }
             out.extend_from_slice(b"}\n");
             last = Some(record.id.to_string());

@@ -13,6 +13,9 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 31..=67;
 /// Rows of a page: fewest, most, and what a client gets that does not ask.
 const BATCH: (usize, usize, usize) = (200, 2_000, 2_000);
 
+/// The longest path with query string that the real host takes.
+const LONGEST_URL: usize = 16 << 10;
+
 /// A JSON answer of the API.
 pub fn ok(body: &Value) -> Answer {
     Answer::new(StatusCode::OK, JSON, body.to_string())
@@ -20,6 +23,14 @@ pub fn ok(body: &Value) -> Answer {
 
 /// Answers any call but those of the token endpoint.
 pub fn answer(org: &Salesforce, call: &Call) -> Answer {
+    if call.path.len() + call.query.len() > LONGEST_URL {
+        let page = "<h1>Bad Message 414</h1><pre>reason: URI Too Long</pre>";
+        return Answer::new(
+            StatusCode::URI_TOO_LONG,
+            "text/html;charset=iso-8859-1",
+            page,
+        );
+    }
     let segments = call.segments();
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
     match parts.as_slice() {
@@ -129,8 +140,10 @@ fn versions() -> Value {
                 2 => ("Winter", 15 + seasons / 3),
                 _ => ("Spring", 14 + seasons / 3),
             };
+            // One label of the real list has another apostrophe.
+            let apostrophe = if version == 42 { '’' } else { '\'' };
             json!({
-                "label": format!("{season} '{year}"),
+                "label": format!("{season} {apostrophe}{year}"),
                 "url": format!("/services/data/v{version}.0"),
                 "version": format!("{version}.0"),
             })

@@ -3,6 +3,10 @@
 //! Ids and stamps are indexed. A query by key (`Id > 'x' ORDER BY Id`) or by
 //! time (`SystemModstamp >= a ORDER BY SystemModstamp, Id`) walks the index
 //! and stops at its limit; other orders sort what they found.
+//!
+//! Rows that the order leaves equal come in no useful order, as from the real
+//! API: recorded pages ordered by a stamp alone show equal stamps with their
+//! ids mixed. Who wants them by id must say so.
 
 use std::cmp::Ordering;
 
@@ -49,14 +53,20 @@ pub fn ids(store: &Store, plan: &Plan, deleted: bool) -> Vec<Id> {
             .take(most)
             .map(|r| r.id)
             .collect(),
-        Natural::Stamp(descending) if !matches!(walk, Walk::Listed(_)) => {
+        Natural::Stamp { descending, by_id } if !matches!(walk, Walk::Listed(_)) => {
             let walk = Walk::Stamps(bounds.from, bounds.to);
-            walk.records(table, descending)
-                .filter(fits)
+            let fitting = walk.records(table, descending).filter(fits);
+            if by_id {
+                fitting.skip(skip).take(most).map(|r| r.id).collect()
+            } else {
+                shuffled(
+                    fitting.map(|r| (r.modstamp, r.id)),
+                    skip.saturating_add(most),
+                )
+                .into_iter()
                 .skip(skip)
-                .take(most)
-                .map(|r| r.id)
                 .collect()
+            }
         }
         _ => {
             let mut found: Vec<(Vec<Value<'_>>, Id)> = walk
@@ -72,7 +82,9 @@ pub fn ids(store: &Store, plan: &Plan, deleted: bool) -> Vec<Id> {
                     )
                 })
                 .collect();
-            found.sort_unstable_by(|a, b| by_keys(&plan.order, &a.0, &b.0).then(a.1.cmp(&b.1)));
+            found.sort_unstable_by(|a, b| {
+                by_keys(&plan.order, &a.0, &b.0).then(scattered(a.1).cmp(&scattered(b.1)))
+            });
             found
                 .into_iter()
                 .skip(skip)
@@ -81,6 +93,36 @@ pub fn ids(store: &Store, plan: &Plan, deleted: bool) -> Vec<Id> {
                 .collect()
         }
     }
+}
+
+/// The first rows of a walk by stamps; rows with the same stamp are mixed.
+fn shuffled(rows: impl Iterator<Item = (Millis, Id)>, most: usize) -> Vec<Id> {
+    let mut ids = Vec::new();
+    let mut stamp = None;
+    let mut begun = 0;
+    for (at, id) in rows {
+        if stamp != Some(at) {
+            ids[begun..].sort_unstable_by_key(|id| scattered(*id));
+            if ids.len() >= most {
+                break;
+            }
+            begun = ids.len();
+            stamp = Some(at);
+        }
+        ids.push(id);
+    }
+    ids[begun..].sort_unstable_by_key(|id| scattered(*id));
+    ids.truncate(most);
+    ids
+}
+
+/// A number that says nothing of the id's place.
+fn scattered(id: Id) -> u64 {
+    id.chars18()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        })
 }
 
 fn by_keys(order: &[Sort], a: &[Value<'_>], b: &[Value<'_>]) -> Ordering {
@@ -110,8 +152,8 @@ enum Natural {
     Any,
     /// By id; the flag says largest first.
     Id(bool),
-    /// By stamp, then id.
-    Stamp(bool),
+    /// By stamp, and by id among equal ones if asked for.
+    Stamp { descending: bool, by_id: bool },
     /// Another one.
     Other,
 }
@@ -129,8 +171,14 @@ fn natural(store: &Store, plan: &Plan) -> Natural {
     match sources.as_slice() {
         [] => Natural::Any,
         [Some(Source::Id), ..] => Natural::Id(descending),
-        [Some(Source::Modstamp)] => Natural::Stamp(descending),
-        [Some(Source::Modstamp), Some(Source::Id), ..] if same => Natural::Stamp(descending),
+        [Some(Source::Modstamp)] => Natural::Stamp {
+            descending,
+            by_id: false,
+        },
+        [Some(Source::Modstamp), Some(Source::Id), ..] if same => Natural::Stamp {
+            descending,
+            by_id: true,
+        },
         _ => Natural::Other,
     }
 }

@@ -2,6 +2,7 @@
 
 mod lexer;
 mod parser;
+mod span;
 
 pub use parser::parse;
 

@@ -1,6 +1,6 @@
 //! What is written stands in the target unchanged.
 
-use drover_schemas::{Datum, Kind, Value};
+use drover_schemas::{Datum, Entity, Kind, Value};
 
 use super::contacts;
 use crate::load::Loader;
@@ -35,14 +35,18 @@ pub async fn links_are_the_targets_ids<H: Harness>(harness: H) {
     driver.expect(contact_entity, &records).await;
 }
 
+/// A key of that entity: two entities never share one.
+fn key(entity: &Entity, number: usize) -> CanonicalKey {
+    CanonicalKey::parse(&format!("jira/Thing/{number}#{}", entity.name)).expect("a key")
+}
+
 /// Each entity the loader takes, with every field filled.
 pub async fn every_field_of_every_entity_arrives<H: Harness>(harness: H) {
     let mut driver = Driver::new(harness).await;
     for support in driver.loader.entities() {
         let entity = driver.entity(&support.entity);
-        let key = |n| CanonicalKey::parse(&format!("jira/Thing/{n}#a")).expect("a key");
         let records: Vec<_> = (0..3)
-            .map(|n| Record::upsert(&key(n), 1, full(entity, n)))
+            .map(|n| Record::upsert(&key(entity, n), 1, full(entity, n as i64)))
             .collect();
         let outcomes = driver.apply(entity, &records).await;
         assert!(outcomes.iter().all(|outcome| applied(outcome).created));
@@ -103,7 +107,7 @@ pub async fn numbers_and_times_are_exact<H: Harness>(harness: H) {
                 }
             }
             datum.custom = vec![content::custom("Value", "any", content::JSON[n])];
-            records.push(Record::upsert(&contact(n), 1, datum));
+            records.push(Record::upsert(&key(entity, n), 1, datum));
         }
         driver.deliver(entity, &records).await;
         driver.expect(entity, &records).await;
