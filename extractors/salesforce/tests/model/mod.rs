@@ -50,6 +50,9 @@ pub struct Table {
     number: u64,
 }
 
+/// Something that happens to the org.
+pub type Chaos = Box<dyn FnMut(&mut State) + Send>;
+
 /// The org.
 pub struct State {
     pub now: Millis,
@@ -65,7 +68,7 @@ pub struct State {
     /// How far the `Date` header may be wrong, either way.
     pub skew: Millis,
     /// What happens before each request.
-    pub chaos: Option<Box<dyn FnMut(&mut State) + Send>>,
+    pub chaos: Option<Chaos>,
     pub fault: Option<(Fault, u64, u64)>,
     token: u64,
     /// The `instance_url` of token answers.
@@ -251,12 +254,22 @@ impl State {
 
 impl Model {
     pub async fn run(state: State, page: usize, lookback_ms: u32) -> Model {
+        Model::run_for(
+            state,
+            page,
+            lookback_ms,
+            HttpClient::new().expect("a client"),
+        )
+        .await
+    }
+
+    /// The same for a client that is there: to make one takes a while.
+    pub async fn run_for(state: State, page: usize, lookback_ms: u32, http: HttpClient) -> Model {
         let state = Arc::new(Mutex::new(state));
         let served = Arc::clone(&state);
         let url =
             http::serve(move |request| served.lock().expect("the state").handle(&request)).await;
         state.lock().expect("the state").origin = url.clone();
-        let http = HttpClient::new().expect("a client");
         Model {
             url,
             state,
