@@ -16,6 +16,9 @@ use crate::extract::Object;
 ///   for it wins over the first form.
 /// - Where several slots of an object have the canonical field, those that read
 ///   the source field already are meant, else all of them.
+/// - A rule of the connector for a field that this customer's source does not
+///   show (another edition, no permission) is left out, unless the entity
+///   requires the field: then the transformer names it as a problem.
 /// - In such a slot the source field *moves*: its former rule goes, and so does
 ///   the canonical field's former rule, whose source field falls to `custom`.
 ///   A reference keeps what it points to.
@@ -42,10 +45,34 @@ pub fn merge(
         }
     }
     merger.unused();
+    for target in &targets {
+        if let Some(rules) = merged.objects.get_mut(target.name) {
+            drop_hidden(rules, target);
+        }
+    }
     if merger.problems.is_empty() {
         Ok(merged)
     } else {
         Err(merger.problems)
+    }
+}
+
+/// Leaves out rules for fields that the described object does not have.
+fn drop_hidden(rules: &mut ObjectMapping, target: &Target<'_>) {
+    if target.described.is_none() {
+        return;
+    }
+    for slot in rules.slots.values_mut() {
+        let Some(entity) = entity(&slot.entity) else {
+            continue;
+        };
+        slot.fields.retain(|canonical, rule| {
+            let shown = rule.source_field().is_none_or(|source| target.has(source));
+            let required = entity
+                .field(canonical)
+                .is_some_and(|(_, field)| field.required);
+            shown || required
+        });
     }
 }
 

@@ -125,11 +125,11 @@ async fn a_paused_process_never_puts_an_older_version_over_a_newer() {
     let mut driver = Driver::new(schema).await;
     let entity = driver.entity("contact");
     let loaders = [driver.harness.loader(), driver.harness.loader()];
-    // Two processes apply the versions of the same keys, one the even, one the
-    // odd ones, in any interleaving.
+    // Two processes apply versions of the same keys in any interleaving; one
+    // of them sends the newest first and the oldest last.
     let rounds = 20;
-    let run = async |loader: &drover_loader_postgres::Postgres, first: i64| {
-        for version in (first..rounds).step_by(2) {
+    let run = async |loader: &drover_loader_postgres::Postgres, versions: Vec<i64>| {
+        for version in versions {
             let keys: Vec<_> = (0..50).map(contact).collect();
             let data: Vec<_> = (0..50)
                 .map(|n| content::full(entity, version + n))
@@ -155,7 +155,9 @@ async fn a_paused_process_never_puts_an_older_version_over_a_newer() {
             }
         }
     };
-    tokio::join!(run(&loaders[0], 0), run(&loaders[1], 1));
+    let upwards = (0..rounds).step_by(2).collect();
+    let downwards = (0..rounds / 2).rev().map(|n| 2 * n + 1).collect();
+    tokio::join!(run(&loaders[0], upwards), run(&loaders[1], downwards));
     let last = rounds - 1;
     let expected: Vec<_> = (0..50)
         .map(|n| Record::upsert(&contact(n), last, content::full(entity, last + n as i64)))

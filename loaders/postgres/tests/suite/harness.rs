@@ -10,6 +10,7 @@ use drover_pipeline::http::HttpClient;
 use drover_pipeline::load::Loader;
 use drover_pipeline::testing::loader::{Harness, Row};
 use drover_schemas::{Datum, Entity, Kind, Value};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls};
 
 use crate::server;
@@ -22,7 +23,12 @@ pub struct Schema {
     pub name: String,
     /// The test's own connection.
     pub client: Client,
+    turn: Option<SemaphorePermit<'static>>,
 }
+
+/// So many tests use the shared server at once: on a machine with many cores
+/// they would run out of its connections.
+static TURNS: Semaphore = Semaphore::const_new(12);
 
 impl Schema {
     /// A schema in that server.
@@ -40,6 +46,7 @@ impl Schema {
             url: url.to_owned(),
             name,
             client: connect(url).await,
+            turn: None,
         }
     }
 
@@ -113,7 +120,10 @@ impl Harness for Schema {
         let url = tokio::task::spawn_blocking(server::shared)
             .await
             .expect("the server")?;
-        Some(Schema::on(url).await)
+        let turn = TURNS.acquire().await.expect("never closed");
+        let mut schema = Schema::on(url).await;
+        schema.turn = Some(turn);
+        Some(schema)
     }
 
     fn loader(&self) -> Postgres {

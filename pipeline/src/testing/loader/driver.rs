@@ -12,7 +12,7 @@ use crate::load::{Applied, EntitySupport, Item, Loader, Outcome, Write};
 use crate::record::{AbsentReason, CanonicalKey, Order};
 
 /// How often a batch is sent again before the suite gives up.
-const TRIES: usize = 20;
+const TRIES: usize = 40;
 
 /// A version of a key, to be applied.
 #[derive(Debug, Clone)]
