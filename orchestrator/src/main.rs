@@ -1,2 +1,4 @@
-//! Placeholder.
-fn main() {}
+//! The operator's command.
+fn main() -> std::process::ExitCode {
+    drover_orchestrator::main()
+}

@@ -249,7 +249,8 @@ mod tests {
             absent: false,
         };
         let secs = Duration::from_secs;
-        let table: &[(&str, Option<Entry>, Incoming, &Lease, u64, Verdict)] = &[
+        type Row<'a> = (&'a str, Option<Entry>, Incoming, &'a Lease, u64, Verdict);
+        let table: &[Row<'_>] = &[
             ("nothing known", None, at(5), &upsert, 0, Verdict::Apply),
             (
                 "absent of the unknown",

@@ -23,6 +23,7 @@ pub mod record;
 pub mod retry;
 pub mod spec;
 pub mod status;
+pub mod testing;
 pub mod topics;
 pub mod transform;
 

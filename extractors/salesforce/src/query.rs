@@ -13,8 +13,11 @@ use crate::time::print;
 /// 414); what stands before the query and the encoding need the rest.
 const LONGEST: usize = 12_000;
 
-/// The most ids in one query (`reference/salesforce.md` section 3).
+/// The most records by id in one query (`reference/salesforce.md` section 3).
 const MOST_IDS: usize = 200;
+
+/// The most ids in a question that has small answers.
+const MOST_SHOWN: usize = 400;
 
 /// What is read of an object.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl<'a> Selection<'a> {
 
     /// The queries that together read these ids.
     pub fn by_ids(&self, ids: &[String]) -> Vec<String> {
-        self.chunks(&self.fields.join(","), ids)
+        self.chunks(&self.fields.join(","), ids, MOST_IDS)
     }
 
     /// The queries that together tell which of these ids are shown, and how.
@@ -100,13 +103,13 @@ impl<'a> Selection<'a> {
         } else {
             "Id,SystemModstamp"
         };
-        self.chunks(fields, ids)
+        self.chunks(fields, ids, MOST_SHOWN)
     }
 
-    fn chunks(&self, fields: &str, ids: &[String]) -> Vec<String> {
+    fn chunks(&self, fields: &str, ids: &[String], most: usize) -> Vec<String> {
         // An id takes 18 characters, its quotes and comma 3 each when encoded.
         let room = LONGEST.saturating_sub(fields.len()) / 27;
-        ids.chunks(room.clamp(1, MOST_IDS))
+        ids.chunks(room.clamp(1, most))
             .map(|ids| {
                 let object = self.object;
                 let ids = ids.join("','");

@@ -73,19 +73,19 @@ impl Problem {
     }
 }
 
+/// `sourceConfig.clientId: is missing (m.yaml:4); add it`
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.file.is_empty() {
-            write!(f, "{}:", self.file)?;
-            if self.line > 0 {
-                write!(f, "{}:", self.line)?;
-            }
-            write!(f, " ")?;
-        }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        write!(f, "{}; {}", self.message, self.advice)
+        f.write_str(&self.message)?;
+        match (self.file.as_str(), self.line) {
+            ("", _) => {}
+            (file, 0) => write!(f, " ({file})")?,
+            (file, line) => write!(f, " ({file}:{line})")?,
+        }
+        write!(f, "; {}", self.advice)
     }
 }
 

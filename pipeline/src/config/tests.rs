@@ -91,7 +91,7 @@ fn every_problem_is_told_at_once_with_line_and_path() {
         problems(load("m.json", text)),
         [
             "1 tenantId: is missing; say whose data it is",
-            "2 id: can't be part of a topic's name; use 1 to 100 of the characters A-Z a-z 0-9 . _ -",
+            "2 id: can't be part of a topic's name; use 1 to 100 of the characters A-Z a-z 0-9 . _ -, not dots alone",
             "3 tenantid: is no known field; write `tenantId`, or remove it",
             "4 sourceType: is no connector's name; write `salesforce`",
             "5 sourceConfig: must be a group of fields, not a list; write the value in that form",
@@ -190,12 +190,12 @@ fn bad_syntax_has_its_line() {
     let latin = Document::parse("m.yaml", b"id: x\ntenantId: M\xfcller\n").expect_err("refused");
     assert_eq!(
         latin[0].to_string(),
-        "m.yaml:2: the file is not UTF-8 text; save it as UTF-8"
+        "the file is not UTF-8 text (m.yaml:2); save it as UTF-8"
     );
     let missing = Document::read(Path::new("/nowhere/m.yaml")).expect_err("refused");
     assert_eq!(
         missing[0].to_string(),
-        "/nowhere/m.yaml: can't be read: no such file or directory; name the migration's configuration by `-c FILE`"
+        "can't be read: no such file or directory (/nowhere/m.yaml); name the migration's configuration by `-c FILE`"
     );
 }
 

@@ -158,12 +158,14 @@ pub(super) fn migration(
     let id = check.required(root, "id", "name the migration: `id: mig-tenant-123`");
     if let Some(id) = &id {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if id.len() > 100 || !id.bytes().all(good) {
+        // Dots alone would also be a folder above the one for logs.
+        let dots = id.bytes().all(|b| b == b'.');
+        if id.len() > 100 || dots || !id.bytes().all(good) {
             check.problem(
                 root.line_of("id"),
                 "id",
                 "can't be part of a topic's name",
-                "use 1 to 100 of the characters A-Z a-z 0-9 . _ -",
+                "use 1 to 100 of the characters A-Z a-z 0-9 . _ -, not dots alone",
             );
         }
     }

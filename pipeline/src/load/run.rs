@@ -105,10 +105,11 @@ impl Required {
                 .slots
                 .iter()
                 .flat_map(|(slot, rules)| {
-                    rules.fields.iter().filter_map(move |(field, rule)| {
-                        matches!(rule, FieldRule::Rule(rule) if rule.required)
-                            .then(|| (slot.clone(), field.clone()))
-                    })
+                    rules
+                        .fields
+                        .iter()
+                        .filter(|(_, rule)| matches!(rule, FieldRule::Rule(rule) if rule.required))
+                        .map(move |(field, _)| (slot.clone(), field.clone()))
                 })
                 .collect::<Vec<_>>()
         };
@@ -419,7 +420,7 @@ fn start<L: Loader>(
 async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender<Error>) {
     let shared = Arc::clone(&worker.shared);
     let entity = worker.entity.name.clone();
-    let most = worker.support.batch.max(1).min(10_000);
+    let most = worker.support.batch.clamp(1, 10_000);
     while !shared.stop.is_cancelled() {
         let batch = shared.lanes.take(&entity, most, LINGER).await;
         let epoch = batch.epoch;

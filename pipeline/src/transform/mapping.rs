@@ -130,15 +130,3 @@ impl FieldRule {
         }
     }
 }
-
-/// The known name that is most like this one, if any is.
-pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let plain = |text: &str| text.to_lowercase().replace('_', "");
-    let name = plain(name);
-    known
-        .into_iter()
-        .map(|known| (strsim::jaro_winkler(&name, &plain(known)), known))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, known)| known)
-}

@@ -1,10 +1,18 @@
 //! Making canonical records of raw ones. [`Transformer`] is the trait, the
 //! runner in `run.rs` owns Kafka.
 
+mod kinds;
 mod mapping;
+mod merge;
+mod parse;
 mod run;
 
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot, nearest};
+#[cfg(test)]
+mod tests;
+
+pub use kinds::{can_become, kind_name};
+pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use merge::merge;
 pub use run::run;
 
 use crate::error::Result;

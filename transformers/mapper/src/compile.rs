@@ -1,16 +1,17 @@
-//! Compiles a mapping into plans and finds everything that is wrong with it.
+//! Compiles a mapping into plans and finds everything that is wrong with it:
+//! objects and slots here, one field's rule in `compile/rule.rs`.
+
+mod rule;
 
 use std::collections::HashMap;
 
-use drover_pipeline::config::Problem;
+use drover_pipeline::config::{Problem, nearest};
 use drover_pipeline::extract::{Object, SourceField};
-use drover_pipeline::transform::{Convert, Mapping, ObjectMapping, Slot, nearest};
-use drover_schemas::{Entity, Field, Kind, Value, entities, entity};
+use drover_pipeline::transform::{Mapping, ObjectMapping, Slot};
+use drover_schemas::{Entity, entities, entity};
 
-use crate::convert::convert;
 use crate::filter::Condition;
-use crate::kinds;
-use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan, Source};
+use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan};
 
 /// The plans of all objects, by name; or every problem.
 pub fn compile(
@@ -203,158 +204,6 @@ impl Compiler<'_> {
         conditions
     }
 
-    fn source(
-        &mut self,
-        path: &str,
-        field: &Field,
-        rule: &Convert,
-        plan: &ObjectPlan,
-    ) -> Option<Source> {
-        let name = match (&rule.from, &rule.constant) {
-            (Some(name), None) => name,
-            (None, Some(constant)) => return self.constant(path, field, rule, constant),
-            _ => {
-                self.problem(
-                    path,
-                    "needs a source field or a constant, one of the two",
-                    "write `from: FIELD` or `constant: TEXT`",
-                );
-                return None;
-            }
-        };
-        if !self.has(name) && !rule.optional {
-            self.no_field(path.to_owned(), name);
-        }
-        let described = self.fields.iter().find(|field| field.name == *name);
-        if let Some(described) = described
-            && !kinds::fits(&described.kind, field.kind)
-        {
-            self.problem(
-                path,
-                format!(
-                    "the source field {name} is declared as {}, and {} is {}",
-                    described.kind,
-                    field.name,
-                    kinds::name(field.kind)
-                ),
-                "map another source field, or leave it to `custom`",
-            );
-        }
-        let place = plan.place(name)?;
-        if field.kind != Kind::Reference {
-            self.plain(path, field, rule);
-            return Some(Source::Field(place));
-        }
-        self.reference(path, field, rule, described, place)
-    }
-
-    /// A rule of a field that is no reference must not say where it points.
-    fn plain(&mut self, path: &str, field: &Field, rule: &Convert) {
-        if rule.reference.is_some() || rule.required {
-            let what = match rule.reference {
-                Some(_) => "reference",
-                None => "required",
-            };
-            self.problem(
-                path,
-                format!(
-                    "`{what}` is for references, and {} is {}",
-                    field.name,
-                    kinds::name(field.kind)
-                ),
-                format!("remove `{what}`"),
-            );
-        }
-    }
-
-    fn reference(
-        &mut self,
-        path: &str,
-        field: &Field,
-        rule: &Convert,
-        described: Option<&SourceField>,
-        place: usize,
-    ) -> Option<Source> {
-        let due = field.entity.as_deref().unwrap_or_default();
-        let Some((object, slot)) = rule.points_to() else {
-            self.problem(
-                path,
-                format!(
-                    "{} is a reference to a {due}, and the rule doesn't say to what",
-                    field.name
-                ),
-                "write `{ from: FIELD, reference: OBJECT#SLOT }`",
-            );
-            return None;
-        };
-        let path = format!("{path}.reference");
-        let Some(entity) = self.entity_of(object, slot) else {
-            let text = rule.reference.as_deref().unwrap_or_default();
-            let known = self.all_slots();
-            self.problem(
-                path,
-                format!("the mapping has no object and slot `{text}`"),
-                did_you_mean(text, known.iter().map(String::as_str)),
-            );
-            return None;
-        };
-        if entity != due {
-            self.problem(
-                path,
-                format!(
-                    "{object}#{slot} gives a {entity}, and {} points to a {due}",
-                    field.name
-                ),
-                format!("name an object and slot that gives a {due}"),
-            );
-        } else if let Some(described) = described
-            && !described.references.is_empty()
-            && !described.references.iter().any(|one| one == object)
-        {
-            self.problem(
-                path,
-                format!(
-                    "the source field {} never points to {object}, but to {}",
-                    described.name,
-                    described.references.join(", ")
-                ),
-                "name one of those objects",
-            );
-        }
-        Some(Source::Reference {
-            field: place,
-            object: object.to_owned(),
-            slot: slot.to_owned(),
-        })
-    }
-
-    fn constant(
-        &mut self,
-        path: &str,
-        field: &Field,
-        rule: &Convert,
-        text: &str,
-    ) -> Option<Source> {
-        if field.kind == Kind::Reference {
-            self.problem(path, "a reference can't be constant", "write `from: FIELD`");
-            return None;
-        }
-        self.plain(path, field, rule);
-        let text = text.replace("$object", self.name);
-        let json = serde_json::Value::String(text).to_string();
-        match convert(&json, field) {
-            Ok(value) => Some(Source::Constant(owned(&value))),
-            Err(fault) => {
-                self.problem(
-                    format!("{path}.constant"),
-                    fault.message,
-                    format!("write {}", kinds::name(field.kind)),
-                );
-                None
-            }
-        }
-    }
-
     /// A required field without a rule would make every record a dead letter.
     fn required(&mut self, path: &str, entity: &Entity, slot: &Slot) {
         for field in entity.fields.iter().filter(|field| field.required) {
@@ -383,22 +232,6 @@ impl Compiler<'_> {
         );
     }
 
-    fn entity_of(&self, object: &str, slot: &str) -> Option<&str> {
-        let custom = || {
-            let described = self.objects.iter().find(|one| one.name == object)?;
-            self.mapping.of(described)
-        };
-        let rules = self.mapping.objects.get(object).or_else(custom)?;
-        rules.slots.get(slot).map(|slot| slot.entity.as_str())
-    }
-
-    fn all_slots(&self) -> Vec<String> {
-        let objects = self.mapping.objects.iter();
-        objects
-            .flat_map(|(name, rules)| rules.slots.keys().map(move |slot| format!("{name}#{slot}")))
-            .collect()
-    }
-
     fn problem(
         &mut self,
         path: impl Into<String>,
@@ -413,18 +246,5 @@ fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Str
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "correct the name, or remove it".to_owned(),
-    }
-}
-
-fn owned(value: &Value<'_>) -> Value<'static> {
-    match value {
-        Value::Null => Value::Null,
-        Value::String(text) => Value::String(text.clone().into_owned().into()),
-        Value::Decimal(text) => Value::Decimal(text.clone().into_owned().into()),
-        Value::Reference(text) => Value::Reference(text.clone().into_owned().into()),
-        Value::Boolean(value) => Value::Boolean(*value),
-        Value::Long(value) => Value::Long(*value),
-        Value::Date(value) => Value::Date(*value),
-        Value::Datetime(value) => Value::Datetime(*value),
     }
 }

@@ -8,7 +8,6 @@ mod compile;
 mod convert;
 mod filter;
 mod json;
-mod kinds;
 mod plan;
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! The process `drover-transformer-mapper`.
+//! The transformer's process.
 
 fn main() -> std::process::ExitCode {
     drover_pipeline::process::transformer::<drover_transformer_mapper::Mapper>()

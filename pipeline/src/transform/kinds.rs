@@ -7,7 +7,7 @@ use drover_schemas::Kind;
 
 /// Whether a field that the source declares as `declared` can ever give a value
 /// of that kind.
-pub fn fits(declared: &str, kind: Kind) -> bool {
+pub fn can_become(declared: &str, kind: Kind) -> bool {
     use Kind::{Boolean, Date, Datetime, Decimal, Long, Reference, String};
     match declared.to_ascii_lowercase().as_str() {
         "boolean" | "bool" | "checkbox" => kind == Boolean,
@@ -25,8 +25,8 @@ pub fn fits(declared: &str, kind: Kind) -> bool {
     }
 }
 
-/// The kind's name, for a message.
-pub fn name(kind: Kind) -> &'static str {
+/// What a field of that kind holds, for a message.
+pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::String => "a text",
         Kind::Boolean => "true or false",
@@ -44,15 +44,15 @@ mod tests {
 
     #[test]
     fn only_what_can_never_work_is_refused() {
-        assert!(!fits("boolean", Kind::Date));
-        assert!(!fits("boolean", Kind::String));
-        assert!(!fits("datetime", Kind::Date));
-        assert!(!fits("date", Kind::Datetime));
-        assert!(!fits("address", Kind::String));
-        assert!(fits("picklist", Kind::Boolean));
-        assert!(fits("currency", Kind::Decimal));
-        assert!(fits("double", Kind::Long));
-        assert!(fits("string", Kind::Reference));
-        assert!(fits("integer", Kind::Reference));
+        assert!(!can_become("boolean", Kind::Date));
+        assert!(!can_become("boolean", Kind::String));
+        assert!(!can_become("datetime", Kind::Date));
+        assert!(!can_become("date", Kind::Datetime));
+        assert!(!can_become("address", Kind::String));
+        assert!(can_become("picklist", Kind::Boolean));
+        assert!(can_become("currency", Kind::Decimal));
+        assert!(can_become("double", Kind::Long));
+        assert!(can_become("string", Kind::Reference));
+        assert!(can_become("integer", Kind::Reference));
     }
 }

@@ -1,0 +1,139 @@
+//! A few connections, made when they are needed and made anew when they broke.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use drover_pipeline::{Code, Error, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+use crate::error::explain;
+use crate::table::Table;
+
+/// What every session is told.
+/// - A lock that someone else holds is waited for, but not for ever: the lane
+///   then shows what it waits for.
+/// - A process that stands still inside a transaction gives its row locks up.
+/// - A customer's time-outs for ordinary users would cut a large batch.
+/// - What is answered as applied must outlive a crash of the server, so an
+///   `off` of the role or database is overruled.
+const SESSION: &str = "SET client_min_messages = warning; \
+    SET lock_timeout = '30s'; \
+    SET idle_in_transaction_session_timeout = '20s'; \
+    SET statement_timeout = 0; \
+    SET jit = off; \
+    SELECT set_config('synchronous_commit', 'on', false) \
+    WHERE current_setting('synchronous_commit') = 'off'";
+
+/// The connections.
+pub(crate) struct Pool {
+    config: Config,
+    permits: std::sync::Arc<Semaphore>,
+    idle: Mutex<Vec<Session>>,
+}
+
+/// A session of the database, with what was prepared in it.
+struct Session {
+    client: Client,
+    statements: HashMap<String, Statements>,
+}
+
+/// The statements of a table's fast path.
+#[derive(Clone)]
+pub(crate) struct Statements {
+    /// [`Table::copy`].
+    pub(crate) copy: Statement,
+    /// [`Table::upsert`].
+    pub(crate) upsert: Statement,
+}
+
+/// A connection in use. Dropped without [`Pool::give_back`] it is closed, and
+/// the server rolls back what was open: that is the way out of every error.
+pub(crate) struct Connection {
+    /// The session.
+    pub(crate) client: Client,
+    statements: HashMap<String, Statements>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// A pool that connects when it is first asked.
+    pub(crate) fn new(config: Config, connections: usize) -> Self {
+        Pool {
+            config,
+            permits: std::sync::Arc::new(Semaphore::new(connections)),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// An open connection; waits while all are in use.
+    pub(crate) async fn take(&self) -> Result<Connection> {
+        let permit = std::sync::Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::new(Code::Invariant, "the connection pool is closed"))?;
+        let idle = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            // When one was closed by the server, most others were too.
+            idle.retain(|session| !session.client.is_closed());
+            idle.pop()
+        };
+        let session = match idle {
+            Some(session) => session,
+            None => self.connect().await.map_err(|error| explain(&error))?,
+        };
+        Ok(Connection {
+            client: session.client,
+            statements: session.statements,
+            _permit: permit,
+        })
+    }
+
+    /// Keeps a connection for the next call. Only for one without an open
+    /// transaction.
+    pub(crate) fn give_back(&self, connection: Connection) {
+        let session = Session {
+            client: connection.client,
+            statements: connection.statements,
+        };
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(session);
+    }
+
+    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        // The driver's own half of the connection; it ends with the client.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %explain(&error), "a connection to PostgreSQL ended");
+            }
+        });
+        client.batch_execute(SESSION).await?;
+        Ok(Session {
+            client,
+            statements: HashMap::new(),
+        })
+    }
+}
+
+impl Connection {
+    /// The table's statements, prepared once a session, and its staging table.
+    pub(crate) async fn statements(
+        &mut self,
+        table: &Table,
+    ) -> Result<Statements, tokio_postgres::Error> {
+        if let Some(known) = self.statements.get(&table.name) {
+            return Ok(known.clone());
+        }
+        self.client.batch_execute(&table.create_stage).await?;
+        let statements = Statements {
+            copy: self.client.prepare(&table.copy).await?,
+            upsert: self.client.prepare(&table.upsert).await?,
+        };
+        self.statements
+            .insert(table.name.clone(), statements.clone());
+        Ok(statements)
+    }
+}

@@ -1,0 +1,165 @@
+//! `drover check`: everything that can be proved without changing anything.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use drover_pipeline::control::Plan;
+use drover_pipeline::kafka::client::{Client, PATIENCE};
+use drover_pipeline::kafka::explain;
+use drover_pipeline::topics::Topics;
+use drover_pipeline::{Code, Error};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde::Serialize;
+
+use crate::cli::{Format, blocking, print, print_json};
+use crate::connectors::Connectors;
+use crate::failure::{Failures, Result};
+use crate::migration::{Bus, Migration};
+use crate::table::{Column, table};
+
+#[derive(Serialize)]
+struct Row {
+    check: String,
+    ok: Option<bool>,
+    detail: String,
+    #[serde(skip)]
+    failures: Option<Failures>,
+}
+
+impl Row {
+    fn of(check: impl Into<String>, result: Result<String>) -> Self {
+        let (ok, detail, failures) = match result {
+            Ok(detail) => (true, detail, None),
+            Err(failures) => {
+                let first = failures.0.first().map(ToString::to_string);
+                (false, first.unwrap_or_default(), Some(failures))
+            }
+        };
+        Row {
+            check: check.into(),
+            ok: Some(ok),
+            detail,
+            failures,
+        }
+    }
+
+    fn skipped(check: impl Into<String>, why: &str) -> Self {
+        Row {
+            check: check.into(),
+            ok: None,
+            detail: why.to_owned(),
+            failures: None,
+        }
+    }
+}
+
+pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
+    let loaded = Migration::load(file, &Connectors::of_process()).await;
+    // What is wrong for a connector need not keep the bus from being asked.
+    let bus = match &loaded {
+        Ok(migration) => Ok((migration.bus.config.clone(), migration.bus.client.clone())),
+        Err(_) => Bus::load(file).map(|bus| (bus.config, bus.client)),
+    };
+    let kafka = async {
+        match bus {
+            Err(_) => Row::skipped("kafka", "the configuration is not valid"),
+            Ok((config, client)) => {
+                let topics = Topics::of(&config);
+                let name = format!("kafka {}", config.kafka.brokers);
+                let replication = config.kafka.replication;
+                Row::of(
+                    name,
+                    blocking(move || reach(&client, &topics, replication)).await,
+                )
+            }
+        }
+    };
+    let rows = match &loaded {
+        Err(failures) => {
+            let why = "the configuration is not valid";
+            vec![
+                Row::of("configuration", Err(failures.clone())),
+                Row::skipped("source", why),
+                Row::skipped("target", why),
+                kafka.await,
+            ]
+        }
+        Ok(migration) => {
+            let source = &migration.source.connector;
+            let live = |name: &str| Ok(format!("{name} answers"));
+            let source_row = async {
+                let result = source.check(&migration.file).await;
+                let name = format!("source {}", source.name);
+                Row::of(name, result.and_then(|()| live(&source.program())))
+            };
+            let target_row = async {
+                let Some(target) = migration.target.as_ref().map(|t| &t.connector) else {
+                    return Row::skipped("target", "a dry run has none");
+                };
+                let result = target.check(&migration.file).await;
+                let name = format!("target {}", target.name);
+                Row::of(name, result.and_then(|()| live(&target.program())))
+            };
+            let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
+            let valid = Row::of("configuration", Ok(file.display().to_string()));
+            vec![valid, source, target, kafka]
+        }
+    };
+    match format {
+        Format::Json => print_json(&serde_json::json!({
+            "ok": rows.iter().all(|row| row.ok != Some(false)),
+            "checks": rows,
+            "problems": rows.iter().filter_map(|row| row.failures.as_ref()).flat_map(|f| &f.0)
+                .map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+        Format::Table => {
+            let cells = rows.iter().map(|row| {
+                let result = match row.ok {
+                    Some(true) => "ok",
+                    Some(false) => "failed",
+                    None => "skipped",
+                };
+                vec![row.check.clone(), result.to_owned(), row.detail.clone()]
+            });
+            let columns = [
+                Column::Text("CHECK"),
+                Column::Text("RESULT"),
+                Column::Text("DETAIL"),
+            ];
+            print(&table(&columns, &cells.collect::<Vec<_>>()));
+        }
+    }
+    let failures: Vec<_> = rows
+        .into_iter()
+        .filter_map(|row| row.failures)
+        .flat_map(|failures| failures.0)
+        .collect();
+    if failures.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failures(failures))
+}
+
+/// Whether the bus answers, and what is there of this migration.
+fn reach(client: &Client, topics: &Topics, replication: Option<i32>) -> Result<String, Failures> {
+    let consumer: BaseConsumer = client
+        .reader("read_committed")
+        .create()
+        .map_err(|e| explain("making a client", &e))?;
+    let metadata = consumer
+        .fetch_metadata(None, PATIENCE)
+        .map_err(|e| explain("asking the broker for its topics", &e))?;
+    let brokers = metadata.brokers().len();
+    if let Some(wanted) =
+        replication.filter(|wanted| usize::try_from(*wanted).is_ok_and(|w| w > brokers))
+    {
+        let message = format!("kafka.replication is {wanted}, and {brokers} broker(s) answer");
+        return Err(Error::new(Code::KafkaRefused, message).into());
+    }
+    let state = match Plan::read(client, topics) {
+        Ok(plan) => format!("initialised, generation {}", plan.generation),
+        Err(error) if error.code == Code::NotInitialised => "not initialised".to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(format!("{brokers} broker(s); {state}"))
+}

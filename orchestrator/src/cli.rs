@@ -1,0 +1,154 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use drover_pipeline::Code;
+
+use crate::failure::{Failure, Result};
+use crate::{check, deadletter, init, run, status};
+
+#[derive(Parser)]
+#[command(
+    name = "drover",
+    version,
+    about = "Moves the data of one SaaS product into another, over Kafka",
+    after_help = "Exit codes: 0 ok, 1 a bug, 2 bad configuration, 3 the environment or the \
+                  operator must act, 128+n signal n."
+)]
+struct Arguments {
+    /// The migration's configuration, JSON or YAML.
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// How lists are printed.
+    #[arg(long, value_enum, default_value = "table", global = true)]
+    format: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a person.
+    Table,
+    /// For a program.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Prove the configuration, the source, the target and the bus; change nothing.
+    Check,
+    /// Settle what is migrated and create the topics; safe to repeat.
+    Init,
+    /// Run all stages here, and start again what fails; Ctrl-C ends cleanly.
+    Run(Run),
+    /// Show where the migration stands.
+    Status,
+    /// Records that could not go on.
+    #[command(subcommand)]
+    Deadletter(Deadletter),
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// How many loaders.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) loaders: u32,
+    /// How many transformers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) transformers: u32,
+    /// End with exit code 0 once the first whole copy is in the target.
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub(crate) until: Option<Until>,
+    /// Where logs are kept [default: .drover/ID beside the configuration]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// When `drover run` ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Until {
+    /// Everything the snapshot produced is committed by the last stage.
+    Synced,
+}
+
+#[derive(Subcommand)]
+enum Deadletter {
+    /// Group them by cause, with a count and an example.
+    List,
+}
+
+/// `main` of the program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}: no runtime: {error}", Code::Invariant);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(dispatch(arguments));
+    // A call that hangs in a dead broker must not keep the command alive.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match result {
+        Ok(code) => code,
+        Err(failures) => {
+            eprintln!("{failures}");
+            ExitCode::from(failures.exit())
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
+    let Some(file) = arguments.config else {
+        let what = "no configuration is named";
+        return Err(Failure::new(Code::ConfigInvalid, what, "add `-c FILE`").into());
+    };
+    let format = arguments.format;
+    match arguments.verb {
+        Verb::Check => return check::run(&file, format).await,
+        Verb::Init => init::run(&file, format).await?,
+        Verb::Run(options) => return run::run(&file, format, options).await,
+        Verb::Status => status::run(&file, format).await?,
+        Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to standard output. A reader that has seen enough is no failure.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+pub(crate) fn print_json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    print(&format!("{text}\n"));
+}
+
+/// Runs what waits for the broker beside the runtime.
+pub(crate) async fn blocking<T: Send + 'static, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    E: Send + 'static,
+    crate::failure::Failures: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Failure::new(
+            Code::Invariant,
+            format!("a thread panicked: {error}"),
+            Code::Invariant.advice(),
+        )
+        .into()),
+    }
+}

@@ -1,0 +1,172 @@
+//! Which objects are migrated, and what they become.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_pipeline::config::{Problem, nearest};
+use drover_pipeline::extract::{Discovery, Object};
+use drover_pipeline::transform::Mapping;
+
+/// The objects to migrate: those that are asked for, else every one that the
+/// mapping covers.
+pub(super) fn select(
+    mapping: &Mapping,
+    wanted: &[String],
+    discovery: &Discovery,
+) -> Result<Vec<Object>, Vec<Problem>> {
+    let covered = |object: &&Object| {
+        mapping.objects.contains_key(&object.name)
+            || (object.custom && mapping.custom_objects.is_some())
+    };
+    let mut problems = Vec::new();
+    let mut objects: Vec<Object> = Vec::new();
+    for (index, name) in wanted.iter().enumerate() {
+        let path = format!("objects[{index}]");
+        match discovery.objects.iter().find(|object| object.name == *name) {
+            Some(object) if covered(&object) => objects.push(object.clone()),
+            Some(_) => problems.push(Problem::at(
+                path,
+                format!("the connector's mapping has no `{name}`"),
+                "remove it",
+            )),
+            None => {
+                let known = discovery.objects.iter().map(|object| object.name.as_str());
+                let advice = match nearest(name, known) {
+                    Some(near) => format!("write `{near}`, or grant the right to see it"),
+                    None => "remove it, or grant the right to see it".to_owned(),
+                };
+                problems.push(Problem::at(
+                    path,
+                    format!("the source has no `{name}`"),
+                    advice,
+                ));
+            }
+        }
+    }
+    if wanted.is_empty() {
+        objects = discovery.objects.iter().filter(covered).cloned().collect();
+        if objects.is_empty() {
+            problems.push(Problem::at(
+                "objects",
+                "the source shows no object that the mapping covers",
+                "grant the right to see them",
+            ));
+        }
+    }
+    // Names that differ only in case would share a topic.
+    let mut folded: BTreeMap<String, &str> = BTreeMap::new();
+    for object in objects.iter().filter(|object| !object.custom) {
+        if let Some(other) = folded.insert(object.name.to_lowercase(), &object.name) {
+            problems.push(Problem::at(
+                "objects",
+                format!("`{other}` and `{}` would share a topic", object.name),
+                "list the objects, with one of the two",
+            ));
+        }
+    }
+    if problems.is_empty() {
+        Ok(objects)
+    } else {
+        Err(problems)
+    }
+}
+
+/// The canonical entities of an object.
+pub(crate) fn entities_of(mapping: &Mapping, object: &Object) -> BTreeSet<String> {
+    let rules = mapping.objects.get(&object.name);
+    let rules = rules.or(mapping.custom_objects.as_ref().filter(|_| object.custom));
+    rules
+        .into_iter()
+        .flat_map(|rules| rules.slots.values())
+        .map(|slot| slot.entity.clone())
+        .collect()
+}
+
+/// Where two mappings differ, as objects and slots.
+pub(super) fn differences(one: &Mapping, other: &Mapping) -> String {
+    let names: BTreeSet<&String> = one.objects.keys().chain(other.objects.keys()).collect();
+    let differ: Vec<&str> = names
+        .into_iter()
+        .filter(|name| one.objects.get(*name) != other.objects.get(*name))
+        .map(String::as_str)
+        .collect();
+    if differ.is_empty() {
+        "custom objects".to_owned()
+    } else {
+        differ.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::transform::{ObjectMapping, Slot};
+
+    use super::*;
+
+    fn object(name: &str, custom: bool) -> Object {
+        Object {
+            name: name.to_owned(),
+            custom,
+            fields: Vec::new(),
+            count: None,
+        }
+    }
+
+    fn mapping() -> Mapping {
+        let rules = ObjectMapping {
+            slots: BTreeMap::from([(
+                "contact".to_owned(),
+                Slot {
+                    entity: "contact".to_owned(),
+                    ..Slot::default()
+                },
+            )]),
+            ..ObjectMapping::default()
+        };
+        Mapping {
+            objects: BTreeMap::from([
+                ("Contact".to_owned(), rules.clone()),
+                ("contact".to_owned(), rules.clone()),
+                ("Lead".to_owned(), rules.clone()),
+            ]),
+            custom_objects: Some(rules),
+        }
+    }
+
+    fn names(result: Result<Vec<Object>, Vec<Problem>>) -> Result<Vec<String>, Vec<String>> {
+        result
+            .map(|objects| objects.into_iter().map(|object| object.name).collect())
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn objects_are_those_asked_for_or_all_that_are_covered() {
+        let discovery = Discovery {
+            objects: vec![
+                object("Contact", false),
+                object("Task", false),
+                object("Invoice__c", true),
+            ],
+        };
+        assert_eq!(
+            names(select(&mapping(), &[], &discovery)),
+            Ok(vec!["Contact".to_owned(), "Invoice__c".to_owned()])
+        );
+        let wanted = ["Contacts", "Task", "Invoice__c"].map(str::to_owned);
+        assert_eq!(
+            names(select(&mapping(), &wanted, &discovery)),
+            Err(vec![
+                "objects[0]: the source has no `Contacts`; write `Contact`, or grant the right to see it".to_owned(),
+                "objects[1]: the connector's mapping has no `Task`; remove it".to_owned(),
+            ])
+        );
+        let twins = Discovery {
+            objects: vec![object("Contact", false), object("contact", false)],
+        };
+        assert_eq!(
+            names(select(&mapping(), &[], &twins)),
+            Err(vec![
+                "objects: `Contact` and `contact` would share a topic; list the objects, with one of the two".to_owned()
+            ])
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! `drover`, the operator's command: checks a configuration, prepares the bus,
+//! runs the stages of a migration on this machine, and shows where it stands.
+//!
+//! It knows no connector by name: it finds their programs ([`connectors`]) and
+//! asks them. What a running migration looks like is one model, [`view`], read
+//! from Kafka alone; every command only renders it.
+
+pub mod connectors;
+pub mod failure;
+pub mod migration;
+pub mod table;
+pub mod topics;
+pub mod view;
+
+mod check;
+mod cli;
+mod deadletter;
+mod init;
+mod offsets;
+mod progress;
+mod run;
+mod status;
+mod supervise;
+mod synced;
+
+pub use cli::main;

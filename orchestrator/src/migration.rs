@@ -1,0 +1,134 @@
+//! A migration as its configuration describes it, with the connectors that the
+//! configuration names.
+
+use std::path::{Path, PathBuf};
+
+use drover_pipeline::config::{Document, MigrationConfig, Part, Problem};
+use drover_pipeline::kafka::client::Client;
+use drover_pipeline::spec::{Spec, Stage};
+use drover_pipeline::topics::Topics;
+
+use crate::connectors::{Connector, Connectors, TRANSFORMER};
+use crate::failure::{Failure, Failures, Result};
+
+/// A migration whose state is only looked at: no connector is asked, and no
+/// secret of source or target is needed.
+pub struct Bus {
+    /// Its configuration, without what is for the connectors.
+    pub config: MigrationConfig,
+    /// Its topics.
+    pub topics: Topics,
+    /// Its bus.
+    pub client: Client,
+}
+
+impl Bus {
+    /// Reads the configuration.
+    pub fn load(file: &Path) -> Result<Self> {
+        let config = MigrationConfig::load_for(file, Part::Skip, Part::Skip)?;
+        Ok(Bus::of(config))
+    }
+
+    fn of(config: MigrationConfig) -> Self {
+        Bus {
+            topics: Topics::of(&config),
+            client: Client::new(&config.kafka, "drover"),
+            config,
+        }
+    }
+}
+
+/// A connector and what it says of itself.
+pub struct Asked {
+    /// The program.
+    pub connector: Connector,
+    /// Its spec.
+    pub spec: Spec,
+}
+
+/// A migration that is to be run.
+pub struct Migration {
+    /// The configuration's file.
+    pub file: PathBuf,
+    /// As it stands in the file.
+    pub document: Document,
+    /// Its configuration and bus.
+    pub bus: Bus,
+    /// The source.
+    pub source: Asked,
+    /// The transformer.
+    pub transformer: Connector,
+    /// The target; `None` in a dry run.
+    pub target: Option<Asked>,
+}
+
+impl Migration {
+    /// Reads the configuration and asks the connectors it names, and has it
+    /// judged by their schemas. Every problem is told at once.
+    pub async fn load(file: &Path, connectors: &Connectors) -> Result<Self> {
+        let document = Document::read(file)?;
+        let mut failures = Vec::new();
+        let dry_run = document
+            .root()
+            .get("dryRun")
+            .is_some_and(|node| node.to_json() == serde_json::Value::Bool(true));
+        let source = match document.text("sourceType") {
+            None => None,
+            Some(name) => {
+                let found = connectors.named(&document, "sourceType", Stage::Extractor, name);
+                ask(found, &mut failures).await
+            }
+        };
+        let target = if dry_run {
+            None
+        } else {
+            let name = document.target_type();
+            let found = connectors.named(&document, "targetType", Stage::Loader, name);
+            ask(found, &mut failures).await
+        };
+        let transformer = connectors.find(Stage::Transformer, TRANSFORMER);
+        if transformer.is_none() {
+            let program = crate::connectors::program(Stage::Transformer, TRANSFORMER);
+            failures.push(Failure::new(
+                drover_pipeline::Code::Refused,
+                format!("the program {program} is not installed"),
+                "put it beside drover or on PATH",
+            ));
+        }
+        let part =
+            |asked: &Option<Asked>| asked.as_ref().map(|asked| asked.spec.config_schema.clone());
+        let (source_schema, target_schema) = (part(&source), part(&target));
+        let target_part = match (&target_schema, dry_run) {
+            (_, true) => Part::Skip,
+            (Some(schema), _) => Part::Against(schema),
+            (None, _) => Part::Plain,
+        };
+        let source_part = source_schema.as_ref().map_or(Part::Plain, Part::Against);
+        match document.migration(&document.environment(), source_part, target_part) {
+            Err(problems) => {
+                failures.splice(0..0, problems.into_iter().map(Failure::from));
+                Err(Failures(failures))
+            }
+            Ok(config) => match (source, transformer) {
+                (Some(source), Some(transformer)) if failures.is_empty() => Ok(Migration {
+                    file: file.to_owned(),
+                    document,
+                    bus: Bus::of(config),
+                    source,
+                    transformer,
+                    target,
+                }),
+                _ => Err(Failures(failures)),
+            },
+        }
+    }
+}
+
+async fn ask(found: Result<Connector, Problem>, failures: &mut Vec<Failure>) -> Option<Asked> {
+    let connector = found
+        .map_err(|problem| failures.push(problem.into()))
+        .ok()?;
+    let spec = connector.spec().await;
+    let spec = spec.map_err(|failure| failures.push(failure)).ok()?;
+    Some(Asked { connector, spec })
+}

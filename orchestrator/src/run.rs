@@ -1,0 +1,284 @@
+//! `drover run`: all stages of one migration on this machine.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_pipeline::{Class, Code, Error};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinSet;
+
+use crate::cli::{Format, Run, Until, blocking, print, print_json};
+use crate::connectors::{Connector, Connectors};
+use crate::failure::{Failure, Failures, Result};
+use crate::init::{Settled, describe, settle};
+use crate::migration::{Bus, Migration};
+use crate::progress::{Screen, TICK};
+use crate::supervise::{Stage, Stop, keep};
+use crate::view::{Reader, Watch};
+use crate::{status, synced};
+
+pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
+    let migration = Migration::load(file, &Connectors::of_process()).await?;
+    let dir = folder(file, &migration.bus.config.id, options.dir.as_deref());
+    let _lock = lock(&dir)?;
+    let stop = Stop::default();
+    let killed = on_signals(&stop)?;
+    let Some(settled) = settle_patiently(&migration, &stop).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    eprint!("{}", describe(&migration, &settled));
+    eprintln!("logs: {}", dir.join("logs").display());
+    let stages = stages(&migration, &options, &dir);
+    let bus = Arc::new(Bus {
+        config: migration.bus.config.clone(),
+        topics: migration.bus.topics.clone(),
+        client: migration.bus.client.clone(),
+    });
+    let ended = attend(&bus, &settled, stages, &options, &stop).await?;
+    if stop.now.is_cancelled() {
+        return Ok(ExitCode::from(*killed.borrow()));
+    }
+    if ended == Ended::Synced {
+        let view = blocking(move || crate::view::read(&bus)).await?;
+        match format {
+            Format::Json => print_json(&view),
+            Format::Table => print(&format!("synced\n{}", status::objects(&view))),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Synced,
+    Stopped,
+}
+
+/// Where a run keeps its logs.
+fn folder(file: &Path, id: &str, asked: Option<&Path>) -> PathBuf {
+    match asked {
+        Some(dir) => dir.to_owned(),
+        None => file
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join(".drover")
+            .join(id),
+    }
+}
+
+/// Two runs of one migration would give their children the same names, and
+/// these would throw each other out for ever.
+fn lock(dir: &Path) -> Result<File> {
+    let refuse = |e: std::io::Error| {
+        let message = format!("{} can't be written: {e}", dir.display());
+        Failure::new(Code::Refused, message, "choose another folder by --dir")
+    };
+    std::fs::create_dir_all(dir.join("logs")).map_err(refuse)?;
+    let lock = File::create(dir.join("lock")).map_err(refuse)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("another `drover run` is at work in {}", dir.display());
+            Err(Failure::new(Code::Refused, message, "end it first").into())
+        }
+        Err(TryLockError::Error(error)) => Err(refuse(error).into()),
+    }
+}
+
+/// The first signal ends gently, the second one at once; then the channel holds
+/// the exit code.
+fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
+    let refuse = |e: std::io::Error| Error::new(Code::Invariant, format!("no signals: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(refuse)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(refuse)?;
+    let (code, killed) = tokio::sync::watch::channel(0);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = term.recv() => 15_u8,
+                _ = int.recv() => 2,
+            }
+        };
+        next().await;
+        eprintln!("ending: the stages finish what is under way; once more ends them at once");
+        stop.gently.cancel();
+        let signal = next().await;
+        code.send_replace(128 + signal);
+        stop.now.cancel();
+        // Something may hang in a dead broker. Children that are left see the
+        // end of their standard input.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        std::process::exit((128 + signal).into());
+    });
+    Ok(killed)
+}
+
+/// Initialises; a broker or a source that is away for a while is waited for.
+async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<Settled>> {
+    let mut wait = Duration::from_secs(1);
+    let mut told = String::new();
+    loop {
+        let failures = tokio::select! {
+            settled = settle(migration) => match settled {
+                Ok(settled) => return Ok(Some(settled)),
+                Err(failures) => failures,
+            },
+            () = stop.gently.cancelled() => return Ok(None),
+        };
+        if !failures.passes() {
+            return Err(failures);
+        }
+        let text = failures.to_string();
+        if text != told {
+            eprintln!("{text}");
+            told = text;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.gently.cancelled() => return Ok(None),
+        }
+        wait = (2 * wait).min(Duration::from_secs(30));
+    }
+}
+
+fn stages(migration: &Migration, options: &Run, dir: &Path) -> Vec<Stage> {
+    let several = |connector: &Connector, count: u32| -> Vec<Stage> {
+        (1..=count)
+            .map(|number| {
+                let instance = format!("{}-{number}", connector.stage.as_str());
+                Stage {
+                    log: dir.join("logs").join(format!("{instance}.log")),
+                    connector: connector.clone(),
+                    instance,
+                    config: migration.file.clone(),
+                }
+            })
+            .collect()
+    };
+    let mut stages = several(&migration.source.connector, 1);
+    stages.extend(several(&migration.transformer, options.transformers));
+    if let Some(target) = &migration.target {
+        stages.extend(several(&target.connector, options.loaders));
+    }
+    stages
+}
+
+/// Keeps the stages running until something ends the run; then ends them.
+async fn attend(
+    bus: &Arc<Bus>,
+    settled: &Settled,
+    stages: Vec<Stage>,
+    options: &Run,
+    stop: &Stop,
+) -> Result<Ended> {
+    let mut screen = Screen::new(&settled.plan.objects);
+    let (news, mut told) = unbounded_channel();
+    let mut children = JoinSet::new();
+    for stage in stages {
+        children.spawn(keep(stage, stop.clone(), news.clone()));
+    }
+    drop(news);
+    let watch = watch(bus, settled, stop);
+    tokio::pin!(watch);
+    let mut following: Option<Arc<Watch>> = None;
+    let mut waiting = JoinSet::new();
+    let mut tick = tokio::time::interval(TICK);
+    let mut result = Ok(Ended::Stopped);
+    loop {
+        tokio::select! {
+            watch = &mut watch, if following.is_none() => match watch {
+                // Told to stop; it must not be polled again.
+                Ok(None) => break,
+                Ok(Some(watch)) => {
+                    let watch = Arc::new(watch);
+                    following = Some(Arc::clone(&watch));
+                    if options.until == Some(Until::Synced) {
+                        let (bus, plan) = (Arc::clone(bus), settled.plan.clone());
+                        let entities: Vec<String> = plan
+                            .entities
+                            .iter()
+                            .filter(|entity| !settled.untaken.contains(entity))
+                            .cloned()
+                            .collect();
+                        let gently = stop.gently.clone();
+                        waiting.spawn_blocking(move || {
+                            synced::wait(&bus, &plan, &entities, &watch, &gently)
+                        });
+                    }
+                }
+                Err(failures) => {
+                    result = Err(failures);
+                    break;
+                }
+            },
+            Some(synced) = waiting.join_next() => match synced {
+                Ok(Ok(true)) => {
+                    result = Ok(Ended::Synced);
+                    break;
+                }
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
+                    result = Err(error.into());
+                    break;
+                }
+                Err(error) => {
+                    result = Err(panicked(&error));
+                    break;
+                }
+            },
+            Some(child) = children.join_next() => match child {
+                Ok(Ok(())) => {}
+                Ok(Err(failures)) => {
+                    result = Err(failures);
+                    break;
+                }
+                Err(error) => {
+                    result = Err(panicked(&error));
+                    break;
+                }
+            },
+            Some(news) = told.recv() => screen.tell(&news),
+            _ = tick.tick() => {
+                if let Some(watch) = &following {
+                    watch.look(|model| screen.update(model));
+                }
+            }
+            () = stop.gently.cancelled() => break,
+        }
+    }
+    screen.end();
+    stop.gently.cancel();
+    while let Some(child) = children.join_next().await {
+        // The first failure is the one that ended the run.
+        if let (Ok(Err(failures)), Ok(_)) = (child, &result) {
+            result = Err(failures);
+        }
+    }
+    result
+}
+
+fn panicked(error: &tokio::task::JoinError) -> Failures {
+    Error::new(Code::Invariant, format!("a task panicked: {error}")).into()
+}
+
+/// Follows the migration's state, as soon as the broker lets us. `None` when
+/// told to stop before.
+async fn watch(bus: &Arc<Bus>, settled: &Settled, stop: &Stop) -> Result<Option<Watch>> {
+    while !stop.gently.is_cancelled() {
+        let (bus, plan) = (Arc::clone(bus), settled.plan.clone());
+        let opened = tokio::task::spawn_blocking(move || Reader::open(&bus, plan)?.watch()).await;
+        match opened.map_err(|error| panicked(&error))? {
+            Ok(watch) => return Ok(Some(watch)),
+            Err(error) if error.class() == Class::Transient => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,213 @@
+//! `drover status`: a view of the migration, printed.
+
+use std::path::Path;
+
+use crate::cli::{Format, blocking, print, print_json};
+use crate::failure::Result;
+use crate::migration::Bus;
+use crate::table::{Column, number, seconds, table, wrap};
+use crate::view::{View, read};
+
+pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
+    let bus = Bus::load(file)?;
+    let view = blocking(move || read(&bus)).await?;
+    match format {
+        Format::Json => print_json(&view),
+        Format::Table => print(&render(&view)),
+    }
+    Ok(())
+}
+
+/// The whole view, in 80 columns.
+pub(crate) fn render(view: &View) -> String {
+    let target = if view.dry_run {
+        "nowhere (dry run)"
+    } else {
+        view.target.as_str()
+    };
+    let mut text = format!(
+        "{}: {} to {target}, {}, mapping generation {}\n\n",
+        view.migration, view.source, view.phase, view.generation
+    );
+    text.push_str(&objects(view));
+    text.push('\n');
+    text.push_str(&processes(view));
+    text
+}
+
+/// The table of objects alone.
+pub(crate) fn objects(view: &View) -> String {
+    let columns = [
+        Column::Text("OBJECT"),
+        Column::Number("EXTRACTED"),
+        Column::Number("LOADED"),
+        Column::Number("UNCHANGED"),
+        Column::Number("STALE"),
+        Column::Number("PARKED"),
+        Column::Number("DEAD"),
+        Column::Number("LAG"),
+        Column::Number("BEHIND"),
+    ];
+    let rows: Vec<Vec<String>> = view
+        .objects
+        .iter()
+        .map(|o| {
+            let mut row = vec![o.object.clone()];
+            let counts = [
+                o.extracted,
+                o.loaded,
+                o.unchanged,
+                o.stale,
+                o.parked,
+                o.dead,
+                o.lag.records,
+            ];
+            row.extend(counts.map(number));
+            row.push(seconds(o.lag.seconds));
+            row
+        })
+        .collect();
+    table(&columns, &rows)
+}
+
+fn processes(view: &View) -> String {
+    if view.processes.is_empty() {
+        return "no process has reported; start them by `drover run`\n".to_owned();
+    }
+    let columns = [
+        Column::Text("PROCESS"),
+        Column::Text("INSTANCE"),
+        Column::Number("PID"),
+        Column::Text("ALIVE"),
+        Column::Text("PHASE"),
+        Column::Number("REPORTED"),
+    ];
+    let phase = |phase| {
+        serde_json::to_value(phase)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default()
+    };
+    let rows: Vec<Vec<String>> = view
+        .processes
+        .iter()
+        .map(|process| {
+            let ago = u64::try_from((view.at - process.at) / 1000).unwrap_or(0);
+            vec![
+                process.name.clone(),
+                process.instance.clone(),
+                process.pid.to_string(),
+                if process.alive { "yes" } else { "no" }.to_owned(),
+                phase(process.phase),
+                format!("{} ago", seconds(Some(ago))),
+            ]
+        })
+        .collect();
+    let mut text = table(&columns, &rows);
+    for process in &view.processes {
+        if let Some(error) = &process.last_error {
+            text.push_str(&format!(
+                "\n{}, last error:\n{}",
+                process.instance,
+                wrap(error, "  ")
+            ));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use drover_pipeline::status::Phase;
+
+    use super::*;
+    use crate::view::{HopView, LagView, ObjectView, ProcessView};
+
+    pub(crate) fn example() -> View {
+        let lag = LagView {
+            records: 1234,
+            seconds: Some(300),
+            load: HopView {
+                records: Some(1234),
+                seconds: None,
+            },
+            ..LagView::default()
+        };
+        View {
+            migration: "mig-tenant-123".into(),
+            phase: "loading",
+            balanced: None,
+            source: "salesforce".into(),
+            target: "postgres".into(),
+            dry_run: false,
+            generation: 1,
+            at: 20_000,
+            objects: vec![
+                ObjectView {
+                    object: "A_rather_long_name_of_a_custom_object__c".into(),
+                    extracted: 99_999_999,
+                    loaded: 99_999_999,
+                    unchanged: 123_456_789_012,
+                    stale: 1_000_000,
+                    parked: 100_000,
+                    dead: 100_000,
+                    lag,
+                    ..ObjectView::default()
+                },
+                ObjectView {
+                    object: "Contact".into(),
+                    ..ObjectView::default()
+                },
+            ],
+            processes: vec![ProcessView {
+                name: "drover-extractor-salesforce".into(),
+                instance: "extractor-0123456789abcdef".into(),
+                stage: "extractor",
+                pid: 4_194_304,
+                http: "127.0.0.1:12345".into(),
+                alive: true,
+                phase: Phase::Throttled,
+                last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
+                at: 19_000,
+            }],
+        }
+    }
+
+    #[test]
+    fn it_fits_a_terminal() {
+        let text = render(&example());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(text.contains("99999999"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_the_names_that_programs_rely_on() {
+        let json = serde_json::to_value(example()).expect("serialises");
+        for path in [
+            "/migration",
+            "/phase",
+            "/balanced",
+            "/objects/0/object",
+            "/objects/0/extracted",
+            "/objects/0/loaded",
+            "/objects/0/unchanged",
+            "/objects/0/stale",
+            "/objects/0/parked",
+            "/objects/0/dead",
+            "/objects/0/lag/records",
+            "/objects/0/lag/seconds",
+            "/processes/0/name",
+            "/processes/0/instance",
+            "/processes/0/pid",
+            "/processes/0/http",
+            "/processes/0/alive",
+            "/processes/0/phase",
+            "/processes/0/lastError",
+        ] {
+            assert!(json.pointer(path).is_some(), "{path}");
+        }
+        assert!(json["balanced"].is_null());
+    }
+}

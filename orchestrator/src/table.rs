@@ -1,0 +1,154 @@
+//! Tables that fit a terminal of 80 columns.
+
+/// How wide a line may be.
+pub const WIDTH: usize = 80;
+
+/// How a column stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Text, cut where the line would be too long.
+    Text(&'static str),
+    /// A number, never cut.
+    Number(&'static str),
+}
+
+impl Column {
+    fn title(self) -> &'static str {
+        match self {
+            Column::Text(title) | Column::Number(title) => title,
+        }
+    }
+}
+
+/// A table as lines, none longer than [`WIDTH`] as long as its numbers fit.
+pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| {
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(at))
+                .map(|cell| length(cell));
+            cells.chain([length(column.title())]).max().unwrap_or(0)
+        })
+        .collect();
+    let gaps = 2 * columns.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > WIDTH {
+        let widest = columns
+            .iter()
+            .enumerate()
+            .filter(|(at, column)| matches!(column, Column::Text(_)) && widths[*at] > 6)
+            .max_by_key(|(at, _)| widths[*at]);
+        let Some((at, _)) = widest else { break };
+        widths[at] -= 1;
+    }
+    let mut text = String::new();
+    let titles = columns
+        .iter()
+        .map(|column| column.title().to_owned())
+        .collect();
+    for row in std::iter::once(&titles).chain(rows) {
+        let mut line = String::new();
+        for (at, column) in columns.iter().enumerate() {
+            let cell = fit(row.get(at).map_or("", String::as_str), widths[at]);
+            let pad = " ".repeat(widths[at].saturating_sub(length(&cell)));
+            match column {
+                Column::Text(_) => line.extend([cell.as_str(), pad.as_str()]),
+                Column::Number(_) => line.extend([pad.as_str(), cell.as_str()]),
+            }
+            line.push_str("  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// A text in that many characters, with an ellipsis where it was cut.
+pub fn fit(text: &str, width: usize) -> String {
+    let text = text.replace(char::is_control, " ");
+    if length(&text) <= width {
+        return text;
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// A text over several lines, each with the indentation in front.
+pub fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && length(indent) + length(&line) + 1 + length(word) > WIDTH {
+            lines.extend([indent, line.as_str(), "\n"]);
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if !line.is_empty() {
+        lines.extend([indent, line.as_str(), "\n"]);
+    }
+    lines
+}
+
+/// A number in at most eight characters.
+pub fn number(value: u64) -> String {
+    if value < 100_000_000 {
+        value.to_string()
+    } else {
+        format!("{:.1}M", value as f64 / 1e6)
+    }
+}
+
+/// A span of time, roughly.
+pub fn seconds(value: Option<u64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(s) if s < 120 => format!("{s}s"),
+        Some(s) if s < 7200 => format!("{}m", s / 60),
+        Some(s) if s < 48 * 3600 => format!("{}h", s / 3600),
+        Some(s) => format!("{}d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_and_is_aligned() {
+        let columns = [
+            Column::Text("NAME"),
+            Column::Number("N"),
+            Column::Text("WHY"),
+        ];
+        let row = |a: &str, b: &str, c: &str| vec![a.to_owned(), b.to_owned(), c.to_owned()];
+        let text = table(&columns, &[row("a", "1", ""), row("bé", "22", "ok")]);
+        assert_eq!(text, "NAME   N  WHY\na      1\nbé    22  ok\n");
+        let long = "x".repeat(200);
+        let text = table(&columns, &[row(&long, "123", &long)]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(text.contains("…  123  x"), "{text}");
+    }
+
+    #[test]
+    fn words_are_wrapped() {
+        let text = wrap(&"word ".repeat(40), "    ");
+        assert!(
+            text.lines()
+                .all(|l| l.chars().count() <= WIDTH && l.starts_with("    "))
+        );
+        assert_eq!(text.matches("word").count(), 40);
+    }
+}

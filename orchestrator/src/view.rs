@@ -1,0 +1,362 @@
+//! What a running migration looks like: one model, read from Kafka alone, that
+//! every command renders.
+//!
+//! A [`Model`] is fed with the records of the state topics, once to their end
+//! ([`read`]) or for ever ([`Watch`]), and keeps counts, not records.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use drover_pipeline::control::Plan;
+use drover_pipeline::kafka::Place;
+use drover_pipeline::kafka::client::Client;
+use drover_pipeline::kafka::compacted::{Follower, Tail, scan};
+use drover_pipeline::record::Millis;
+use drover_pipeline::status::{Phase, SILENCE, now};
+use drover_pipeline::topics::Topics;
+use drover_pipeline::{Error, Result};
+use serde::Serialize;
+
+mod model;
+
+use crate::connectors::program;
+use crate::offsets::{Group, Lag};
+pub use model::{Model, Table};
+
+/// A migration at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// Its id.
+    pub migration: String,
+    /// `ready`, `loading`, `syncing`, or `dry-running`.
+    pub phase: &'static str,
+    /// Whether every record is in exactly one place; null until that is counted.
+    pub balanced: Option<bool>,
+    /// The source's name.
+    pub source: String,
+    /// The target's name.
+    pub target: String,
+    /// Whether nothing is loaded.
+    pub dry_run: bool,
+    /// The mapping's generation.
+    pub generation: u32,
+    /// When this was read, by our clock.
+    pub at: Millis,
+    /// By object, in the plan's order.
+    pub objects: Vec<ObjectView>,
+    /// The processes that have reported within a day.
+    pub processes: Vec<ProcessView>,
+}
+
+/// An object at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectView {
+    /// Its API name.
+    pub object: String,
+    /// About how many records the source had when the migration was initialised.
+    pub expected: Option<u64>,
+    /// Whether the first, whole copy has been read.
+    pub snapshot_complete: bool,
+    /// Record versions read from the source and committed.
+    pub extracted: u64,
+    /// Canonical records that the target has: one a record and slot.
+    pub loaded: u64,
+    /// Canonical records that the target rightly has not: deleted, left out by
+    /// a filter, or an empty slot.
+    pub absent: u64,
+    /// Versions that the target had already, as the running processes counted.
+    pub unchanged: u64,
+    /// Versions older than what is known, as the running processes counted.
+    pub stale: u64,
+    /// Canonical records that wait.
+    pub parked: u64,
+    /// Records that could not go on.
+    pub dead: u64,
+    /// How far it is behind.
+    pub lag: LagView,
+}
+
+/// How far an object is behind: records over all hops, seconds of the worst.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LagView {
+    /// Records that are extracted and not through.
+    pub records: u64,
+    /// How long the oldest of them, or the source itself, waits; null until the
+    /// first, whole copy is read.
+    pub seconds: Option<u64>,
+    /// Source → raw: seconds since the moment up to which the source is read.
+    pub extract: HopView,
+    /// Raw → canonical.
+    pub transform: HopView,
+    /// Canonical → target: of all entities that the object gives, whoever
+    /// their records come from.
+    pub load: HopView,
+}
+
+/// One hop of an object's way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HopView {
+    /// Records not yet through; null where nobody can know.
+    pub records: Option<u64>,
+    /// How long the oldest of them has waited for this hop.
+    pub seconds: Option<u64>,
+}
+
+/// A process at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessView {
+    /// The name of its program.
+    pub name: String,
+    /// Its own name.
+    pub instance: String,
+    /// `extractor`, `transformer` or `loader`.
+    pub stage: &'static str,
+    /// Its process id, on its machine.
+    pub pid: u32,
+    /// Where it serves health and metrics.
+    pub http: String,
+    /// Whether it has reported within the last 10 s and has not ended.
+    pub alive: bool,
+    /// What it does.
+    pub phase: Phase,
+    /// The last error it met.
+    pub last_error: Option<String>,
+    /// When it reported last.
+    pub at: Millis,
+}
+
+/// What the view of a migration is read with.
+pub struct Reader {
+    client: Client,
+    topics: Topics,
+    plan: Plan,
+    header: View,
+    transform: Group,
+    load: Option<Group>,
+}
+
+impl Reader {
+    /// A reader of the migration that the plan belongs to.
+    pub fn open(bus: &crate::migration::Bus, plan: Plan) -> Result<Self> {
+        let (client, topics) = (bus.client.clone(), bus.topics.clone());
+        let load = match bus.config.dry_run {
+            true => None,
+            false => Some(Group::open(&client, &topics.load_group())?),
+        };
+        Ok(Reader {
+            transform: Group::open(&client, &topics.transform_group())?,
+            load,
+            header: View {
+                migration: bus.config.id.clone(),
+                phase: "ready",
+                balanced: None,
+                source: bus.config.source_type.clone(),
+                target: bus.config.target_type.clone(),
+                dry_run: bus.config.dry_run,
+                generation: plan.generation,
+                at: 0,
+                objects: Vec::new(),
+                processes: Vec::new(),
+            },
+            client,
+            topics,
+            plan,
+        })
+    }
+
+    /// The state topics, and what each holds.
+    fn tables(&self) -> [(String, Table); 5] {
+        [
+            (self.topics.status(), Table::Status),
+            (self.topics.checkpoint(), Table::Checkpoint),
+            (self.topics.idempotency(), Table::Idempotency),
+            (self.topics.parked(), Table::Parked),
+            (self.topics.deadletter(), Table::DeadLetter),
+        ]
+    }
+
+    /// Reads all state topics to their end.
+    pub fn model(&self) -> Result<Model> {
+        let mut model = Model::default();
+        for (topic, table) in self.tables() {
+            scan(&self.client, &topic, |_, _, key, value| {
+                model.apply(table, key, value)
+            })?;
+        }
+        Ok(model)
+    }
+
+    /// Follows all state topics from now on.
+    pub fn watch(&self) -> Result<Watch> {
+        let tables = self.tables();
+        let shared = Arc::new(Shared {
+            tables: tables.to_vec(),
+            model: Mutex::new((Model::default(), None)),
+        });
+        let names: Vec<String> = tables.into_iter().map(|(topic, _)| topic).collect();
+        let tail = Tail::start(&self.client, &names, Arc::<Shared>::clone(&shared))?;
+        Ok(Watch {
+            shared,
+            _tail: tail,
+        })
+    }
+
+    /// The view of a model, with the lag as it is now.
+    pub fn view(&self, model: &Model) -> Result<View> {
+        let raw = |name: &str, custom| self.topics.raw(name, custom);
+        let raws: Vec<String> = self
+            .plan
+            .objects
+            .iter()
+            .map(|o| raw(&o.name, o.custom))
+            .collect();
+        let canonicals: Vec<String> = self
+            .plan
+            .entities
+            .iter()
+            .map(|entity| self.topics.canonical(entity))
+            .collect();
+        let transform = by_topic(self.transform.lag(&raws)?);
+        let load = match &self.load {
+            Some(group) => by_topic(group.lag(&canonicals)?),
+            None => BTreeMap::new(),
+        };
+        let at = now();
+        let age = |then: Millis| u64::try_from((at - then) / 1000).unwrap_or(0);
+        let hop = |lags: &[&Lag]| HopView {
+            records: Some(lags.iter().map(|lag| lag.records).sum()),
+            seconds: match lags.iter().filter(|lag| lag.records > 0).count() {
+                0 => Some(0),
+                _ => lags.iter().filter_map(|lag| lag.oldest).min().map(age),
+            },
+        };
+        let mut view = View {
+            at,
+            processes: processes(model, at),
+            ..self.header.clone()
+        };
+        for object in &self.plan.objects {
+            let entities = crate::init::entities_of(&self.plan.mapping, object);
+            let loads: Vec<&Lag> = entities
+                .iter()
+                .filter_map(|e| load.get(&self.topics.canonical(e)))
+                .collect();
+            let checkpoint = model.checkpoint(&object.name);
+            let mut shown = model.object(&object.name);
+            shown.expected = object.count;
+            // A round that finds nothing new writes no checkpoint, but the
+            // extractor reports it. Before the copy is whole nobody can tell.
+            let covered = checkpoint
+                .and_then(|c| c.as_of)
+                .max(model.seen(&object.name));
+            shown.lag.extract.seconds = covered.filter(|_| shown.snapshot_complete).map(age);
+            let transforms = transform.get(&raw(&object.name, object.custom));
+            shown.lag.transform = hop(transforms.as_slice());
+            if self.load.is_some() {
+                shown.lag.load = hop(&loads);
+            }
+            let hops = [shown.lag.extract, shown.lag.transform, shown.lag.load];
+            shown.lag.records = hops.iter().filter_map(|hop| hop.records).sum();
+            shown.lag.seconds = shown
+                .lag
+                .extract
+                .seconds
+                .and_then(|_| hops.iter().filter_map(|hop| hop.seconds).max());
+            view.objects.push(shown);
+        }
+        view.phase = match () {
+            () if self.header.dry_run => "dry-running",
+            () if view.objects.iter().all(|object| object.snapshot_complete) => "syncing",
+            () if model.has_started() => "loading",
+            () => "ready",
+        };
+        Ok(view)
+    }
+}
+
+/// Reads where a migration stands.
+pub fn read(bus: &crate::migration::Bus) -> Result<View> {
+    let plan = Plan::read(&bus.client, &bus.topics)?;
+    let reader = Reader::open(bus, plan)?;
+    let model = reader.model()?;
+    reader.view(&model)
+}
+
+fn by_topic(lags: BTreeMap<Place, Lag>) -> BTreeMap<String, Lag> {
+    let mut topics: BTreeMap<String, Lag> = BTreeMap::new();
+    for (place, lag) in lags {
+        let topic = topics.entry(place.topic).or_default();
+        topic.records += lag.records;
+        topic.oldest = match (topic.oldest, lag.oldest) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    topics
+}
+
+fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
+    let silence = SILENCE.as_millis() as Millis;
+    let mut processes: Vec<ProcessView> = model
+        .reports()
+        .map(|report| ProcessView {
+            name: program(report.stage, &report.name),
+            instance: report.instance.clone(),
+            stage: report.stage.as_str(),
+            pid: report.pid,
+            http: report.http.clone(),
+            alive: report.phase != Phase::Stopped && at - report.at <= silence,
+            phase: report.phase,
+            last_error: report.last_error.clone(),
+            at: report.at,
+        })
+        .collect();
+    processes.sort_by(|a, b| (a.stage, &a.instance).cmp(&(b.stage, &b.instance)));
+    processes
+}
+
+/// A model that follows the migration.
+pub struct Watch {
+    shared: Arc<Shared>,
+    _tail: Tail,
+}
+
+struct Shared {
+    tables: Vec<(String, Table)>,
+    model: Mutex<(Model, Option<Error>)>,
+}
+
+impl Watch {
+    /// What `with` sees in the model as it stands.
+    pub fn look<T>(&self, with: impl FnOnce(&Model) -> T) -> T {
+        with(&self.shared.lock().0)
+    }
+
+    /// Why reading failed since this was asked last.
+    pub fn trouble(&self) -> Option<Error> {
+        self.shared.lock().1.take()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, (Model, Option<Error>)> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower for Shared {
+    fn record(&self, place: &Place, _offset: i64, key: &[u8], value: Option<&[u8]>) {
+        if let Some((_, table)) = self.tables.iter().find(|(topic, _)| *topic == place.topic) {
+            self.lock().0.apply(*table, key, value);
+        }
+    }
+
+    fn failed(&self, error: Error) {
+        self.lock().1 = Some(error);
+    }
+}

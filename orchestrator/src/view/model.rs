@@ -1,0 +1,308 @@
+//! The counts behind a view, kept up to date record by record.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+
+use drover_pipeline::extract::Checkpoint;
+use drover_pipeline::record::{CanonicalKey, Millis};
+use drover_pipeline::spec::Stage;
+use drover_pipeline::status::Report;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::ObjectView;
+
+/// Which state topic a record comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// Reports of processes.
+    Status,
+    /// Where the extractor stands.
+    Checkpoint,
+    /// What the target has.
+    Idempotency,
+    /// What waits.
+    Parked,
+    /// What could not go on.
+    DeadLetter,
+}
+
+/// Where a key is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum State {
+    Loaded,
+    Absent,
+    Pending,
+    Parked,
+    Dead,
+}
+
+/// A migration's counts. Of each key it holds a hash and a state only: ten
+/// million records must fit beside everything else.
+#[derive(Default)]
+pub struct Model {
+    hasher: RandomState,
+    objects: Vec<String>,
+    states: HashMap<(Table, u64), (u32, State)>,
+    counts: HashMap<(u32, State), u64>,
+    checkpoints: BTreeMap<String, Checkpoint>,
+    reports: BTreeMap<String, Report>,
+}
+
+impl Model {
+    /// Takes in a record; the newest of a key counts, `None` takes it away.
+    /// What can't be read is passed over: it is not the view's to judge.
+    pub fn apply(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let Ok(name) = std::str::from_utf8(key) else {
+            return;
+        };
+        match (table, value) {
+            (Table::Status, Some(value)) => {
+                if let Ok(report) = serde_json::from_slice::<Report>(value) {
+                    self.reports.insert(name.to_owned(), report);
+                }
+            }
+            (Table::Status, None) => {
+                self.reports.remove(name);
+            }
+            (Table::Checkpoint, value) => {
+                // `source/object`
+                let object = name.split_once('/').map_or(name, |(_, object)| object);
+                let checkpoint = value.and_then(|value| serde_json::from_slice(value).ok());
+                match checkpoint {
+                    Some(checkpoint) => self.checkpoints.insert(object.to_owned(), checkpoint),
+                    None => self.checkpoints.remove(object),
+                };
+            }
+            (table, Some(value)) => {
+                let state = match table {
+                    Table::Parked => Some((object_of(name), State::Parked)),
+                    Table::DeadLetter => dead(value).map(|object| (object, State::Dead)),
+                    _ => known(value).map(|state| (object_of(name), state)),
+                };
+                if let Some((object, state)) = state {
+                    self.set(table, key, Some((&object, state)));
+                }
+            }
+            (table, None) => self.set(table, key, None),
+        }
+    }
+
+    fn set(&mut self, table: Table, key: &[u8], state: Option<(&str, State)>) {
+        let hash = (table, self.hasher.hash_one(key));
+        let state = state.map(|(object, state)| (self.number(object), state));
+        let before = match state {
+            Some(state) => self.states.insert(hash, state),
+            None => self.states.remove(&hash),
+        };
+        if let Some(before) = before
+            && let Some(count) = self.counts.get_mut(&before)
+        {
+            *count -= 1;
+        }
+        if let Some(state) = state {
+            *self.counts.entry(state).or_default() += 1;
+        }
+    }
+
+    fn number(&mut self, object: &str) -> u32 {
+        let found = self.objects.iter().position(|known| known == object);
+        let at = found.unwrap_or_else(|| {
+            self.objects.push(object.to_owned());
+            self.objects.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    /// What is known of an object; its lag is not.
+    pub fn object(&self, object: &str) -> ObjectView {
+        let number = self.objects.iter().position(|known| known == object);
+        let number = number.and_then(|at| u32::try_from(at).ok());
+        let count = |state| {
+            let count = number.and_then(|number| self.counts.get(&(number, state)));
+            count.copied().unwrap_or(0)
+        };
+        let counted = |which: fn(&drover_pipeline::status::Counts) -> u64| {
+            let counts = self
+                .reports
+                .values()
+                .filter_map(|report| report.objects.get(object));
+            counts.map(which).sum()
+        };
+        let checkpoint = self.checkpoint(object);
+        ObjectView {
+            object: object.to_owned(),
+            snapshot_complete: checkpoint.is_some_and(|c| c.snapshot_complete),
+            extracted: checkpoint.map_or(0, |c| c.extracted),
+            loaded: count(State::Loaded),
+            absent: count(State::Absent),
+            unchanged: counted(|counts| counts.unchanged),
+            stale: counted(|counts| counts.stale),
+            parked: count(State::Parked),
+            dead: count(State::Dead),
+            ..ObjectView::default()
+        }
+    }
+
+    /// Where the extractor stands in an object.
+    pub fn checkpoint(&self, object: &str) -> Option<&Checkpoint> {
+        self.checkpoints.get(object)
+    }
+
+    /// When the extractor last had read all that was new in an object.
+    pub fn seen(&self, object: &str) -> Option<Millis> {
+        let extractors = self
+            .reports
+            .values()
+            .filter(|report| report.stage == Stage::Extractor);
+        extractors
+            .filter_map(|report| report.lanes.get(object)?.seen)
+            .max()
+    }
+
+    /// Whether anything was read from the source.
+    pub fn has_started(&self) -> bool {
+        !self.checkpoints.is_empty()
+    }
+
+    /// What the processes report.
+    pub fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.reports.values()
+    }
+}
+
+/// The object of a canonical key.
+fn object_of(key: &str) -> String {
+    let parsed = CanonicalKey::parse(key);
+    parsed.map_or_else(String::new, |key| key.parts().1.to_owned())
+}
+
+fn dead(value: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Letter {
+        object: String,
+    }
+    serde_json::from_slice::<Letter>(value)
+        .ok()
+        .map(|letter| letter.object)
+}
+
+/// The state of an idempotency entry, without the rest of it.
+fn known(value: &[u8]) -> Option<State> {
+    #[derive(Deserialize)]
+    struct Entry {
+        state: Name,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Name {
+        Pending { before: Option<Box<Entry>> },
+        Applied,
+        Deleted(IgnoredAny),
+    }
+    let entry: Entry = serde_json::from_slice(value).ok()?;
+    Some(match entry.state {
+        Name::Applied => State::Loaded,
+        Name::Deleted(_) => State::Absent,
+        // An update is under way: the target has the record.
+        Name::Pending {
+            before: Some(before),
+        } if matches!(before.state, Name::Applied) => State::Loaded,
+        Name::Pending { .. } => State::Pending,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::idempotency::{self, Entry};
+    use drover_pipeline::record::{AbsentReason, Fingerprint, Order};
+
+    use super::*;
+
+    fn entry(state: idempotency::State) -> Entry {
+        Entry {
+            order: Order::default(),
+            fingerprint: Fingerprint::default(),
+            state,
+            target_id: None,
+            first_touch: None,
+            unknown: serde_json::Map::new(),
+        }
+    }
+
+    fn json(value: &impl serde::Serialize) -> Vec<u8> {
+        serde_json::to_vec(value).expect("serialises")
+    }
+
+    #[test]
+    fn counts_follow_the_newest_record_of_each_key() {
+        let mut model = Model::default();
+        let entry_of = |model: &mut Model, id: &str, state: idempotency::State| {
+            let key = format!("salesforce/Contact/{id}#contact");
+            model.apply(
+                Table::Idempotency,
+                key.as_bytes(),
+                Some(&json(&entry(state))),
+            );
+        };
+        let pending = |before: Option<Entry>| idempotency::State::Pending {
+            owner: "me".into(),
+            since: 1,
+            before: before.map(Box::new),
+        };
+        entry_of(&mut model, "1", pending(None));
+        entry_of(&mut model, "2", idempotency::State::Applied);
+        entry_of(
+            &mut model,
+            "2",
+            pending(Some(entry(idempotency::State::Applied))),
+        );
+        let reason = AbsentReason::Deleted;
+        entry_of(&mut model, "3", idempotency::State::Deleted { reason });
+        let seen = model.object("Contact");
+        assert_eq!((seen.loaded, seen.absent), (1, 1));
+        entry_of(&mut model, "1", idempotency::State::Applied);
+        assert_eq!(model.object("Contact").loaded, 2);
+
+        let key = b"salesforce/Contact/9#contact";
+        model.apply(Table::Parked, key, Some(b"{}"));
+        model.apply(Table::Parked, key, Some(b"{}"));
+        assert_eq!(model.object("Contact").parked, 1);
+        model.apply(Table::Parked, key, None);
+        model.apply(Table::Parked, key, None);
+        assert_eq!(model.object("Contact").parked, 0);
+
+        let letter = br#"{"object":"Lead","code":"TOO_LONG"}"#;
+        model.apply(
+            Table::DeadLetter,
+            b"transformer/salesforce/Lead/1",
+            Some(letter),
+        );
+        assert_eq!(model.object("Lead").dead, 1);
+        model.apply(Table::DeadLetter, b"\xff", Some(b"not JSON"));
+        model.apply(Table::Idempotency, b"no key", Some(b"[]"));
+        assert_eq!(
+            model.object("Task"),
+            ObjectView {
+                object: "Task".into(),
+                ..ObjectView::default()
+            }
+        );
+    }
+
+    #[test]
+    fn checkpoints_and_reports_are_kept() {
+        let mut model = Model::default();
+        let checkpoint = br#"{"cursor":{"a":1},"phase":"SNAPSHOT","snapshotComplete":true,"extracted":7,"asOf":5,"at":6}"#;
+        model.apply(Table::Checkpoint, b"salesforce/Contact", Some(checkpoint));
+        let report = br#"{"stage":"loader","name":"postgres","instance":"loader-1","pid":1,"http":"127.0.0.1:1","startedAt":1,"at":2,"phase":"running","lastError":null,"objects":{"Contact":{"unchanged":3,"stale":2,"new-one":1}},"lanes":{}}"#;
+        model.apply(Table::Status, b"loader-1", Some(report));
+        let second = String::from_utf8_lossy(report).replace("loader-1", "loader-2");
+        model.apply(Table::Status, b"loader-2", Some(second.as_bytes()));
+        let seen = model.object("Contact");
+        assert!(seen.snapshot_complete);
+        assert_eq!((seen.extracted, seen.unchanged, seen.stale), (7, 6, 4));
+        assert_eq!(model.reports().count(), 2);
+    }
+}

@@ -1,0 +1,143 @@
+//! The command line without a broker: configurations, connectors, exit codes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+
+use common::{Bench, signal, soon};
+use serde_json::json;
+
+/// Nobody listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+
+#[test]
+fn every_problem_of_a_configuration_is_told_at_once() {
+    let bench = Bench::new();
+    let file = bench.write(
+        "m.yaml",
+        "id: m\ntenant: t\nsourceType: fakee\nsourceConfig:\n  instanceUrl: ${NOT_SET}\ntargetType: store\ntargetConfig:\n  url: 5\nkafka:\n  brokers: 127.0.0.1:1\n",
+    );
+    let file = file.file_name().unwrap().to_str().unwrap();
+    let expected = [
+        "CONFIG_INVALID: tenantId: is missing (m.yaml:1); say whose data it is",
+        "CONFIG_INVALID: tenant: is no known field (m.yaml:2); write `tenantId`, or remove it",
+        "CONFIG_INVALID: sourceConfig.instanceUrl: the environment variable NOT_SET is not set (m.yaml:5); set NOT_SET, or use `${file:PATH}`",
+        "CONFIG_INVALID: targetConfig.url: must be a text, not a number (m.yaml:8); put it in quotes",
+        "CONFIG_INVALID: sourceType: no extractor `fakee` is installed (m.yaml:3); write `fake`; installed: fake",
+    ];
+    for verb in ["init", "run"] {
+        let ended = bench.drover(&[verb, "-c", file]);
+        ended.code(2);
+        assert_eq!(ended.err.lines().collect::<Vec<_>>(), expected, "{verb}");
+    }
+    let ended = bench.drover(&["-c", file, "check", "--format", "json"]);
+    ended.code(2);
+    assert_eq!(
+        ended.json()["problems"].as_array().unwrap().len(),
+        expected.len()
+    );
+    assert_eq!(ended.json()["ok"], false);
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let bench = Bench::new();
+    for (arguments, told) in [
+        (
+            &["status"][..],
+            "CONFIG_INVALID: no configuration is named; add `-c FILE`\n",
+        ),
+        (
+            &["status", "-c", "nope.json"],
+            "CONFIG_INVALID: can't be read: no such file or directory (nope.json); name the migration's configuration by `-c FILE`\n",
+        ),
+        (
+            &["check", "-c", "drover-extractor-fake"],
+            "CONFIG_INVALID: holds a text, not a group of fields (drover-extractor-fake:2); start",
+        ),
+    ] {
+        let ended = bench.drover(arguments);
+        ended.code(2);
+        assert!(ended.err.starts_with(told), "{ended:?}");
+    }
+    assert_eq!(bench.drover(&["frobnicate"]).code, Some(2));
+    assert_eq!(bench.drover(&["--help"]).code, Some(0));
+}
+
+#[test]
+fn a_connector_is_looked_for_and_asked() {
+    let bench = Bench::new();
+    bench.config("m", NOWHERE, json!({"targetType": "nope"}));
+    let ended = bench.drover(&["init", "-c", "m.json"]);
+    ended.code(2);
+    assert_eq!(
+        ended.err,
+        "CONFIG_INVALID: targetType: no loader `nope` is installed (m.json:5); installed: store; drover-loader-nope would stand beside drover\n"
+    );
+    // Its own spec lies.
+    bench.config("m", NOWHERE, json!({}));
+    bench.write("drover-loader-store.spec", "{\"stage\":\"loader\"}");
+    let ended = bench.drover(&["init", "-c", "m.json"]);
+    ended.code(3);
+    assert!(ended.err.starts_with("REFUSED: "), "{ended:?}");
+    assert!(
+        ended
+            .err
+            .contains("drover-loader-store does not answer as a connector does"),
+        "{ended:?}"
+    );
+    // In a dry run nobody asks for the target.
+    bench.config("m", NOWHERE, json!({"dryRun": true, "targetConfig": {}}));
+    bench.write(
+        "drover-extractor-fake.fail",
+        "3\nUNAUTHORIZED: wrong secret (at login); renew\n",
+    );
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(3);
+    let rows: Vec<Vec<&str>> = ended
+        .out
+        .lines()
+        .map(|line| line.split_whitespace().take(3).collect())
+        .collect();
+    assert_eq!(rows[1], ["configuration", "ok", "m.json"]);
+    assert_eq!(rows[2], ["source", "fake", "failed"]);
+    assert_eq!(rows[3], ["target", "skipped", "a"]);
+    assert_eq!(rows[4], ["kafka", "127.0.0.1:1", "failed"]);
+    assert!(
+        ended
+            .err
+            .starts_with("UNAUTHORIZED: wrong secret (at login); renew\nBROKER_UNREACHABLE: "),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_broker_that_is_away_is_told() {
+    let bench = Bench::new();
+    bench.config("m", NOWHERE, json!({}));
+    let verbs = [&["init"][..], &["status"], &["deadletter", "list"]];
+    std::thread::scope(|scope| {
+        for verb in verbs {
+            let bench = &bench;
+            scope.spawn(move || {
+                let ended = bench.drover(&[verb, &["-c", "m.json"]].concat());
+                ended.code(3);
+                assert!(ended.err.starts_with("BROKER_UNREACHABLE: "), "{ended:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_run_waits_for_a_broker_that_is_away() {
+    let bench = Bench::new();
+    bench.config("m", NOWHERE, json!({}));
+    let mut run = bench.command(&["run", "-c", "m.json"]).spawn().unwrap();
+    let mut err = BufReader::new(run.stderr.take().unwrap()).lines();
+    let line = err.next().unwrap().unwrap();
+    assert!(line.starts_with("BROKER_UNREACHABLE: "), "{line}");
+    signal(&run, "TERM");
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+}

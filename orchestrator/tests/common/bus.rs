@@ -1,0 +1,107 @@
+//! The bus as a test touches it.
+
+use std::time::Duration;
+
+use drover_pipeline::kafka::client::Client;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::soon;
+
+pub fn clients(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("partitioner", "murmur2_random");
+    config
+}
+
+pub fn admin<T>(
+    brokers: &str,
+    work: impl AsyncFnOnce(AdminClient<DefaultClientContext>, AdminOptions) -> T,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { work(clients(brokers).create().unwrap(), AdminOptions::new()).await })
+}
+
+pub fn make(brokers: &str, topic: &str, partitions: i32, policy: &str) {
+    admin(brokers, async |admin, options| {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = admin
+            .create_topics(&[new.set("cleanup.policy", policy)], &options)
+            .await;
+        made.unwrap().pop().unwrap().unwrap();
+    });
+}
+
+pub fn delete(brokers: &str, topic: &str) {
+    admin(brokers, async |admin, options| {
+        admin
+            .delete_topics(&[topic], &options)
+            .await
+            .unwrap()
+            .pop()
+            .unwrap()
+            .unwrap();
+    });
+    let consumer: BaseConsumer = clients(brokers).create().unwrap();
+    soon("the topic is deleted", || {
+        let metadata = consumer
+            .fetch_metadata(None, Duration::from_secs(5))
+            .unwrap();
+        metadata.topics().iter().all(|t| t.name() != topic)
+    });
+}
+
+pub fn setting(brokers: &str, topic: &str, name: &str) -> String {
+    admin(brokers, async |admin, options| {
+        let described = admin
+            .describe_configs(&[ResourceSpecifier::Topic(topic)], &options)
+            .await;
+        let resource = described.unwrap().pop().unwrap().unwrap();
+        resource.get(name).unwrap().value.clone().unwrap()
+    })
+}
+
+pub fn produce(brokers: &str, topic: &str, partition: i32, key: &str, value: &Value) {
+    let producer: BaseProducer = clients(brokers).create().unwrap();
+    let value = value.to_string();
+    producer
+        .send(
+            BaseRecord::to(topic)
+                .partition(partition)
+                .key(key)
+                .payload(&value),
+        )
+        .unwrap();
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+pub fn commit(brokers: &str, group: &str, topic: &str, offset: i64) {
+    let consumer: BaseConsumer = clients(brokers).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..4 {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .unwrap();
+    }
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+pub fn client(brokers: &str) -> Client {
+    let text =
+        json!({"id": "x", "tenantId": "x", "sourceType": "x", "kafka": {"brokers": brokers}});
+    let document = drover_pipeline::config::Document::parse("x.json", text.to_string().as_bytes());
+    let part = drover_pipeline::config::Part::Skip;
+    let document = document.unwrap();
+    let config = document
+        .migration(&document.environment(), part, part)
+        .unwrap();
+    Client::new(&config.kafka, "test")
+}

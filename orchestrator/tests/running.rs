@@ -1,0 +1,357 @@
+//! `run`, `status` and `deadletter` on a real Kafka, with programs that stand in
+//! for the stages.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Read;
+use std::time::Duration;
+
+use common::bus::{commit, produce};
+use common::{Bench, Ended, fresh_id, is_alive, kafka, signal, soon};
+use serde_json::{Value, json};
+
+#[test]
+fn status_and_dead_letters_are_read_from_kafka_alone() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact", "Lead"]}));
+    bench.drover(&["init", "-c", "m.json"]).code(0);
+    bench.drover(&["status", "-c", "m.json"]).code(0);
+    let prefix = format!("drover.{}", drover_pipeline::topics::segment(&id));
+    let put = |topic: &str, key: &str, value: Value| {
+        produce(&kafka.brokers, &format!("{prefix}.{topic}"), 0, key, &value);
+    };
+    let now = drover_pipeline::status::now();
+    put(
+        "checkpoint",
+        "fake/Contact",
+        json!({"cursor": 1, "phase": "DELTA", "snapshotComplete": true, "extracted": 9, "asOf": now - 3000, "at": now}),
+    );
+    let entry = |state: Value| json!({"order": {"version": 1, "mapping": 1, "incarnation": 1, "offset": 1}, "fingerprint": "00000000000000000000000000000001", "state": state});
+    put(
+        "idempotency.store",
+        "fake/Contact/1#contact",
+        entry(json!("applied")),
+    );
+    put(
+        "idempotency.store",
+        "fake/Contact/2#contact",
+        entry(json!("applied")),
+    );
+    put(
+        "idempotency.store",
+        "fake/Contact/3#contact",
+        entry(json!({"deleted": {"reason": "deleted"}})),
+    );
+    put(
+        "parked.store",
+        "fake/Contact/4#contact",
+        json!({"reason": {"kind": "lease"}}),
+    );
+    let letter = |key: &str| json!({"stage": "transformer", "key": key, "object": "Contact", "code": "TOO_LONG", "message": "300 characters, at most 255", "place": "Contact.Name", "topic": "t", "partition": 0, "offset": 1, "version": 1, "at": now, "value": ""});
+    put(
+        "deadletter",
+        "transformer/fake/Contact/5",
+        letter("fake/Contact/5"),
+    );
+    put(
+        "deadletter",
+        "transformer/fake/Contact/6",
+        letter("fake/Contact/6"),
+    );
+    put(
+        "status",
+        "loader-1",
+        json!({"stage": "loader", "name": "store", "instance": "loader-1", "pid": 7, "http": "127.0.0.1:9", "startedAt": now, "at": now, "phase": "running", "lastError": "THROTTLED: wait", "objects": {"Contact": {"unchanged": 4, "stale": 2}}, "lanes": {}}),
+    );
+    put(
+        "status",
+        "loader-2",
+        json!({"stage": "loader", "name": "store", "instance": "loader-2", "pid": 8, "http": "127.0.0.1:9", "startedAt": now, "at": now - 11_000, "phase": "running", "lastError": null, "objects": {}, "lanes": {}}),
+    );
+    // Two raw records of which one is read; nothing read of the canonical one.
+    put("raw.fake.contact", "fake/Contact/1", json!(1));
+    put("raw.fake.contact", "fake/Contact/2", json!(2));
+    commit(
+        &kafka.brokers,
+        &format!("{prefix}.transform"),
+        &format!("{prefix}.raw.fake.contact"),
+        2,
+    );
+    put("canonical.contact", "fake/Contact/1#contact", json!(1));
+
+    let ended = bench.drover(&["status", "-c", "m.json", "--format", "json"]);
+    ended.code(0);
+    let view = ended.json();
+    assert_eq!(view["migration"], id.as_str());
+    assert_eq!(view["phase"], "loading");
+    assert_eq!(view["balanced"], Value::Null);
+    let contact = &view["objects"][0];
+    for (name, value) in [
+        ("extracted", 9),
+        ("loaded", 2),
+        ("absent", 1),
+        ("unchanged", 4),
+        ("stale", 2),
+        ("parked", 1),
+        ("dead", 2),
+    ] {
+        assert_eq!(contact[name], value, "{name} in {contact}");
+    }
+    assert_eq!(contact["object"], "Contact");
+    assert_eq!(contact["lag"]["transform"]["records"], 1, "{contact}");
+    assert_eq!(contact["lag"]["load"]["records"], 1, "{contact}");
+    assert_eq!(contact["lag"]["records"], 2, "{contact}");
+    assert!(
+        contact["lag"]["load"]["seconds"].as_u64().unwrap() < 60,
+        "{contact}"
+    );
+    assert!(
+        (3..60).contains(&contact["lag"]["seconds"].as_u64().unwrap()),
+        "{contact}"
+    );
+    let lead = &view["objects"][1];
+    assert_eq!(
+        (&lead["extracted"], &lead["lag"]["transform"]["records"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(view["processes"][0]["name"], "drover-loader-store");
+    assert_eq!(view["processes"][0]["alive"], true);
+    assert_eq!(view["processes"][0]["lastError"], "THROTTLED: wait");
+    assert_eq!(view["processes"][1]["alive"], false);
+    bench.drover(&["status", "-c", "m.json"]).code(0);
+
+    let ended = bench.drover(&["deadletter", "list", "-c", "m.json"]);
+    ended.code(0);
+    assert!(
+        ended
+            .out
+            .contains("2  Contact: TOO_LONG at Contact.Name (transformer)"),
+        "{}",
+        ended.out
+    );
+    let ended = bench.drover(&["deadletter", "list", "-c", "m.json", "--format", "json"]);
+    ended.code(0);
+    assert_eq!(ended.json()[0]["count"], 2);
+    assert!(
+        ended.json()[0]["example"]["key"]
+            .as_str()
+            .unwrap()
+            .starts_with("fake/Contact/")
+    );
+}
+
+#[test]
+fn run_supervises_until_a_signal_ends_it() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact"]}));
+    let mut run = bench
+        .command(&["run", "-c", "m.json", "--loaders", "2", "--dir", "here"])
+        .spawn()
+        .unwrap();
+    let pids = |instance: &str| -> Vec<String> {
+        bench
+            .read(&format!("{instance}.pids"))
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    };
+    let instances = ["extractor-1", "transformer-1", "loader-1", "loader-2"];
+    soon("all stages run", || {
+        instances.iter().all(|instance| pids(instance).len() == 1)
+    });
+    let second = bench.drover(&["run", "-c", "m.json", "--dir", "here"]);
+    second.code(3);
+    assert!(
+        second
+            .err
+            .starts_with("REFUSED: another `drover run` is at work in here; end it"),
+        "{second:?}"
+    );
+
+    // The first restart comes at once.
+    let killed = pids("loader-2")[0].clone();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &killed])
+            .status()
+            .unwrap()
+            .success()
+    );
+    soon("the loader is started again", || {
+        pids("loader-2").len() == 2
+    });
+    signal(&run, "INT");
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    let ended = Ended::of(&run.wait_with_output().unwrap());
+    ended.code(0);
+    assert!(
+        ended
+            .err
+            .contains("loader-2: ended (signal 9); starts again now"),
+        "{ended:?}"
+    );
+    assert!(ended.err.contains("logs: here/logs"), "{ended:?}");
+    for instance in instances {
+        assert!(
+            pids(instance).iter().all(|pid| !is_alive(pid)),
+            "{instance}"
+        );
+        let log = bench.read(&format!("here/logs/{instance}.log"));
+        assert!(
+            log.contains("a line of the log") && log.contains("told to stop"),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn a_bad_configuration_of_a_stage_ends_the_run_and_a_crash_does_not() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact"]}));
+    bench.write("extractor-1.fail", "3\nCONNECTION: nobody there; check\n");
+    let mut run = bench.command(&["run", "-c", "m.json"]).spawn().unwrap();
+    soon("the extractor is started again", || {
+        bench.read("extractor-1.pids").lines().count() == 2
+    });
+    bench.write(
+        "loader-1.fail",
+        "2\nCONFIG_INVALID: targetConfig.url: is no address; mend it\n",
+    );
+    let pid = bench.read("loader-1.pids").trim().to_owned();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    let ended = Ended::of(&run.wait_with_output().unwrap());
+    ended.code(2);
+    assert!(ended.err.contains("extractor-1: ended (exit code 3); starts again now\nextractor-1: CONNECTION: nobody there; check\n"), "{ended:?}");
+    assert!(
+        ended
+            .err
+            .ends_with("CONFIG_INVALID: targetConfig.url: is no address; mend it\n"),
+        "{ended:?}"
+    );
+    let log = format!(".drover/{id}/logs/loader-1.log");
+    assert!(bench.read(&log).contains("is no address"));
+}
+
+#[test]
+fn run_until_synced_waits_for_the_last_stage() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact"]}));
+    bench.drover(&["init", "-c", "m.json"]).code(0);
+    let prefix = format!("drover.{}", drover_pipeline::topics::segment(&id));
+    let (raw, canonical) = (
+        format!("{prefix}.raw.fake.contact"),
+        format!("{prefix}.canonical.contact"),
+    );
+    for partition in 0..4 {
+        produce(&kafka.brokers, &raw, partition, "fake/Contact/1", &json!(1));
+        produce(
+            &kafka.brokers,
+            &canonical,
+            partition,
+            "fake/Contact/1#contact",
+            &json!(1),
+        );
+    }
+    let mut run = bench
+        .command(&[
+            "run", "-c", "m.json", "--until", "synced", "--format", "json",
+        ])
+        .spawn()
+        .unwrap();
+    let mut waits = |what: &str| {
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(run.try_wait().unwrap().is_none(), "{what}");
+    };
+    waits("nothing is extracted");
+    let checkpoint = |complete: bool| json!({"cursor": 1, "phase": "DELTA", "snapshotComplete": complete, "extracted": 4, "asOf": 1, "at": 1});
+    produce(
+        &kafka.brokers,
+        &format!("{prefix}.checkpoint"),
+        0,
+        "fake/Contact",
+        &checkpoint(false),
+    );
+    commit(
+        &kafka.brokers,
+        &format!("{prefix}.load.store"),
+        &canonical,
+        2,
+    );
+    waits("the snapshot is not complete");
+    produce(
+        &kafka.brokers,
+        &format!("{prefix}.checkpoint"),
+        0,
+        "fake/Contact",
+        &checkpoint(true),
+    );
+    waits("the transformer has read nothing");
+    // It makes one more of what it reads.
+    produce(
+        &kafka.brokers,
+        &canonical,
+        3,
+        "fake/Contact/2#contact",
+        &json!(2),
+    );
+    commit(&kafka.brokers, &format!("{prefix}.transform"), &raw, 2);
+    waits("the loader has not read the last one");
+    commit(
+        &kafka.brokers,
+        &format!("{prefix}.load.store"),
+        &canonical,
+        3,
+    );
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    let mut out = String::new();
+    run.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let ended = Ended::of(&run.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let view: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&view["phase"], &view["objects"][0]["extracted"]),
+        (&json!("syncing"), &json!(4))
+    );
+    assert!(
+        ended.err.contains("Contact: following, 4 read, 0 loaded"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_dry_run_starts_no_loader() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(
+        &id,
+        &kafka.brokers,
+        json!({"objects": ["Contact"], "dryRun": true, "targetConfig": {}}),
+    );
+    bench.drover(&["init", "-c", "m.json"]).code(0);
+    let prefix = format!("drover-dryrun.{}", drover_pipeline::topics::segment(&id));
+    let checkpoint = json!({"cursor": 1, "phase": "DELTA", "snapshotComplete": true, "extracted": 0, "asOf": 1, "at": 1});
+    produce(
+        &kafka.brokers,
+        &format!("{prefix}.checkpoint"),
+        0,
+        "fake/Contact",
+        &checkpoint,
+    );
+    let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
+    ended.code(0);
+    assert!(ended.out.starts_with("synced\nOBJECT"), "{ended:?}");
+    assert_eq!(bench.calls("drover-transformer-mapper run"), 1);
+    assert_eq!(bench.calls("drover-loader-store run"), 0);
+}

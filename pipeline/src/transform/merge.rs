@@ -1,0 +1,415 @@
+//! A migration's own mappings on top of its connector's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_schemas::{Kind, entity};
+
+use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot, can_become, kind_name};
+use crate::config::{Mappings, Problem, nearest};
+use crate::extract::Object;
+
+/// Puts the migration's mappings on top of the connector's mapping.
+///
+/// - `{"Phone": "phoneNumber"}` applies to every object that has the source
+///   field and a slot whose entity has the canonical one; there must be one at
+///   least. `{"Contact": {"Phone": "phoneNumber"}}` applies to that object, and
+///   for it wins over the first form.
+/// - Where several slots of an object have the canonical field, those that read
+///   the source field already are meant, else all of them.
+/// - A rule of the connector for a field that this customer's source does not
+///   show (another edition, no permission) is left out, unless the entity
+///   requires the field: then the transformer names it as a problem.
+/// - In such a slot the source field *moves*: its former rule goes, and so does
+///   the canonical field's former rule, whose source field falls to `custom`.
+///   A reference keeps what it points to.
+///
+/// `objects` are those to migrate, as the source describes them; what isn't
+/// described (no fields, or no objects at all) is judged by the connector's
+/// mapping alone. Paths in problems are those of the migration's document.
+pub fn merge(
+    connector: &Mapping,
+    migration: &Mappings,
+    objects: &[Object],
+) -> Result<Mapping, Vec<Problem>> {
+    let targets = Target::all(connector, objects);
+    let mut merger = Merger {
+        migration,
+        targets: &targets,
+        used: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    let mut merged = connector.clone();
+    for target in &targets {
+        if let Some(rules) = merger.object(target) {
+            merged.objects.insert(target.name.to_owned(), rules);
+        }
+    }
+    merger.unused();
+    for target in &targets {
+        if let Some(rules) = merged.objects.get_mut(target.name) {
+            drop_hidden(rules, target);
+        }
+    }
+    if merger.problems.is_empty() {
+        Ok(merged)
+    } else {
+        Err(merger.problems)
+    }
+}
+
+/// Leaves out rules for fields that the described object does not have.
+fn drop_hidden(rules: &mut ObjectMapping, target: &Target<'_>) {
+    if target.described.is_none() {
+        return;
+    }
+    for slot in rules.slots.values_mut() {
+        let Some(entity) = entity(&slot.entity) else {
+            continue;
+        };
+        slot.fields.retain(|canonical, rule| {
+            let shown = rule.source_field().is_none_or(|source| target.has(source));
+            let required = entity
+                .field(canonical)
+                .is_some_and(|(_, field)| field.required);
+            shown || required
+        });
+    }
+}
+
+/// An object that mappings may apply to.
+struct Target<'a> {
+    name: &'a str,
+    rules: &'a ObjectMapping,
+    /// Its fields, if the source has described them.
+    described: Option<&'a Object>,
+    /// Whether the rules are those of all custom objects.
+    template: bool,
+}
+
+impl<'a> Target<'a> {
+    fn all(connector: &'a Mapping, objects: &'a [Object]) -> Vec<Target<'a>> {
+        if objects.is_empty() {
+            let all = connector.objects.iter().map(|(name, rules)| Target {
+                name,
+                rules,
+                described: None,
+                template: false,
+            });
+            return all.collect();
+        }
+        let covered = objects.iter().filter_map(|object| {
+            Some(Target {
+                name: &object.name,
+                rules: connector.of(object)?,
+                described: Some(object).filter(|object| !object.fields.is_empty()),
+                template: !connector.objects.contains_key(&object.name),
+            })
+        });
+        covered.collect()
+    }
+
+    /// The source's fields, or as many as the connector's mapping names.
+    fn sources(&self) -> BTreeSet<&'a str> {
+        if let Some(object) = self.described {
+            return object.fields.iter().map(|f| f.name.as_str()).collect();
+        }
+        let slots = self.rules.slots.values();
+        let named = slots.flat_map(|slot| {
+            let read = slot.fields.values().filter_map(FieldRule::source_field);
+            let asked = slot.filter.keys().chain(&slot.empty_without);
+            read.chain(asked.map(String::as_str))
+        });
+        named
+            .chain(self.rules.ignore.iter().map(String::as_str))
+            .collect()
+    }
+
+    fn has(&self, source: &str) -> bool {
+        match self.described {
+            Some(object) => object.fields.iter().any(|field| field.name == source),
+            None => self.sources().contains(source),
+        }
+    }
+
+    /// The slots that a mapping applies to.
+    fn slots(&self, source: &str, canonical: &str) -> Vec<&'a str> {
+        let fitting = self.rules.slots.iter().filter(|(_, slot)| {
+            entity(&slot.entity).is_some_and(|entity| entity.field(canonical).is_some())
+        });
+        let (reading, others): (Vec<_>, Vec<_>) =
+            fitting.partition(|(_, slot)| reads(slot, source));
+        let chosen = if reading.is_empty() { others } else { reading };
+        chosen.into_iter().map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn reads(slot: &Slot, source: &str) -> bool {
+    slot.fields
+        .values()
+        .any(|rule| rule.source_field() == Some(source))
+}
+
+/// A mapping in one slot.
+struct Move<'a> {
+    source: &'a str,
+    canonical: &'a str,
+    path: String,
+}
+
+struct Merger<'a> {
+    migration: &'a Mappings,
+    targets: &'a [Target<'a>],
+    /// Mappings of the flat form that applied somewhere.
+    used: BTreeSet<&'a str>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Merger<'a> {
+    /// The object's new rules, if a mapping applies to it.
+    fn object(&mut self, target: &Target<'a>) -> Option<ObjectMapping> {
+        let mut moves: BTreeMap<&str, Vec<Move<'a>>> = BTreeMap::new();
+        let own = self.migration.by_object.get(target.name);
+        for (source, canonical) in own.into_iter().flatten() {
+            let path = format!("mappings.{}.{source}", target.name);
+            if target.described.is_some() && !target.has(source) {
+                let message = format!("{} shows no field `{source}`", target.name);
+                self.problem(&path, message, did_you_mean(source, target.sources()));
+            }
+            let slots = target.slots(source, canonical);
+            if slots.is_empty() {
+                let known = fields_of(target);
+                let entities: BTreeSet<_> =
+                    target.rules.slots.values().map(|s| &*s.entity).collect();
+                let entities: Vec<_> = entities.into_iter().collect();
+                let message = format!("{} has no field `{canonical}`", entities.join(" or "));
+                self.problem(&path, message, did_you_mean(canonical, known));
+            }
+            for slot in slots {
+                self.add(
+                    &mut moves,
+                    target,
+                    slot,
+                    Move {
+                        source,
+                        canonical,
+                        path: path.clone(),
+                    },
+                );
+            }
+        }
+        for (source, canonical) in &self.migration.everywhere {
+            if own.is_some_and(|own| own.contains_key(source)) {
+                self.used.insert(source);
+                continue;
+            }
+            if !target.has(source) {
+                continue;
+            }
+            for slot in target.slots(source, canonical) {
+                self.used.insert(source);
+                let path = format!("mappings.{source}");
+                self.add(
+                    &mut moves,
+                    target,
+                    slot,
+                    Move {
+                        source,
+                        canonical,
+                        path,
+                    },
+                );
+            }
+        }
+        if moves.is_empty() {
+            return None;
+        }
+        let mut rules = target.rules.clone();
+        if target.template {
+            lenient(&mut rules);
+        }
+        for (name, moves) in moves {
+            if let Some(slot) = rules.slots.get_mut(name) {
+                self.apply(slot, &moves);
+            }
+        }
+        Some(rules)
+    }
+
+    /// Notes a mapping of a slot, unless another one fills the same field.
+    fn add<'s>(
+        &mut self,
+        moves: &mut BTreeMap<&'s str, Vec<Move<'a>>>,
+        target: &Target<'_>,
+        slot: &'s str,
+        new: Move<'a>,
+    ) {
+        let entity_name = &target.rules.slots[slot].entity;
+        let moves = moves.entry(slot).or_default();
+        if let Some(first) = moves.iter().find(|one| one.canonical == new.canonical) {
+            let message = format!(
+                "`{}` and `{}` both fill {entity_name}.{}",
+                first.path, new.path, new.canonical
+            );
+            self.problem(
+                &new.path,
+                message,
+                "keep one of them, or map the other one elsewhere",
+            );
+            return;
+        }
+        let field = entity(entity_name).and_then(|entity| entity.field(new.canonical));
+        let described = target
+            .described
+            .and_then(|object| object.fields.iter().find(|field| field.name == new.source));
+        if let (Some((_, field)), Some(described)) = (field, described)
+            && !can_become(&described.kind, field.kind)
+        {
+            let message = format!(
+                "{}.{} is declared as {}, and {entity_name}.{} is {}",
+                target.name,
+                new.source,
+                described.kind,
+                field.name,
+                kind_name(field.kind)
+            );
+            self.problem(
+                &new.path,
+                message,
+                "map it to another field, or leave it to `custom`",
+            );
+        }
+        moves.push(new);
+    }
+
+    fn apply(&mut self, slot: &mut Slot, moves: &[Move<'_>]) {
+        let former = slot.fields.clone();
+        let moved = |rule: &FieldRule| {
+            let source = rule.source_field();
+            moves.iter().any(|one| source == Some(one.source))
+        };
+        slot.fields.retain(|_, rule| !moved(rule));
+        for one in moves {
+            let rule = match former.get(one.canonical).map(FieldRule::long) {
+                Some(rule) if rule.from.as_deref() == Some(one.source) => {
+                    former[one.canonical].clone()
+                }
+                Some(rule) if rule.reference.is_some() => FieldRule::Rule(Convert {
+                    from: Some(one.source.to_owned()),
+                    constant: None,
+                    optional: false,
+                    ..rule
+                }),
+                _ => FieldRule::From(one.source.to_owned()),
+            };
+            slot.fields.insert(one.canonical.to_owned(), rule);
+        }
+        let Some(entity) = entity(&slot.entity) else {
+            return;
+        };
+        for field in &entity.fields {
+            let name = format!("{}.{}", entity.name, field.name);
+            let filler = moves.iter().find(|one| one.canonical == field.name);
+            if let Some(filler) = filler
+                && field.kind == Kind::Reference
+                && slot.fields[&field.name].long().reference.is_none()
+            {
+                let message = format!("{name} is a reference, and it isn't known to which object");
+                self.problem(&filler.path, message, "leave it to the connector's mapping");
+            }
+            let Some(rule) = former.get(&field.name).filter(|_| field.required) else {
+                continue;
+            };
+            let mover = moves
+                .iter()
+                .find(|one| rule.source_field() == Some(one.source));
+            if let Some(mover) = mover.filter(|_| !slot.fields.contains_key(&field.name)) {
+                let message = format!(
+                    "takes {} away from {name}, which must be filled",
+                    mover.source
+                );
+                self.problem(
+                    &mover.path,
+                    message,
+                    format!("map another source field to {}", field.name),
+                );
+            }
+        }
+    }
+
+    /// Mappings that applied nowhere.
+    fn unused(&mut self) {
+        let migration = self.migration;
+        for (name, rules) in &migration.by_object {
+            if !self.targets.iter().any(|target| target.name == name) && !rules.is_empty() {
+                let known = self.targets.iter().map(|target| target.name);
+                let advice = did_you_mean(name, known);
+                let message = format!("`{name}` is no object of this migration");
+                self.problem(&format!("mappings.{name}"), message, advice);
+            }
+        }
+        for (source, canonical) in &migration.everywhere {
+            if self.used.contains(source.as_str()) {
+                continue;
+            }
+            let path = format!("mappings.{source}");
+            let having: Vec<_> = self.targets.iter().filter(|t| t.has(source)).collect();
+            let fields: BTreeSet<&str> = self.targets.iter().flat_map(fields_of).collect();
+            if having.is_empty() {
+                let known: BTreeSet<_> = self.targets.iter().flat_map(Target::sources).collect();
+                let message = format!("no object of this migration shows a field `{source}`");
+                self.problem(&path, message, did_you_mean(source, known));
+            }
+            if !fields.contains(canonical.as_str()) {
+                let message = format!("no entity of this migration has a field `{canonical}`");
+                self.problem(&path, message, did_you_mean(canonical, fields));
+            } else if !having.is_empty() {
+                let names: Vec<_> = having.iter().map(|target| target.name).collect();
+                let known: BTreeSet<&str> = having.iter().flat_map(|t| fields_of(t)).collect();
+                let message = format!(
+                    "the objects with a field `{source}` ({}) give no entity with a field `{canonical}`",
+                    names.join(", ")
+                );
+                self.problem(&path, message, did_you_mean(canonical, known));
+            }
+        }
+    }
+
+    fn problem(&mut self, path: &str, message: impl Into<String>, advice: impl Into<String>) {
+        let problem = Problem::at(path, message, advice);
+        // The same mapping may fail in the same way in many objects.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// Every canonical field of an object's entities.
+fn fields_of(target: &Target<'_>) -> BTreeSet<&'static str> {
+    let entities = target
+        .rules
+        .slots
+        .values()
+        .filter_map(|slot| entity(&slot.entity));
+    entities
+        .flat_map(|entity| entity.fields.iter().map(|field| field.name.as_str()))
+        .collect()
+}
+
+/// Custom objects share rules and differ in fields; a copy for one of them must
+/// not ask for fields that it doesn't have.
+fn lenient(rules: &mut ObjectMapping) {
+    for slot in rules.slots.values_mut() {
+        for rule in slot.fields.values_mut() {
+            let mut long = rule.long();
+            long.optional = long.from.is_some();
+            *rule = FieldRule::Rule(long);
+        }
+    }
+}
+
+fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "correct the name, or remove it".to_owned(),
+    }
+}

@@ -1,0 +1,306 @@
+//! The merge of a migration's mappings into a connector's mapping.
+
+use serde_json::{Value as Json, json};
+
+use super::{Mapping, merge};
+use crate::config::{Mappings, Problem};
+use crate::extract::{Object, SourceField};
+
+fn connector() -> Mapping {
+    let text = "
+objects:
+  Account:
+    ignore: [SystemModstamp]
+    slots:
+      company:
+        entity: company
+        fields:
+          name: Name
+          phoneNumber: Phone
+          description: Description
+          parentId: { from: ParentId, reference: Account#company }
+  Contact:
+    slots:
+      contact:
+        entity: contact
+        fields:
+          lastName: LastName
+          phoneNumber: Phone
+          mobileNumber: MobilePhone
+          companyId: { from: AccountId, reference: Account#company, required: true }
+          managerId: { from: ReportsToId, reference: Contact#contact }
+  Lead:
+    slots:
+      contact:
+        entity: contact
+        fields: { lastName: LastName, phoneNumber: Phone }
+      company:
+        entity: company
+        emptyWithout: [Company]
+        fields: { name: Company }
+customObjects:
+  slots:
+    record:
+      entity: record
+      fields: { type: { constant: $object }, name: Name, createdAt: CreatedDate }
+";
+    Mapping::parse("mapping.yaml", text).expect("a good mapping")
+}
+
+fn objects() -> Vec<Object> {
+    let object = |name: &str, fields: &str| Object {
+        name: name.into(),
+        custom: name.ends_with("__c"),
+        count: None,
+        fields: fields
+            .split_whitespace()
+            .map(|field| SourceField {
+                name: field.into(),
+                kind: match field {
+                    "DoNotCall" => "boolean",
+                    _ => "string",
+                }
+                .into(),
+                references: Vec::new(),
+            })
+            .collect(),
+    };
+    vec![
+        object(
+            "Account",
+            "Name Phone Description ParentId SystemModstamp Owner_Account__c",
+        ),
+        object(
+            "Contact",
+            "LastName Phone MobilePhone Description AccountId ReportsToId DoNotCall Employer__c",
+        ),
+        object("Lead", "LastName Company Phone Description"),
+        object("Invoice__c", "Name Title__c"),
+        object("Nameless__c", "CreatedDate"),
+    ]
+}
+
+fn mappings(json: &Json) -> Mappings {
+    let mut mappings = Mappings::default();
+    for (name, value) in json.as_object().expect("a group") {
+        match value {
+            Json::String(target) => {
+                mappings.everywhere.insert(name.clone(), target.clone());
+            }
+            group => {
+                let group = serde_json::from_value(group.clone()).expect("a group");
+                mappings.by_object.insert(name.clone(), group);
+            }
+        }
+    }
+    mappings
+}
+
+fn merged(json: Json) -> Mapping {
+    merge(&connector(), &mappings(&json), &objects())
+        .unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn problems(json: Json) -> Vec<Problem> {
+    merge(&connector(), &mappings(&json), &objects()).expect_err("problems")
+}
+
+fn told(json: Json) -> Vec<String> {
+    problems(json).iter().map(ToString::to_string).collect()
+}
+
+fn fields(mapping: &Mapping, object: &str, slot: &str) -> Json {
+    json!(mapping.objects[object].slots[slot].fields)
+}
+
+#[test]
+fn without_mappings_the_connectors_stands() {
+    assert_eq!(merged(json!({})), connector());
+}
+
+#[test]
+fn the_playbooks_mappings() {
+    let mapping = merged(json!({"Phone": "phoneNumber", "Description": "bio"}));
+    assert_eq!(
+        fields(&mapping, "Contact", "contact")["bio"],
+        json!("Description")
+    );
+    assert_eq!(
+        fields(&mapping, "Contact", "contact")["phoneNumber"],
+        json!("Phone")
+    );
+    // A company has no `bio`: there the field stays where it was.
+    assert_eq!(mapping.objects["Account"], connector().objects["Account"]);
+    assert_eq!(
+        fields(&mapping, "Lead", "contact")["bio"],
+        json!("Description")
+    );
+    let one = merged(json!({"Contact": {"Phone": "phoneNumber"}}));
+    assert_eq!(one, connector());
+}
+
+#[test]
+fn a_mapping_moves_the_field_and_replaces_the_former_rule() {
+    let mapping = merged(json!({"MobilePhone": "phoneNumber"}));
+    assert_eq!(
+        fields(&mapping, "Contact", "contact"),
+        json!({
+            "lastName": "LastName",
+            "phoneNumber": "MobilePhone",
+            "companyId": {"from": "AccountId", "reference": "Account#company", "required": true},
+            "managerId": {"from": "ReportsToId", "reference": "Contact#contact"},
+        })
+    );
+}
+
+#[test]
+fn fields_can_change_places() {
+    let mapping =
+        merged(json!({"Contact": {"MobilePhone": "phoneNumber", "Phone": "mobileNumber"}}));
+    let contact = fields(&mapping, "Contact", "contact");
+    assert_eq!(contact["phoneNumber"], json!("MobilePhone"));
+    assert_eq!(contact["mobileNumber"], json!("Phone"));
+}
+
+#[test]
+fn an_objects_own_mapping_wins_over_the_flat_one() {
+    let mapping = merged(json!({"Phone": "phoneNumber", "Contact": {"Phone": "mobileNumber"}}));
+    let contact = fields(&mapping, "Contact", "contact");
+    assert_eq!(contact["mobileNumber"], json!("Phone"));
+    assert!(contact.get("phoneNumber").is_none());
+    assert_eq!(
+        fields(&mapping, "Account", "company")["phoneNumber"],
+        json!("Phone")
+    );
+}
+
+#[test]
+fn the_slot_that_reads_the_field_is_meant() {
+    // Both entities have a phone number; only the contact reads the field.
+    let mapping = merged(json!({"Lead": {"Phone": "phoneNumber"}}));
+    assert_eq!(mapping, connector());
+    // No slot reads it: then all that have the canonical field.
+    let mapping = merged(json!({"Lead": {"Description": "phoneNumber"}}));
+    assert_eq!(
+        fields(&mapping, "Lead", "contact")["phoneNumber"],
+        json!("Description")
+    );
+    assert_eq!(
+        fields(&mapping, "Lead", "company")["phoneNumber"],
+        json!("Description")
+    );
+}
+
+#[test]
+fn a_reference_keeps_what_it_points_to() {
+    let mapping = merged(json!({"Employer__c": "companyId"}));
+    assert_eq!(
+        fields(&mapping, "Contact", "contact")["companyId"],
+        json!({"from": "Employer__c", "reference": "Account#company", "required": true})
+    );
+    let told = told(json!({"Lead": {"Description": "companyId"}}));
+    assert_eq!(
+        told,
+        [
+            "mappings.Lead.Description: contact.companyId is a reference, and it isn't known to which object; \
+          leave it to the connector's mapping"
+        ]
+    );
+}
+
+#[test]
+fn a_custom_object_gets_rules_of_its_own() {
+    let mapping = merged(json!({"Title__c": "name"}));
+    assert_eq!(
+        fields(&mapping, "Invoice__c", "record"),
+        json!({
+            "type": {"constant": "$object"},
+            "name": "Title__c",
+            "createdAt": {"from": "CreatedDate", "optional": true},
+        })
+    );
+    assert!(!mapping.objects.contains_key("Nameless__c"));
+}
+
+#[test]
+fn names_that_nobody_knows() {
+    assert_eq!(
+        told(json!({"Fone": "phoneNumber", "Phone": "phonenumber", "Contct": {"Phone": "bio"}})),
+        [
+            "mappings.Contct: `Contct` is no object of this migration; did you mean `Contact`?",
+            "mappings.Fone: no object of this migration shows a field `Fone`; correct the name, or remove it",
+            "mappings.Phone: no entity of this migration has a field `phonenumber`; did you mean `phoneNumber`?",
+        ]
+    );
+    assert_eq!(
+        told(json!({"Contact": {"Phon": "phoneNumbr"}})),
+        [
+            "mappings.Contact.Phon: Contact shows no field `Phon`; did you mean `Phone`?",
+            "mappings.Contact.Phon: contact has no field `phoneNumbr`; did you mean `phoneNumber`?",
+        ]
+    );
+    assert_eq!(
+        told(json!({"AccountId": "website"})),
+        [
+            "mappings.AccountId: the objects with a field `AccountId` (Contact) give no entity with a field `website`; \
+          correct the name, or remove it"
+        ]
+    );
+    assert_eq!(
+        told(json!({"Lead": {"Phone": "stage"}})),
+        [
+            "mappings.Lead.Phone: company or contact has no field `stage`; correct the name, or remove it"
+        ]
+    );
+}
+
+#[test]
+fn two_mappings_to_one_field() {
+    let conflict = "mappings.Phone: `mappings.MobilePhone` and `mappings.Phone` both fill contact.phoneNumber; \
+                    keep one of them, or map the other one elsewhere";
+    assert_eq!(
+        told(json!({"Phone": "phoneNumber", "MobilePhone": "phoneNumber"})),
+        [conflict]
+    );
+    assert_eq!(
+        problems(json!({"Phone": "phoneNumber", "Contact": {"MobilePhone": "phoneNumber"}}))[0]
+            .message,
+        "`mappings.Contact.MobilePhone` and `mappings.Phone` both fill contact.phoneNumber"
+    );
+}
+
+#[test]
+fn a_type_that_never_fits() {
+    assert_eq!(
+        told(json!({"DoNotCall": "birthDate"})),
+        [
+            "mappings.DoNotCall: Contact.DoNotCall is declared as boolean, and contact.birthDate is a date; \
+          map it to another field, or leave it to `custom`"
+        ]
+    );
+}
+
+#[test]
+fn a_required_field_is_not_left_empty() {
+    assert_eq!(
+        told(json!({"LastName": "bio"})),
+        [
+            "mappings.LastName: takes LastName away from contact.lastName, which must be filled; \
+          map another source field to lastName"
+        ]
+    );
+    merged(json!({"Contact": {"LastName": "bio", "MobilePhone": "lastName"}}));
+}
+
+#[test]
+fn without_descriptions_the_connectors_mapping_tells_what_is_there() {
+    let merged = |json: Json| merge(&connector(), &mappings(&json), &[]);
+    let mapping = merged(json!({"MobilePhone": "phoneNumber"})).expect("known by its rule");
+    assert_eq!(
+        fields(&mapping, "Contact", "contact")["phoneNumber"],
+        json!("MobilePhone")
+    );
+    assert!(merged(json!({"Nothing": "phoneNumber"})).is_err());
+    // Of an object's own mapping the operator knows better.
+    assert!(merged(json!({"Contact": {"Home__c": "phoneNumber"}})).is_ok());
+}

@@ -1,0 +1,272 @@
+//! Ways from an object to a field: its own, or one of its parents'.
+
+use super::errors::ApiError;
+use super::id::Id;
+use super::record::Record;
+use super::schema::{Field, Mark, Schema, Type};
+use super::soql::{Path, located};
+use super::store::Store;
+use super::value::{self, Value};
+
+/// How far up the API follows parents.
+const HIGHEST: usize = 5;
+
+/// The fields that every object has which an owner or another many-valued
+/// reference can point to.
+const COMMON: [&str; 10] = [
+    "Id",
+    "Name",
+    "FirstName",
+    "LastName",
+    "Email",
+    "Phone",
+    "Title",
+    "Alias",
+    "Username",
+    "Type",
+];
+
+/// The object a query reads, for finding its fields.
+pub struct Scope<'a> {
+    /// All objects.
+    pub schema: &'a Schema,
+    /// The query's object.
+    pub object: usize,
+    /// Its other name.
+    pub alias: Option<&'a str>,
+    /// The query, for errors.
+    pub text: &'a str,
+}
+
+/// A step to a parent: by which field of which object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The object that holds the reference.
+    pub object: usize,
+    /// The reference field.
+    pub field: u16,
+}
+
+/// A way to a field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reach {
+    /// The steps to parents.
+    pub steps: Vec<Step>,
+    /// The field at the end.
+    pub end: End,
+}
+
+/// The field at the end of a way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// A field of this object.
+    Known(usize, u16),
+    /// A field, by name, of whichever object the record is of.
+    Named(String),
+}
+
+impl Scope<'_> {
+    /// A message with its place in the query.
+    pub fn located(&self, at: usize, message: &str) -> String {
+        located(self.text, at, message)
+    }
+
+    /// The way that a path names.
+    pub fn reach(&self, path: &Path) -> Result<Reach, ApiError> {
+        let mut parts = &path.parts[..];
+        let own = &self.schema.objects[self.object].name;
+        if parts.len() > 1
+            && (self
+                .alias
+                .is_some_and(|alias| alias.eq_ignore_ascii_case(&parts[0]))
+                || (own.eq_ignore_ascii_case(&parts[0])
+                    && self.schema.objects[self.object]
+                        .relationship(&parts[0])
+                        .is_none()))
+        {
+            parts = &parts[1..];
+        }
+        let Some((last, parents)) = parts.split_last() else {
+            return Err(ApiError::not_found());
+        };
+        let mut steps = Vec::new();
+        let mut at = Some(self.object);
+        for parent in parents {
+            let here = at.and_then(|object| {
+                let field = self.schema.objects[object].relationship(parent)?;
+                Some((object, field))
+            });
+            let Some((object, number)) = here else {
+                return Err(ApiError::bad(
+                    "INVALID_FIELD",
+                    self.located(
+                        path.at,
+                        &format!(
+                            "Didn't understand relationship '{parent}' in field path. If you are attempting to use a \
+                             custom relationship, be sure to append the '__r' after the custom relationship name. \
+                             Please reference your WSDL or the describe call for the appropriate names."
+                        ),
+                    ),
+                ));
+            };
+            if steps.len() == HIGHEST {
+                return Err(ApiError::bad(
+                    "INVALID_FIELD",
+                    self.located(
+                        path.at,
+                        "the maximum number of parent relationships in a field path is 5",
+                    ),
+                ));
+            }
+            steps.push(Step {
+                object,
+                field: number,
+            });
+            let field = &self.schema.objects[object].fields[usize::from(number)];
+            at = match field.references.as_slice() {
+                [target] => self.schema.number(target),
+                _ => None,
+            };
+        }
+        let end = match at {
+            Some(object) => self.schema.objects[object]
+                .number(last)
+                .map(|field| End::Known(object, field)),
+            None => COMMON
+                .iter()
+                .find(|name| name.eq_ignore_ascii_case(last))
+                .map(|name| End::Named((*name).to_owned())),
+        };
+        match end {
+            Some(end) => Ok(Reach { steps, end }),
+            None => {
+                let entity = at.map_or("Name", |object| self.schema.objects[object].name.as_str());
+                Err(self.no_column(path, last, entity))
+            }
+        }
+    }
+
+    fn no_column(&self, path: &Path, name: &str, entity: &str) -> ApiError {
+        ApiError::bad(
+            "INVALID_FIELD",
+            self.located(
+                path.at,
+                &format!(
+                    "No such column '{name}' on entity '{entity}'. If you are attempting to use a custom field, be \
+                     sure to append the '__c' after the custom field name. Please reference your WSDL or the describe \
+                     call for the appropriate names."
+                ),
+            ),
+        )
+    }
+}
+
+/// No such object.
+pub fn no_object(text: &str, at: usize, name: &str) -> ApiError {
+    ApiError::bad(
+        "INVALID_TYPE",
+        located(
+            text,
+            at,
+            &format!(
+                "sObject type '{name}' is not supported. If you are attempting to use a custom object, be sure to \
+                 append the '__c' after the entity name. Please reference your WSDL or the describe call for the \
+                 appropriate names."
+            ),
+        ),
+    )
+}
+
+impl Reach {
+    /// The field at the end; a common one is described as text.
+    pub fn field(&self, schema: &Schema) -> Field {
+        match &self.end {
+            End::Known(object, field) => {
+                schema.objects[*object].fields[usize::from(*field)].clone()
+            }
+            End::Named(name) => {
+                let kind = if name == "Id" { Type::Id } else { Type::String };
+                Field::inferred(name, kind, 255)
+            }
+        }
+    }
+
+    /// The number of the object's own field, if the way leads nowhere else.
+    pub fn own(&self) -> Option<u16> {
+        match &self.end {
+            End::Known(_, field) if self.steps.is_empty() => Some(*field),
+            _ => None,
+        }
+    }
+
+    /// The value at the end of the way that starts at a record.
+    pub fn value<'a>(&self, store: &'a Store, record: &'a Record) -> Value<'a> {
+        let mut record = record;
+        for step in &self.steps {
+            match parent(store, record, step.field).and_then(|(_, parent)| parent) {
+                Some(parent) => record = parent,
+                None => return Value::Null,
+            }
+        }
+        match &self.end {
+            End::Known(object, number) => value::of(
+                record,
+                &store.schema.objects[*object].fields[usize::from(*number)],
+                *number,
+            ),
+            End::Named(name) => match common(store, record.id, name) {
+                Common::Field(object, number) => value::of(
+                    record,
+                    &store.schema.objects[object].fields[usize::from(number)],
+                    number,
+                ),
+                Common::Type(name) => Value::Text(name.to_owned().into()),
+                Common::Nothing => Value::Null,
+            },
+        }
+    }
+}
+
+/// A common field in the object that an id belongs to.
+pub enum Common<'a> {
+    /// The object's field.
+    Field(usize, u16),
+    /// The object's name.
+    Type(&'a str),
+    /// The object has no such field.
+    Nothing,
+}
+
+/// Finds a common field in the object that an id belongs to.
+pub fn common<'a>(store: &'a Store, id: Id, name: &str) -> Common<'a> {
+    let Some(object) = store.schema.by_prefix(id.prefix()) else {
+        return Common::Nothing;
+    };
+    let described = &store.schema.objects[object];
+    if name == "Type" {
+        return Common::Type(&described.name);
+    }
+    let number = if name == "Name" {
+        described
+            .fields
+            .iter()
+            .position(|field| field.has(Mark::NameField))
+            .map(|at| at as u16)
+    } else {
+        described.number(name)
+    };
+    number.map_or(Common::Nothing, |number| Common::Field(object, number))
+}
+
+/// The object and the record that a reference field points to, as queries see
+/// them; a record in the bin counts as gone.
+pub fn parent<'a>(
+    store: &'a Store,
+    record: &Record,
+    field: u16,
+) -> Option<(usize, Option<&'a Record>)> {
+    let id = record.reference(field)?;
+    let object = store.schema.by_prefix(id.prefix())?;
+    let parent = store.table(object).row(id).filter(|parent| !parent.deleted);
+    Some((object, parent))
+}

@@ -1,0 +1,307 @@
+//! The objects of the org and their fields.
+//!
+//! Each object is a table of text in `objects/`: one field a line, the rest
+//! of a field's describe follows from its type. Data with more objects or
+//! fields extends what the tables say.
+
+use std::collections::HashMap;
+
+use super::field::read_field;
+pub use super::field::{Field, Mark, OnDelete, Source, Type};
+
+/// The tables of the objects every org has, in the order of the global
+/// describe.
+const TABLES: [&str; 11] = [
+    include_str!("objects/Account.fields"),
+    include_str!("objects/Case.fields"),
+    include_str!("objects/CaseComment.fields"),
+    include_str!("objects/Contact.fields"),
+    include_str!("objects/FeedItem.fields"),
+    include_str!("objects/Group.fields"),
+    include_str!("objects/Invoice__c.fields"),
+    include_str!("objects/Lead.fields"),
+    include_str!("objects/Opportunity.fields"),
+    include_str!("objects/Profile.fields"),
+    include_str!("objects/User.fields"),
+];
+
+/// One object.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// API name.
+    pub name: String,
+    /// The first three characters of its ids.
+    pub prefix: String,
+    /// Label.
+    pub label: String,
+    /// Label of several.
+    pub plural: String,
+    /// Whether records of it can be merged.
+    pub mergeable: bool,
+    /// Whether records can be copied with what belongs to them.
+    pub deep_cloneable: bool,
+    /// Whether records can be deleted.
+    pub deletable: bool,
+    /// Names and labels of its query scopes.
+    pub scopes: Vec<(String, String)>,
+    /// Its fields, in the order of describe.
+    pub fields: Vec<Field>,
+    by_name: HashMap<String, u16>,
+    by_relationship: HashMap<String, u16>,
+}
+
+impl Object {
+    /// An object without fields.
+    pub fn new(name: &str, prefix: &str, label: &str, plural: &str) -> Object {
+        Object {
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+            label: label.to_owned(),
+            plural: plural.to_owned(),
+            mergeable: false,
+            deep_cloneable: false,
+            deletable: true,
+            scopes: Vec::new(),
+            fields: Vec::new(),
+            by_name: HashMap::new(),
+            by_relationship: HashMap::new(),
+        }
+    }
+
+    /// Whether it is a custom object.
+    pub fn is_custom(&self) -> bool {
+        self.name.ends_with("__c")
+    }
+
+    /// Adds a field behind the others and gives its number.
+    pub fn add(&mut self, field: Field) -> u16 {
+        let number = self.fields.len() as u16;
+        self.by_name.insert(field.name.to_lowercase(), number);
+        self.by_name.insert(field.name.clone(), number);
+        if let Some(relationship) = &field.relationship {
+            self.by_relationship
+                .insert(relationship.to_lowercase(), number);
+        }
+        self.fields.push(field);
+        number
+    }
+
+    /// The number of a field, whatever the case of its name.
+    pub fn number(&self, name: &str) -> Option<u16> {
+        match self.by_name.get(name) {
+            Some(number) => Some(*number),
+            None => self.by_name.get(&name.to_lowercase()).copied(),
+        }
+    }
+
+    /// A field, whatever the case of its name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.number(name)
+            .map(|number| &self.fields[usize::from(number)])
+    }
+
+    /// The number of the reference field with this relationship name.
+    pub fn relationship(&self, name: &str) -> Option<u16> {
+        self.by_relationship.get(&name.to_lowercase()).copied()
+    }
+
+    /// The field that names records.
+    pub fn name_field(&self) -> Option<&Field> {
+        self.fields.iter().find(|field| field.has(Mark::NameField))
+    }
+
+    /// Whether records can be in the recycle bin.
+    pub fn has_bin(&self) -> bool {
+        self.number("isdeleted").is_some()
+    }
+
+    fn read(table: &str) -> Object {
+        let mut lines = table
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        let head: Vec<&str> = lines.next().unwrap_or_default().split('|').collect();
+        let mut object = Object::new(head[0], head[1], head[2], head[3]);
+        for trait_ in head[4].split(',').filter(|item| !item.is_empty()) {
+            match trait_ {
+                "mergeable" => object.mergeable = true,
+                "cloneable" => object.deep_cloneable = true,
+                "nodelete" => object.deletable = false,
+                _ => {
+                    if let Some((name, label)) = trait_.split_once(':') {
+                        object.scopes.push((name.to_owned(), label.to_owned()));
+                    }
+                }
+            }
+        }
+        for line in lines {
+            let field = read_field(line)
+                .unwrap_or_else(|| panic!("bad line in the table of {}: {line}", head[0]));
+            object.add(field);
+        }
+        object
+    }
+}
+
+/// All objects of the org.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The objects, in the order of the global describe.
+    pub objects: Vec<Object>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Schema {
+    /// The objects of the tables.
+    pub fn standard() -> Schema {
+        let mut schema = Schema {
+            objects: Vec::new(),
+            by_name: HashMap::new(),
+        };
+        for table in TABLES {
+            schema.add(Object::read(table));
+        }
+        schema
+    }
+
+    /// Adds an object and gives its number.
+    pub fn add(&mut self, object: Object) -> usize {
+        self.by_name
+            .insert(object.name.to_lowercase(), self.objects.len());
+        self.objects.push(object);
+        self.objects.len() - 1
+    }
+
+    /// Adds an object that only data knows: with an id, the stamps and an
+    /// owner; its other fields follow.
+    pub fn extend(&mut self, name: &str, prefix: Option<&str>) -> usize {
+        let prefix = match prefix.filter(|prefix| self.by_prefix(prefix).is_none()) {
+            Some(prefix) => prefix.to_owned(),
+            None => self.unused_prefix(),
+        };
+        let label = name.trim_end_matches("__c").replace('_', " ");
+        let mut object = Object::new(name, &prefix, &label, &format!("{label}s"));
+        for line in [
+            "Id|id|di|Record ID",
+            "IsDeleted|boolean|d|Deleted",
+            "CreatedDate|datetime|d|Created Date",
+            "CreatedById|reference|d|Created By ID|User@CreatedBy",
+            "LastModifiedDate|datetime|d|Last Modified Date",
+            "LastModifiedById|reference|d|Last Modified By ID|User@LastModifiedBy",
+            "SystemModstamp|datetime|d|System Modstamp",
+        ] {
+            object.fields.extend(read_field(line));
+        }
+        for field in std::mem::take(&mut object.fields) {
+            object.add(field);
+        }
+        self.add(object)
+    }
+
+    fn unused_prefix(&self) -> String {
+        (1..1000)
+            .map(|number| format!("a{number:02}"))
+            .find(|prefix| self.by_prefix(prefix).is_none())
+            .unwrap_or_else(|| "azz".to_owned())
+    }
+
+    /// The number of an object, whatever the case of its name.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.by_name.get(&name.to_lowercase()).copied()
+    }
+
+    /// The number of the object with this key prefix.
+    pub fn by_prefix(&self, prefix: &str) -> Option<usize> {
+        self.objects
+            .iter()
+            .position(|object| object.prefix == prefix)
+    }
+
+    /// Object and field numbers of all references to an object.
+    pub fn references_to(&self, name: &str) -> Vec<(usize, u16)> {
+        let mut found = Vec::new();
+        for (number, object) in self.objects.iter().enumerate() {
+            for (at, field) in object.fields.iter().enumerate() {
+                if field.references.iter().any(|target| target == name) {
+                    found.push((number, at as u16));
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_read() {
+        let schema = Schema::standard();
+        let account = &schema.objects[schema.number("ACCOUNT").unwrap()];
+        assert_eq!(account.prefix, "001");
+        let industry = account.field("industry").unwrap();
+        assert_eq!(industry.name, "Industry");
+        assert_eq!(industry.kind, Type::Picklist);
+        assert_eq!(industry.length, 255);
+        assert!(industry.picklist.contains(&"Food & Beverage".to_owned()));
+        assert_eq!(
+            account.field("BillingCity").unwrap().compound.as_deref(),
+            Some("BillingAddress")
+        );
+        assert_eq!(account.field("PhotoUrl").unwrap().source, Source::Photo);
+
+        let case = &schema.objects[schema.number("Case").unwrap()];
+        let owner = case.field("OwnerId").unwrap();
+        assert!(owner.is_polymorphic());
+        assert_eq!(owner.references, ["Group", "User"]);
+        assert_eq!(
+            case.field("Status").unwrap().default.as_deref(),
+            Some("New")
+        );
+        assert_eq!(
+            case.field("AccountId").unwrap().on_delete,
+            OnDelete::Restrict
+        );
+        assert_eq!(case.name_field().unwrap().name, "CaseNumber");
+
+        let required: Vec<&str> = schema.objects[schema.number("Opportunity").unwrap()]
+            .fields
+            .iter()
+            .filter(|field| field.is_required())
+            .map(|field| field.name.as_str())
+            .collect();
+        assert_eq!(required, ["Name", "StageName", "CloseDate"]);
+    }
+
+    #[test]
+    fn every_object_has_the_stamps_and_its_own_prefix() {
+        let schema = Schema::standard();
+        for object in &schema.objects {
+            for name in ["Id", "CreatedDate", "LastModifiedDate", "SystemModstamp"] {
+                assert!(object.field(name).is_some(), "{}.{name}", object.name);
+            }
+            assert_eq!(
+                schema.by_prefix(&object.prefix),
+                schema.number(&object.name)
+            );
+            for field in &object.fields {
+                for target in &field.references {
+                    assert!(
+                        schema.number(target).is_some() || target == "UserRole",
+                        "{}.{} -> {target}",
+                        object.name,
+                        field.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn data_adds_objects() {
+        let mut schema = Schema::standard();
+        let number = schema.extend("Widget__c", Some("a00"));
+        assert_eq!(schema.objects[number].prefix, "a01", "a00 is taken");
+        assert!(schema.objects[number].field("systemmodstamp").is_some());
+    }
+}

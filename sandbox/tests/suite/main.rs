@@ -1,0 +1,12 @@
+//! The sandbox as its clients see it: the real binary, over HTTP.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod api;
+mod data;
+mod faults;
+mod generated;
+mod harness;
+mod queries;
+mod recorded;
+mod visibility;

@@ -1,0 +1,267 @@
+//! `drover-demo`: the visible part of `make demo`. Kafka and PostgreSQL run
+//! already (`deploy/demo`); this starts the stand-in and `drover run`, kills a
+//! loader, and compares source and target.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use drover_tests::oracle::{SALESFORCE, compare, connect};
+use drover_tests::process::binary;
+use drover_tests::sandbox::Sandbox;
+use serde_json::Value;
+
+const SCHEMA: &str = "demo";
+
+struct Demo {
+    config: PathBuf,
+    postgres: String,
+    records: u64,
+    /// What the stand-in's API asks for; goes to children by the environment.
+    secret: String,
+}
+
+impl Demo {
+    fn drover(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("drover"));
+        command
+            .args(arguments)
+            .arg("-c")
+            .arg(&self.config)
+            .env("DROVER_SALESFORCE_CLIENT_SECRET", &self.secret);
+        command
+    }
+
+    /// Runs a verb before the reader's eyes.
+    fn show(&self, arguments: &[&str]) -> Result<(), String> {
+        println!("\n== drover {}", arguments.join(" "));
+        let status = self
+            .drover(arguments)
+            .status()
+            .map_err(|e| format!("drover does not start: {e}"))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!(
+                "drover {} ended with {status}",
+                arguments.join(" ")
+            ))
+        }
+    }
+
+    fn status(&self) -> Option<Value> {
+        let output = self.drover(&["status", "--format", "json"]).output().ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// The running process of an instance: its pid.
+    fn pid(&self, instance: &str) -> Option<i64> {
+        let status = self.status()?;
+        status["processes"]
+            .as_array()?
+            .iter()
+            .find(|p| p["instance"] == instance && p["alive"] == true && p["phase"] == "running")
+            .and_then(|p| p["pid"].as_i64())
+    }
+
+    async fn rows(&self) -> u64 {
+        let client = connect(&self.postgres).await;
+        let mut rows = 0;
+        for expected in SALESFORCE {
+            let sql = format!("select count(*) from \"{SCHEMA}\".\"{}\"", expected.table);
+            if let Ok(row) = client.query_one(&sql, &[]).await {
+                rows += row.get::<_, i64>(0) as u64;
+            }
+        }
+        rows
+    }
+
+    async fn until_rows(&self, runner: &mut Child, wanted: u64) -> Result<u64, String> {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            let rows = self.rows().await;
+            if rows >= wanted {
+                return Ok(rows);
+            }
+            if let Ok(Some(status)) = runner.try_wait() {
+                return Err(format!("drover run ended with {status}"));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{rows} rows within 300 s, expected {wanted}"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(demo()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the demo failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|_| format!("{name} is not set; run `make demo`"))
+}
+
+async fn demo() -> Result<(), String> {
+    let dir = PathBuf::from(variable("DEMO_DIR")?);
+    let postgres = variable("DROVER_POSTGRES_URL")?;
+    let brokers = variable("KAFKA_BROKERS")?;
+    let records = setting("RECORDS", 20_000);
+    let changes = setting("CHANGES", 20);
+    let keep = std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty());
+
+    let sandbox = Sandbox::start(
+        &dir,
+        "salesforce",
+        &[
+            "--seed",
+            "1",
+            "--records",
+            &records.to_string(),
+            "--live-changes",
+            &changes.to_string(),
+        ],
+    );
+    println!("Kafka       {brokers}");
+    println!("PostgreSQL  {postgres}");
+    println!(
+        "Salesforce  {} ({records} records, {changes} edits a second)",
+        sandbox.url
+    );
+
+    let credentials = Sandbox::credentials("salesforce");
+    let text = |name: &str| credentials[name].as_str().unwrap_or_default().to_owned();
+    let config = dir.join("migration.yaml");
+    let document = format!(
+        "id: demo\ntenantId: demo\nsourceType: salesforce\nsourceConfig:\n  instanceUrl: {}\n  \
+         clientId: {}\ntargetType: postgres\n\
+         targetConfig:\n  schema: {SCHEMA}\ndryRun: false\nmappings:\n  Phone: phoneNumber\n  \
+         Contact: {{ Description: bio }}\npollIntervalMs: 500\n",
+        sandbox.url,
+        text("client_id")
+    );
+    std::fs::write(&config, document).map_err(|e| format!("{}: {e}", config.display()))?;
+    let demo = Demo {
+        config,
+        postgres,
+        records,
+        secret: text("client_secret"),
+    };
+    run(&demo, sandbox, &dir, keep).await
+}
+
+async fn run(
+    demo: &Demo,
+    mut sandbox: Sandbox,
+    dir: &std::path::Path,
+    keep: bool,
+) -> Result<(), String> {
+    demo.show(&["check"])?;
+    demo.show(&["init"])?;
+    println!("\n== drover run --loaders 2; one of them will be killed with kill -9");
+    let run_dir = dir.join("run");
+    let mut runner = demo
+        .drover(&["run", "--loaders", "2", "--dir"])
+        .arg(&run_dir)
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("drover run does not start: {e}"))?;
+
+    let rows = demo.until_rows(&mut runner, demo.records / 5).await?;
+    let pid = loop {
+        if let Some(pid) = demo.pid("loader-1") {
+            break pid;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    println!("\n== kill -9 of loader-1 (process {pid}) with {rows} rows in PostgreSQL");
+    let killed = Instant::now();
+    let victim = nix::unistd::Pid::from_raw(pid as i32);
+    nix::sys::signal::kill(victim, nix::sys::signal::SIGKILL)
+        .map_err(|e| format!("kill -9 {pid}: {e}"))?;
+    while demo.pid("loader-1").is_none_or(|now| now == pid) {
+        if killed.elapsed() > Duration::from_secs(60) {
+            return Err("loader-1 did not come back within 60 s".into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let recovery = killed.elapsed();
+    println!(
+        "== loader-1 runs again {:.1} s after its death",
+        recovery.as_secs_f64()
+    );
+
+    demo.until_rows(&mut runner, demo.records * 9 / 10).await?;
+    println!("\n== people stop editing; the target must come to be what the source is");
+    sandbox.freeze().await;
+    let deadline = Instant::now() + Duration::from_secs(180);
+    let equal = loop {
+        let differences = compare(&sandbox, &demo.postgres, SCHEMA).await;
+        match differences.missing() {
+            None => break differences,
+            Some(missing) if Instant::now() > deadline => return Err(missing),
+            Some(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    };
+    demo.show(&["status"])?;
+    println!();
+    println!(
+        "source == target  {} live records compared field by field, 0 differ",
+        equal.compared
+    );
+    println!(
+        "waiting           {} for a parent that the source does not have",
+        equal.waiting
+    );
+    println!(
+        "killed loader     running again after {:.1} s",
+        recovery.as_secs_f64()
+    );
+    println!();
+    println!("Where to look next: README.md, ARCHITECTURE.md, `drover --help`");
+    if keep {
+        println!();
+        println!(
+            "Left running: drover run (process {}), sandbox (process {})",
+            runner.id(),
+            sandbox.process().pid()
+        );
+        println!(
+            "  {} status -c {}",
+            binary("drover").display(),
+            demo.config.display()
+        );
+        println!("  psql {}", demo.postgres);
+        std::mem::forget(sandbox);
+        return Ok(());
+    }
+    let _ = nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(runner.id() as i32),
+        nix::sys::signal::SIGTERM,
+    );
+    let status = runner.wait().map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("drover run ended with {status}"));
+    }
+    Ok(())
+}

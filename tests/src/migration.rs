@@ -1,0 +1,225 @@
+//! One migration under test: its configuration, its stages and its state.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::oracle::{Differences, compare};
+use crate::process::{Process, binary};
+use crate::sandbox::Sandbox;
+use crate::services::{Services, services};
+
+/// A migration from the Salesforce stand-in, in its own topics and schema.
+pub struct Migration {
+    /// Its id, different in every test.
+    pub id: String,
+    /// Where its files lie.
+    pub dir: PathBuf,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// Its schema in PostgreSQL.
+    pub schema: String,
+    /// Its source.
+    pub sandbox: Sandbox,
+    /// Its running stages, by instance.
+    pub stages: BTreeMap<String, Process>,
+    services: &'static Services,
+    environment: Vec<(String, String)>,
+    target: String,
+    _keep: tempfile::TempDir,
+}
+
+impl Migration {
+    /// A migration into PostgreSQL; `sandbox` as on the stand-in's command line.
+    pub fn new(name: &str, sandbox: &[&str]) -> Migration {
+        Self::with(name, sandbox, "postgres", json!({}), json!({}))
+    }
+
+    /// A migration into that target; `more` is added to the configuration.
+    pub fn with(
+        name: &str,
+        sandbox: &[&str],
+        target: &str,
+        target_config: Value,
+        more: Value,
+    ) -> Migration {
+        let services = services();
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("drover-{name}."))
+            .tempdir()
+            .expect("a temporary directory");
+        let dir = folder.path().to_path_buf();
+        let sandbox = Sandbox::start(&dir, "salesforce", sandbox);
+        let credentials = Sandbox::credentials("salesforce");
+        let id = format!("{name}-{:08x}", rand::random::<u32>());
+        let schema = id.replace('-', "_");
+        let mut document = json!({
+            "id": id,
+            "tenantId": "tenant-under-test",
+            "sourceType": "salesforce",
+            "sourceConfig": {
+                "instanceUrl": sandbox.url,
+                "clientId": credentials["client_id"],
+            },
+            "targetType": target,
+            "targetConfig": target_config,
+            "dryRun": false,
+            "mappings": {},
+            "pollIntervalMs": 200,
+            "kafka": {"partitions": 3},
+        });
+        if target == "postgres" {
+            document["targetConfig"]["schema"] = json!(schema);
+        }
+        for (field, value) in more.as_object().into_iter().flatten() {
+            document[field] = value.clone();
+        }
+        let config = dir.join("migration.json");
+        std::fs::write(&config, document.to_string()).expect("the configuration");
+        let secret = credentials["client_secret"].as_str().expect("a secret");
+        let environment = vec![
+            ("KAFKA_BROKERS".to_owned(), services.brokers.clone()),
+            (
+                "DROVER_SALESFORCE_CLIENT_SECRET".to_owned(),
+                secret.to_owned(),
+            ),
+            ("DROVER_POSTGRES_URL".to_owned(), services.postgres.clone()),
+        ];
+        Migration {
+            id,
+            dir,
+            config,
+            schema,
+            sandbox,
+            stages: BTreeMap::new(),
+            services,
+            environment,
+            target: target.to_owned(),
+            _keep: folder,
+        }
+    }
+
+    /// The services it runs on.
+    pub fn services(&self) -> &'static Services {
+        self.services
+    }
+
+    /// Runs `drover VERB -c FILE …` to its end.
+    pub fn drover(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("drover"))
+            .args(arguments)
+            .arg("-c")
+            .arg(&self.config)
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .current_dir(&self.dir)
+            .output()
+            .expect("drover runs")
+    }
+
+    /// Runs `drover` and expects success; returns what it printed.
+    pub fn drover_ok(&self, arguments: &[&str]) -> String {
+        let output = self.drover(arguments);
+        assert!(
+            output.status.success(),
+            "drover {arguments:?} ended with {}:\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// `drover status --format json`.
+    pub fn status(&self) -> Value {
+        let text = self.drover_ok(&["status", "--format", "json"]);
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Starts a stage by hand.
+    pub fn start(&mut self, stage: &str, instance: &str, environment: &[(&str, &str)]) {
+        let binary_name = match stage {
+            "extractor" => "drover-extractor-salesforce".to_owned(),
+            "transformer" => "drover-transformer-mapper".to_owned(),
+            _ => format!("drover-loader-{}", self.target),
+        };
+        let config = self.config.to_string_lossy().into_owned();
+        let mut all: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        all.extend(environment);
+        let process = Process::start(
+            &self.dir,
+            instance,
+            &binary_name,
+            &["run", "-c", &config, "--instance", instance],
+            &all,
+        );
+        self.stages.insert(instance.to_owned(), process);
+    }
+
+    /// `drover init`, then one extractor, one transformer and that many loaders.
+    pub fn start_all(&mut self, loaders: usize) {
+        self.drover_ok(&["init"]);
+        self.start("extractor", "extractor-1", &[]);
+        self.start("transformer", "transformer-1", &[]);
+        for n in 1..=loaders {
+            self.start("loader", &format!("loader-{n}"), &[]);
+        }
+    }
+
+    /// A running stage.
+    pub fn stage(&mut self, instance: &str) -> &mut Process {
+        self.stages
+            .get_mut(instance)
+            .unwrap_or_else(|| panic!("no stage {instance}"))
+    }
+
+    /// Ends every stage with SIGTERM.
+    pub fn stop_all(&mut self) {
+        for (_, mut process) in std::mem::take(&mut self.stages) {
+            process.terminate();
+        }
+    }
+
+    /// Fails when a stage has ended by itself.
+    pub fn assert_alive(&mut self) {
+        for (instance, process) in &mut self.stages {
+            if let Some(status) = process.ended() {
+                panic!("{instance} ended with {status}:\n{}", process.log_tail());
+            }
+        }
+    }
+
+    /// Waits until the target is what the source is, and says how many records
+    /// were compared and how many wait for a parent that the source lacks.
+    pub async fn until_equal(&mut self, limit: Duration) -> Differences {
+        let deadline = Instant::now() + limit;
+        loop {
+            let differences = compare(&self.sandbox, &self.services.postgres, &self.schema).await;
+            let Some(missing) = differences.missing() else {
+                assert!(differences.compared > 0, "nothing was compared");
+                return differences;
+            };
+            self.assert_alive();
+            assert!(
+                Instant::now() < deadline,
+                "not equal within {limit:?}: {missing}\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Everything the stages said, for a look at it after a failure.
+    pub fn logs(&self) -> String {
+        self.stages
+            .iter()
+            .map(|(name, p)| format!("--- {name}\n{}\n", p.log_tail()))
+            .collect()
+    }
+}
