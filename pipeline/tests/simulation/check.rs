@@ -75,7 +75,7 @@ impl World {
                     continue;
                 };
                 if self.transactions[*by].fate == Fate::Committed {
-                    match value.clone() {
+                    match Value::clone(value) {
                         Value::Entry(entry) => tables[*key].0 = entry,
                         Value::Parked(parked) => tables[*key].1 = parked,
                     }

@@ -80,7 +80,7 @@ enum Plan {
     Drop,
     Note(Entry),
     Park(Reason, Option<u64>),
-    Send(Sending),
+    Send(Box<Sending>),
 }
 
 #[derive(Debug)]
@@ -670,7 +670,7 @@ impl World {
                 Logged::Record { by, key, value }
                     if self.transactions[*by].fate == Fate::Committed =>
                 {
-                    Some((*key, value.clone()))
+                    Some((*key, Value::clone(value)))
                 }
                 _ => None,
             };
@@ -1012,14 +1012,14 @@ impl World {
             }
             missing = Some(parent);
         }
-        Plan::Send(Sending {
+        Plan::Send(Box::new(Sending {
             missing,
             before,
             pending,
             id,
             recover,
             outcome: None,
-        })
+        }))
     }
 
     /// Asks the target what became of earlier requests.

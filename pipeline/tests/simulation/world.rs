@@ -159,7 +159,7 @@ pub enum Logged {
         /// Its key.
         key: Key,
         /// Its value.
-        value: Value,
+        value: Box<Value>,
     },
     /// The end of a transaction in this partition.
     Marker,
@@ -611,7 +611,7 @@ impl World {
             log.items.push(Logged::Record {
                 by,
                 key: *key,
-                value: value.clone(),
+                value: Box::new(value.clone()),
             });
         }
         self.transactions.push(Transaction {
