@@ -84,9 +84,10 @@ pub struct ObjectView {
 pub struct LagView {
     /// Records that are extracted and not through.
     pub records: u64,
-    /// Since when the oldest of them, or the source itself, waits.
+    /// How long the oldest of them, or the source itself, waits; null until the
+    /// first, whole copy is read.
     pub seconds: Option<u64>,
-    /// Source → raw: seconds since the source's time that is covered.
+    /// Source → raw: seconds since the moment up to which the source is read.
     pub extract: HopView,
     /// Raw → canonical.
     pub transform: HopView,
@@ -248,7 +249,12 @@ impl Reader {
             let checkpoint = model.checkpoint(&object.name);
             let mut shown = model.object(&object.name);
             shown.expected = object.count;
-            shown.lag.extract.seconds = checkpoint.and_then(|c| c.as_of).map(age);
+            // A round that finds nothing new writes no checkpoint, but the
+            // extractor reports it. Before the copy is whole nobody can tell.
+            let covered = checkpoint
+                .and_then(|c| c.as_of)
+                .max(model.seen(&object.name));
+            shown.lag.extract.seconds = covered.filter(|_| shown.snapshot_complete).map(age);
             let transforms = transform.get(&raw(&object.name, object.custom));
             shown.lag.transform = hop(transforms.as_slice());
             if self.load.is_some() {
@@ -256,7 +262,11 @@ impl Reader {
             }
             let hops = [shown.lag.extract, shown.lag.transform, shown.lag.load];
             shown.lag.records = hops.iter().filter_map(|hop| hop.records).sum();
-            shown.lag.seconds = hops.iter().filter_map(|hop| hop.seconds).max();
+            shown.lag.seconds = shown
+                .lag
+                .extract
+                .seconds
+                .and_then(|_| hops.iter().filter_map(|hop| hop.seconds).max());
             view.objects.push(shown);
         }
         view.phase = match () {

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::Bench;
+use std::io::{BufRead, BufReader};
+
+use common::{Bench, signal, soon};
 use serde_json::json;
 
 /// Nobody listens there.
@@ -125,4 +127,17 @@ fn a_broker_that_is_away_is_told() {
             });
         }
     });
+}
+
+#[test]
+fn a_run_waits_for_a_broker_that_is_away() {
+    let bench = Bench::new();
+    bench.config("m", NOWHERE, json!({}));
+    let mut run = bench.command(&["run", "-c", "m.json"]).spawn().unwrap();
+    let mut err = BufReader::new(run.stderr.take().unwrap()).lines();
+    let line = err.next().unwrap().unwrap();
+    assert!(line.starts_with("BROKER_UNREACHABLE: "), "{line}");
+    signal(&run, "TERM");
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    assert_eq!(run.wait().unwrap().code(), Some(0));
 }

@@ -14,70 +14,18 @@
 //! - A record in the recycle bin is read by `queryAll`; one that is gone for
 //!   good by the log of deletes.
 
-use std::collections::HashMap;
-
+use drover_pipeline::Result;
 use drover_pipeline::extract::{BadRecord, Change, Object, Page, Reached};
-use drover_pipeline::record::{Millis, Op};
-use drover_pipeline::{Code, Error, Result};
-use serde::Deserialize;
+use drover_pipeline::record::Millis;
 
 use crate::api::{Api, Reply};
 use crate::cursor::{Cursor, Position, Round, Step};
 use crate::query::Selection;
 use crate::rows::{Answered, Row, Text};
-use crate::{id, lookup, time};
+use crate::{deletes, time};
 
 /// How far an idle lane lets its position stay, so that it has nothing to save.
 const STAY: Millis = 3_600_000;
-
-/// Deletes that are looked at in one call.
-const DELETES: usize = 1_200;
-
-/// The log of deletes (`reference/salesforce.md` section 6).
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Deleted {
-    deleted_records: Vec<DeletedRecord>,
-    #[serde(default)]
-    earliest_date_available: Option<String>,
-    latest_date_covered: String,
-}
-
-/// An entry of that log.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DeletedRecord {
-    id: String,
-    deleted_date: String,
-}
-
-/// Which of the records in the log are still shown.
-#[derive(Debug, Deserialize)]
-struct Shown {
-    records: Vec<ShownRecord>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ShownRecord {
-    #[serde(rename = "Id")]
-    id: String,
-    #[serde(rename = "IsDeleted", default)]
-    deleted: bool,
-    #[serde(rename = "SystemModstamp")]
-    stamp: String,
-}
-
-/// What the log of deletes said.
-struct Log {
-    /// When it was asked, by the source's clock.
-    at: Millis,
-    /// The deletes up to here are all in it.
-    covered: Millis,
-    /// Older deletes have been dropped from it.
-    earliest: Option<Millis>,
-    /// The deletes, in the order of time and id.
-    deletes: Vec<(Millis, String)>,
-}
 
 /// A page of a query.
 struct Rows {
@@ -106,7 +54,7 @@ pub async fn fetch(api: &Api, object: &Object, from: Option<&Cursor>) -> Result<
 async fn start(api: &Api, selection: &Selection<'_>) -> Result<Position> {
     let lookback = Millis::from(api.config().lookback_ms);
     let now = api.clock().await?;
-    let log = log(api, selection.object, now - lookback.max(120_000)).await?;
+    let log = deletes::log(api, selection.object, now - lookback.max(120_000)).await?;
     Ok(Position::behind(log.at, log.covered, lookback))
 }
 
@@ -162,8 +110,8 @@ async fn delta(
             step: Step::Records { at, id },
         }) => (*until, *covered, Some((*at, id.as_str()))),
         _ => {
-            let log = log(api, selection.object, from.deletes_since).await?;
-            reaches_back(api, selection, &log, from)?;
+            let log = deletes::log(api, selection.object, from.deletes_since).await?;
+            deletes::reaches_back(api, selection, &log, from)?;
             let done = match begun {
                 Some(Round {
                     step: Step::Deletes { at, id },
@@ -177,9 +125,9 @@ async fn delta(
             };
             let mut waiting = log.deletes;
             waiting.retain(|delete| done.as_ref().is_none_or(|done| delete > done));
-            let more = waiting.len() > DELETES;
-            waiting.truncate(DELETES);
-            changes = deletes(api, selection, &waiting).await?;
+            let more = waiting.len() > deletes::AT_ONCE;
+            waiting.truncate(deletes::AT_ONCE);
+            changes = deletes::confirm(api, selection, &waiting).await?;
             if let (true, Some((at, id))) = (more, waiting.pop()) {
                 let step = Step::Deletes { at, id };
                 let round = Round {
@@ -324,104 +272,4 @@ fn split(rows: Vec<Row>) -> (Vec<Change>, Vec<BadRecord>) {
         }
     }
     (changes, bad)
-}
-
-/// Asks for the log of deletes from a moment on.
-///
-/// It is asked for a little more than the present, and what it says to cover is
-/// cut at its own clock: the next call starts from `latestDateCovered`, not
-/// from the end that was asked for.
-async fn log(api: &Api, object: &str, since: Millis) -> Result<Log> {
-    let start = time::print(time::minute(since));
-    let end = time::minute(api.clock().await?.max(since)) + 300_000;
-    let path = format!("/sobjects/{object}/deleted/");
-    let query = [("start", start.as_str()), ("end", &time::print(end))];
-    let reply = api.get(&path, &query, Some(object)).await?;
-    let said: Deleted = reply.json()?;
-    let moment =
-        |text: &str| time::parse(text).ok_or_else(|| reply.broken("a time in it can't be read"));
-    let earliest = said
-        .earliest_date_available
-        .as_deref()
-        .map(moment)
-        .transpose()?;
-    let covered = moment(&said.latest_date_covered)?.min(reply.at);
-    let mut deletes = Vec::with_capacity(said.deleted_records.len());
-    for record in &said.deleted_records {
-        let id =
-            id::normalise(&record.id).ok_or_else(|| reply.broken("an id in it can't be read"))?;
-        deletes.push((moment(&record.deleted_date)?, id));
-    }
-    deletes.sort_unstable();
-    Ok(Log {
-        at: reply.at,
-        covered,
-        earliest,
-        deletes,
-    })
-}
-
-/// Whether the log reaches back to our position. It is kept for 15 days, or
-/// shorter; a lane that stood still for longer would miss deletes in silence.
-fn reaches_back(api: &Api, selection: &Selection<'_>, log: &Log, from: Position) -> Result<()> {
-    match log.earliest {
-        Some(earliest)
-            if earliest > from.deletes_since + Millis::from(api.config().lookback_ms) =>
-        {
-            Err(Error::new(
-                Code::RecordsLost,
-                format!(
-                    "the log of deletes of {} starts at {}, behind our position {}: what was removed for good in \
-                     between is not known",
-                    selection.object,
-                    time::print(earliest),
-                    time::print(from.deletes_since)
-                ),
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What became of records that the log names. One that is shown as live again
-/// was undeleted and comes with the round's records; all others are gone.
-async fn deletes(
-    api: &Api,
-    selection: &Selection<'_>,
-    logged: &[(Millis, String)],
-) -> Result<Vec<Change>> {
-    let mut ids: Vec<String> = logged.iter().map(|delete| delete.1.clone()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let mut live: HashMap<String, Millis> = HashMap::new();
-    for soql in selection.shown(&ids) {
-        for reply in lookup::pages(api, selection.object, &soql).await? {
-            for shown in reply.json::<Shown>()?.records {
-                if let (Some(id), Some(at)) = (id::normalise(&shown.id), time::parse(&shown.stamp))
-                    && !shown.deleted
-                {
-                    live.insert(id, at);
-                }
-            }
-        }
-    }
-    let mut gone: HashMap<&str, Millis> = HashMap::new();
-    for (at, id) in logged {
-        // A record whose stamp is older than its delete is an old view of it.
-        if live.get(id).is_none_or(|stamp| stamp < at) {
-            let latest = gone.entry(id).or_insert(*at);
-            *latest = (*latest).max(*at);
-        }
-    }
-    let mut changes: Vec<Change> = gone
-        .into_iter()
-        .map(|(id, version)| Change {
-            id: id.to_owned(),
-            op: Op::Delete,
-            version,
-            body: None,
-        })
-        .collect();
-    changes.sort_unstable_by(|a, b| (a.version, &a.id).cmp(&(b.version, &b.id)));
-    Ok(changes)
 }

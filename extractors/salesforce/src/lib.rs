@@ -7,6 +7,7 @@
 pub mod api;
 pub mod config;
 pub mod cursor;
+pub mod deletes;
 pub mod describe;
 pub mod errors;
 pub mod fetch;

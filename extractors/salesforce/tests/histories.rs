@@ -5,6 +5,7 @@
 
 mod model;
 
+use drover_pipeline::http::HttpClient;
 use drover_pipeline::testing::extractor::{Fault, Reader, Write, object};
 use model::{Model, State};
 use rand::rngs::StdRng;
@@ -52,7 +53,7 @@ fn disturb(state: &mut State, rng: &mut StdRng, longest: i64, purge: bool) {
     }
 }
 
-async fn history(seed: u64) {
+async fn history(seed: u64, http: &HttpClient) {
     let mut rng = StdRng::seed_from_u64(seed);
     let rows = rng.random_range(1..40);
     let mut state = State::new(seed, rows);
@@ -72,7 +73,7 @@ async fn history(seed: u64) {
     state.chaos = Some(Box::new(move |state| {
         disturb(state, &mut chaos, longest, purge)
     }));
-    let model = Model::run(state, page, lookback).await;
+    let model = Model::run_for(state, page, lookback, http.clone()).await;
 
     let mut extractor = model.client("hush");
     let mut reader = Reader::new(object(&extractor, "Account").await);
@@ -117,13 +118,14 @@ async fn no_history_loses_a_row() {
             .ok()
             .and_then(|text| text.parse::<u64>().ok())
     };
+    let http = HttpClient::new().expect("a client");
     if let Some(seed) = number("SEED") {
-        return history(seed).await;
+        return history(seed, &http).await;
     }
-    let histories = number("HISTORIES").unwrap_or(400);
+    let histories = number("HISTORIES").unwrap_or(250);
     for seed in 0..histories {
         // So that a panic inside says which history it was.
         println!("seed {seed}");
-        history(seed).await;
+        history(seed, &http).await;
     }
 }

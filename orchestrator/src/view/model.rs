@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
 use drover_pipeline::extract::Checkpoint;
-use drover_pipeline::record::CanonicalKey;
+use drover_pipeline::record::{CanonicalKey, Millis};
+use drover_pipeline::spec::Stage;
 use drover_pipeline::status::Report;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -147,6 +148,17 @@ impl Model {
     /// Where the extractor stands in an object.
     pub fn checkpoint(&self, object: &str) -> Option<&Checkpoint> {
         self.checkpoints.get(object)
+    }
+
+    /// When the extractor last had read all that was new in an object.
+    pub fn seen(&self, object: &str) -> Option<Millis> {
+        let extractors = self
+            .reports
+            .values()
+            .filter(|report| report.stage == Stage::Extractor);
+        extractors
+            .filter_map(|report| report.lanes.get(object)?.seen)
+            .max()
     }
 
     /// Whether anything was read from the source.

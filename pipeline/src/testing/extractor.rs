@@ -105,7 +105,7 @@ pub enum Fault {
     Slow,
     /// The token has expired.
     ExpiredToken,
-    /// Status 200, and an HTML page.
+    /// A page for people instead of the API's answer, whatever its status.
     HtmlPage,
     /// Status 200, JSON's content type, and no JSON.
     NotJson,
@@ -299,7 +299,8 @@ pub fn expected(fault: Fault) -> &'static [Code] {
         Fault::ServerError => &[Code::ServerError],
         Fault::CutBefore | Fault::CutAfter => &[Code::Connection, Code::AnswerLost],
         Fault::Slow | Fault::ExpiredToken => &[],
-        Fault::HtmlPage | Fault::NotJson => &[Code::BadAnswer],
+        Fault::HtmlPage => &[Code::BadAnswer, Code::ServerError],
+        Fault::NotJson => &[Code::BadAnswer],
         Fault::Truncated => &[Code::BadAnswer, Code::AnswerLost],
     }
 }

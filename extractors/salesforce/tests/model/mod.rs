@@ -4,13 +4,14 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod api;
 pub mod http;
 pub mod soql;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use chrono::{DateTime, SecondsFormat};
+use api::{FIELDS, record};
 use drover_extractor_salesforce::Salesforce;
 use drover_pipeline::extract::Extractor;
 use drover_pipeline::http::HttpClient;
@@ -18,8 +19,6 @@ use drover_pipeline::testing::extractor::{Fault, Setup, Source, Write};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
-
-use http::{JSON, Reply, Request};
 
 /// A moment of the model's clock.
 pub type Millis = i64;
@@ -51,6 +50,9 @@ pub struct Table {
     number: u64,
 }
 
+/// Something that happens to the org.
+pub type Chaos = Box<dyn FnMut(&mut State) + Send>;
+
 /// The org.
 pub struct State {
     pub now: Millis,
@@ -66,9 +68,17 @@ pub struct State {
     /// How far the `Date` header may be wrong, either way.
     pub skew: Millis,
     /// What happens before each request.
-    pub chaos: Option<Box<dyn FnMut(&mut State) + Send>>,
+    pub chaos: Option<Chaos>,
     pub fault: Option<(Fault, u64, u64)>,
     token: u64,
+    /// The `instance_url` of token answers.
+    pub origin: String,
+    /// Tokens given so far.
+    pub logins: u64,
+    /// Where the log of deletes begins.
+    pub log_start: Millis,
+    /// Records that are printed without one of their fields.
+    pub without: HashMap<String, &'static str>,
     locators: HashMap<String, Vec<String>>,
 }
 
@@ -95,6 +105,10 @@ impl State {
             chaos: None,
             fault: None,
             token: 0,
+            origin: String::new(),
+            logins: 0,
+            log_start: START - 15 * 86_400_000,
+            without: HashMap::new(),
             locators: HashMap::new(),
         };
         for (name, prefix) in [("Account", "001"), ("Thing__c", "a01")] {
@@ -213,237 +227,6 @@ impl State {
         self.now += 2_000 + self.skew;
     }
 
-    fn date(&mut self) -> String {
-        let skew = if self.skew > 0 {
-            self.rng.random_range(-self.skew..=self.skew)
-        } else {
-            0
-        };
-        DateTime::from_timestamp_millis(self.now + skew)
-            .expect("a time")
-            .format("%a, %d %b %Y %H:%M:%S GMT")
-            .to_string()
-    }
-
-    fn handle(&mut self, request: &Request) -> Reply {
-        if let Some(mut chaos) = self.chaos.take() {
-            chaos(self);
-            self.chaos = Some(chaos);
-        }
-        self.advance();
-        self.requests += 1;
-        let date = self.date();
-        let json =
-            |status, body: Value| Reply::Answer(status, JSON, date.clone(), body.to_string());
-        let refused = |status, code: &str, message: &str| {
-            json(status, json!([{"message": message, "errorCode": code}]))
-        };
-        let mut half = false;
-        match self.struck() {
-            Some(Fault::RateLimit) => {
-                return refused(
-                    403,
-                    "REQUEST_LIMIT_EXCEEDED",
-                    "TotalRequests Limit exceeded.",
-                );
-            }
-            Some(Fault::ServerError) => {
-                return refused(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred.");
-            }
-            Some(Fault::CutBefore | Fault::CutAfter) => return Reply::Cut,
-            Some(Fault::HtmlPage) => {
-                return Reply::Answer(200, "text/html", date, "<html>Sorry</html>".to_owned());
-            }
-            Some(Fault::NotJson) => {
-                return Reply::Answer(200, JSON, date, "gateway says hello".to_owned());
-            }
-            Some(Fault::Truncated) => half = true,
-            Some(Fault::ExpiredToken) if request.method == "GET" => self.token += 1,
-            Some(Fault::ExpiredToken | Fault::Slow) | None => {}
-        }
-        if request.path == "/services/oauth2/token" {
-            let form = http::form(&request.body);
-            let has =
-                |name: &str, value: &str| form.iter().any(|pair| pair.0 == name && pair.1 == value);
-            assert!(has("grant_type", "client_credentials"), "{form:?}");
-            if !has("client_id", "id") || !has("client_secret", "hush") {
-                let body = json!({"error": "invalid_client", "error_description": "invalid client credentials"});
-                return json(400, body);
-            }
-            if half {
-                return Reply::Half(date, "{}".to_owned());
-            }
-            return json(
-                200,
-                json!({"access_token": format!("token {}", self.token), "instance_url": self.token_url(), "token_type": "Bearer"}),
-            );
-        }
-        if request.token.as_deref() != Some(&format!("token {}", self.token)) {
-            return refused(401, "INVALID_SESSION_ID", "Session expired or invalid");
-        }
-        let Some(path) = request.path.strip_prefix("/services/data/v67.0") else {
-            return refused(404, "NOT_FOUND", "The requested resource does not exist");
-        };
-        let parameter = |name: &str| {
-            request
-                .query
-                .iter()
-                .find(|pair| pair.0 == name)
-                .map(|pair| pair.1.as_str())
-        };
-        let body = match path {
-            "/limits" => json!({"DailyApiRequests": {"Max": 100, "Remaining": 50}}).to_string(),
-            "/limits/recordCount" => return refused(403, "INSUFFICIENT_ACCESS", "View Setup"),
-            "/sobjects" => self.global().to_string(),
-            "/query" | "/queryAll" => self.query(parameter("q").expect("q"), path == "/queryAll"),
-            _ if path.ends_with("/describe") => describe().to_string(),
-            _ if path.starts_with("/query/") => self.locator(path),
-            _ => match path
-                .strip_prefix("/sobjects/")
-                .and_then(|rest| rest.strip_suffix("/deleted/"))
-            {
-                Some(object) => self.deleted(
-                    object,
-                    parameter("start").expect("start"),
-                    parameter("end").expect("end"),
-                ),
-                None => return refused(404, "NOT_FOUND", "The requested resource does not exist"),
-            },
-        };
-        // The answer is sent when the work is done, by the same clock.
-        match (half, self.requests % 2) {
-            (false, _) => Reply::Answer(200, JSON, date, body),
-            // Cut on the way, or cut where it was made.
-            (true, 0) => Reply::Half(date, body),
-            (true, _) => {
-                let end = (0..body.len() / 2)
-                    .rev()
-                    .find(|at| body.is_char_boundary(*at));
-                Reply::Answer(200, JSON, date, body[..end.unwrap_or(0)].to_owned())
-            }
-        }
-    }
-
-    fn token_url(&self) -> String {
-        self.locators
-            .get("url")
-            .and_then(|url| url.first().cloned())
-            .unwrap_or_default()
-    }
-
-    fn struck(&mut self) -> Option<Fault> {
-        let (fault, at, times) = self.fault.as_mut()?;
-        if *at > 1 {
-            *at -= 1;
-            return None;
-        }
-        *times = times.checked_sub(1)?;
-        Some(*fault)
-    }
-
-    fn global(&self) -> Value {
-        let entry = |name: &&str| json!({"name": name, "custom": name.ends_with("__c"), "customSetting": false, "queryable": true});
-        json!({"sobjects": self.tables.keys().map(entry).collect::<Vec<_>>()})
-    }
-
-    fn query(&mut self, text: &str, all: bool) -> String {
-        let query = soql::parse(text);
-        let fields: Vec<&str> = query.fields.iter().map(String::as_str).collect();
-        let mut found: Vec<(String, Version)> = Vec::new();
-        for (id, row) in &self.tables[query.object.as_str()].rows {
-            let Some(version) = &row.shown else { continue };
-            let value = |field: &str| match field {
-                "Id" => id.clone(),
-                "SystemModstamp" => format!("{:020}", version.stamp),
-                "IsDeleted" => version.deleted.to_string(),
-                other => panic!("a filter by {other}"),
-            };
-            if (all || !version.deleted)
-                && query
-                    .filter
-                    .as_ref()
-                    .is_none_or(|filter| filter.holds(&value))
-            {
-                found.push((id.clone(), version.clone()));
-            }
-        }
-        match query.order.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] | ["Id"] => {}
-            ["SystemModstamp", "Id"] => {
-                found.sort_by(|a, b| (a.1.stamp, &a.0).cmp(&(b.1.stamp, &b.0)))
-            }
-            ref other => panic!("order by {other:?}"),
-        }
-        found.truncate(query.limit.unwrap_or(usize::MAX));
-        let rows = found
-            .iter()
-            .map(|(id, version)| record(id, version, &fields))
-            .collect();
-        self.answer(rows)
-    }
-
-    fn answer(&mut self, mut rows: Vec<String>) -> String {
-        let total = rows.len();
-        let mut more = String::new();
-        if self.short && rows.len() > 1 && self.rng.random_bool(0.3) {
-            let rest = rows.split_off(self.rng.random_range(1..rows.len()));
-            let name = format!("01g{:012}-{}", self.locators.len(), rows.len());
-            more = format!(r#""nextRecordsUrl":"/services/data/v67.0/query/{name}","#);
-            self.locators.insert(name, rest);
-        }
-        format!(
-            r#"{{"totalSize":{total},"done":{},{more}"records":[{}]}}"#,
-            more.is_empty(),
-            rows.join(",")
-        )
-    }
-
-    fn locator(&mut self, path: &str) -> String {
-        let rows = self
-            .locators
-            .remove(&path["/query/".len()..])
-            .expect("a locator");
-        self.answer(rows)
-    }
-
-    fn deleted(&self, object: &str, start: &str, end: &str) -> String {
-        let moment = |text: &str| {
-            DateTime::parse_from_rfc3339(text)
-                .expect("a time")
-                .timestamp_millis()
-        };
-        let (start, end) = (moment(start), moment(end));
-        assert!(
-            start % 60_000 == 0 && end % 60_000 == 0 && end > start,
-            "whole minutes"
-        );
-        let table = &self.tables[object];
-        // Undeleted records stay in the log: the extractor must look.
-        let records: Vec<Value> = table
-            .log
-            .iter()
-            .filter(|(at, _)| (start..end).contains(at))
-            .map(|(at, id)| json!({"id": id, "deletedDate": stamp(*at)}))
-            .collect();
-        let open = table
-            .rows
-            .values()
-            .filter_map(|row| row.pending.as_ref())
-            .map(|pending| pending.1)
-            .min();
-        let covered = if self.honest {
-            open.unwrap_or(self.now).min(self.now)
-        } else {
-            self.now
-        };
-        json!({
-            "deletedRecords": records,
-            "earliestDateAvailable": stamp(START - 15 * 86_400_000),
-            "latestDateCovered": stamp((covered - covered % 60_000).min(end)),
-        })
-        .to_string()
-    }
-
     /// The truth: pending writes count.
     pub fn truth(&self, object: &str) -> BTreeMap<String, Option<Map<String, Value>>> {
         let mut truth = BTreeMap::new();
@@ -469,63 +252,24 @@ impl State {
     }
 }
 
-/// The fields of every object; the compound one is not asked for.
-pub const FIELDS: [&str; 7] = [
-    "Id",
-    "IsDeleted",
-    "Name",
-    "Amount__c",
-    "Nothing__c",
-    "CreatedDate",
-    "SystemModstamp",
-];
-
-fn describe() -> Value {
-    let mut fields: Vec<Value> = FIELDS
-        .iter()
-        .map(|name| json!({"name": name, "type": "string"}))
-        .collect();
-    fields.insert(3, json!({"name": "BillingAddress", "type": "address"}));
-    json!({"fields": fields})
-}
-
-fn stamp(at: Millis) -> String {
-    DateTime::from_timestamp_millis(at)
-        .expect("a time")
-        .to_rfc3339_opts(SecondsFormat::Millis, true)
-        .replace('Z', "+0000")
-}
-
-/// A record as the API prints it.
-fn record(id: &str, version: &Version, fields: &[&str]) -> String {
-    let value = |field: &str| match field {
-        "Id" => format!("{id:?}"),
-        "IsDeleted" => version.deleted.to_string(),
-        "Name" => format!(r#""Zo\u00eb 🦀 {}""#, version.value),
-        "Amount__c" => format!("{}.{:03}E1", version.value % 100, version.value % 1_000),
-        "Nothing__c" => "null".to_owned(),
-        "CreatedDate" | "SystemModstamp" => format!("{:?}", stamp(version.stamp)),
-        other => panic!("field {other}"),
-    };
-    let values: Vec<String> = fields
-        .iter()
-        .map(|field| format!("{field:?}:{}", value(field)))
-        .collect();
-    format!(r#"{{"attributes":{{"type":"X"}},{}}}"#, values.join(","))
-}
-
 impl Model {
     pub async fn run(state: State, page: usize, lookback_ms: u32) -> Model {
+        Model::run_for(
+            state,
+            page,
+            lookback_ms,
+            HttpClient::new().expect("a client"),
+        )
+        .await
+    }
+
+    /// The same for a client that is there: to make one takes a while.
+    pub async fn run_for(state: State, page: usize, lookback_ms: u32, http: HttpClient) -> Model {
         let state = Arc::new(Mutex::new(state));
         let served = Arc::clone(&state);
         let url =
             http::serve(move |request| served.lock().expect("the state").handle(&request)).await;
-        state
-            .lock()
-            .expect("the state")
-            .locators
-            .insert("url".to_owned(), vec![url.clone()]);
-        let http = HttpClient::new().expect("a client");
+        state.lock().expect("the state").origin = url.clone();
         Model {
             url,
             state,

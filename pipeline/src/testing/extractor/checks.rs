@@ -28,6 +28,29 @@ async fn must<S: Source>(source: &S, object: &str, what: Write<'_>) -> String {
         .unwrap_or_else(|| panic!("the stand-in refuses {what:?} of {object}"))
 }
 
+/// A reader for each tested object, at its beginning.
+async fn readers<S: Source>(extractor: &S::Extractor) -> Vec<Reader<S::Extractor>> {
+    let mut readers = Vec::new();
+    for name in S::OBJECTS {
+        readers.push(Reader::new(object(extractor, name).await));
+    }
+    readers
+}
+
+/// Lets every lane read to the end and compares it with the truth.
+async fn all_arrive<S: Source>(
+    source: &S,
+    extractor: &S::Extractor,
+    readers: &mut [Reader<S::Extractor>],
+    context: &str,
+) {
+    for reader in readers {
+        reader.catch_up(extractor).await;
+        let truth = source.truth(&reader.object().name).await;
+        reader.compare(&truth, context);
+    }
+}
+
 /// Every record of every object comes once, in five pages or more, as it is.
 pub async fn every_record_once<S: Source>() {
     let source: S = start(false).await;
@@ -91,9 +114,10 @@ pub async fn every_page_is_a_restart_point<S: Source>() {
 pub async fn changes_during_the_first_copy<S: Source>() {
     let source: S = start(false).await;
     let extractor = source.extractor();
-    for name in S::OBJECTS {
-        let ids: Vec<String> = source.truth(name).await.into_keys().collect();
-        let mut reader = Reader::new(object(&extractor, name).await);
+    let mut readers = readers::<S>(&extractor).await;
+    for reader in &mut readers {
+        let name = reader.object().name.clone();
+        let ids: Vec<String> = source.truth(&name).await.into_keys().collect();
         let mut at = 0;
         while !reader.complete {
             reader.step(&extractor).await.expect("a page");
@@ -103,28 +127,29 @@ pub async fn changes_during_the_first_copy<S: Source>() {
                     continue;
                 };
                 match (offset / S::PAGE + at) % 5 {
-                    0 | 1 => source.write(name, Write::Edit(id)).await,
-                    2 => source.write(name, Write::Delete(id)).await,
-                    3 => source.write(name, Write::Undelete(id)).await,
-                    _ => source.write(name, Write::Purge(id)).await,
+                    0 | 1 => source.write(&name, Write::Edit(id)).await,
+                    2 => source.write(&name, Write::Delete(id)).await,
+                    3 => source.write(&name, Write::Undelete(id)).await,
+                    _ => source.write(&name, Write::Purge(id)).await,
                 };
             }
-            must(&source, name, Write::Create).await;
+            must(&source, &name, Write::Create).await;
             at += 1;
         }
-        source.settle().await;
-        reader.catch_up(&extractor).await;
-        let truth = source.truth(name).await;
-        reader.compare(&truth, "after a first copy with changes");
-        // Two edits in one unit of the source's time: the second one counts.
-        let id = must(&source, name, Write::Create).await;
-        must(&source, name, Write::Edit(&id)).await;
-        reader.catch_up(&extractor).await;
-        must(&source, name, Write::Edit(&id)).await;
-        source.settle().await;
-        reader.catch_up(&extractor).await;
-        reader.compare(&source.truth(name).await, "after two edits at once");
     }
+    source.settle().await;
+    let context = "after a first copy with changes";
+    all_arrive(&source, &extractor, &mut readers, context).await;
+    // Two edits in one unit of the source's time: the second one counts.
+    for reader in &mut readers {
+        let name = reader.object().name.clone();
+        let id = must(&source, &name, Write::Create).await;
+        must(&source, &name, Write::Edit(&id)).await;
+        reader.catch_up(&extractor).await;
+        must(&source, &name, Write::Edit(&id)).await;
+    }
+    source.settle().await;
+    all_arrive(&source, &extractor, &mut readers, "after two edits at once").await;
 }
 
 /// More records than a page holds bear the same stamp: a page's end lies among
@@ -132,17 +157,16 @@ pub async fn changes_during_the_first_copy<S: Source>() {
 pub async fn equal_stamps_on_a_page_boundary<S: Source>() {
     let source: S = start(false).await;
     let extractor = source.extractor();
-    for name in S::OBJECTS {
-        let mut reader = Reader::new(object(&extractor, name).await);
+    let mut readers = readers::<S>(&extractor).await;
+    for reader in &mut readers {
         reader.catch_up(&extractor).await;
-        let truth = source.truth(name).await;
-        for id in truth.keys().take(S::PAGE * 3 + 1) {
-            source.write(name, Write::Edit(id)).await;
+        let name = &reader.object().name;
+        for id in reader.known.keys().take(S::PAGE * 3 + 1) {
+            must(&source, name, Write::Edit(id)).await;
         }
-        source.settle().await;
-        reader.catch_up(&extractor).await;
-        reader.compare(&source.truth(name).await, "after edits at once");
     }
+    source.settle().await;
+    all_arrive(&source, &extractor, &mut readers, "after edits at once").await;
 }
 
 /// What shows later than its stamp arrives, although the lane has read past
@@ -150,40 +174,45 @@ pub async fn equal_stamps_on_a_page_boundary<S: Source>() {
 pub async fn late_records<S: Source>() {
     let source: S = start(true).await;
     let extractor = source.extractor();
-    for name in S::OBJECTS {
-        let mut reader = Reader::new(object(&extractor, name).await);
-        let ids: Vec<String> = source.truth(name).await.into_keys().collect();
+    let mut readers = readers::<S>(&extractor).await;
+    for reader in &mut readers {
+        let name = reader.object().name.clone();
+        let ids: Vec<String> = source.truth(&name).await.into_keys().collect();
         // Late while the first copy is made, and late in the changes.
-        must(&source, name, Write::Create).await;
+        must(&source, &name, Write::Create).await;
         for id in ids.iter().step_by(7) {
-            source.write(name, Write::Edit(id)).await;
+            source.write(&name, Write::Edit(id)).await;
             reader.step(&extractor).await.expect("a page");
         }
         reader.catch_up(&extractor).await;
-        must(&source, name, Write::Create).await;
-        source.write(name, Write::Delete(&ids[1])).await;
+        must(&source, &name, Write::Create).await;
+        source.write(&name, Write::Delete(&ids[1])).await;
         reader.catch_up(&extractor).await;
         reader.catch_up(&extractor).await;
-        source.settle().await;
-        reader.catch_up(&extractor).await;
-        reader.compare(&source.truth(name).await, "after late records");
     }
+    source.settle().await;
+    all_arrive(&source, &extractor, &mut readers, "after late records").await;
 }
 
 /// The same version has the same bytes by the first copy, by changes and by id.
 pub async fn same_record_same_bytes<S: Source>() {
     let source: S = start(false).await;
     let extractor = source.extractor();
-    for name in S::OBJECTS {
-        let mut reader = Reader::new(object(&extractor, name).await);
+    let mut readers = readers::<S>(&extractor).await;
+    for reader in &mut readers {
         reader.catch_up(&extractor).await;
-        let ids: Vec<String> = reader.known.keys().cloned().collect();
+        let name = &reader.object().name;
+        let ids: Vec<&String> = reader.known.keys().collect();
         for id in ids.iter().step_by(3) {
             source.write(name, Write::Edit(id)).await;
         }
-        source.write(name, Write::Delete(&ids[1])).await;
-        source.settle().await;
+        source.write(name, Write::Delete(ids[1])).await;
+    }
+    source.settle().await;
+    for reader in &mut readers {
         reader.catch_up(&extractor).await;
+        let name = &reader.object().name;
+        let ids: Vec<String> = reader.known.keys().cloned().collect();
         let mut copy = Reader::new(reader.object().clone());
         copy.catch_up(&extractor).await;
         let mut asked: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -216,12 +245,14 @@ pub async fn every_id<S: Source>() {
     let source: S = start(false).await;
     let extractor = source.extractor();
     for name in S::OBJECTS {
+        let truth = source.truth(name).await;
+        let gone = truth.keys().next().expect("a record");
+        source.write(name, Write::Delete(gone)).await;
+    }
+    source.settle().await;
+    for name in S::OBJECTS {
         let object = object(&extractor, name).await;
         let mut truth = source.truth(name).await;
-        let gone = truth.keys().next().cloned().expect("a record");
-        source.write(name, Write::Delete(&gone)).await;
-        source.settle().await;
-        truth = source.truth(name).await;
         let mut ids = Vec::new();
         let mut page: Option<String> = None;
         loop {

@@ -15,37 +15,35 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
     let source = S::start(setup).await;
     let name = S::OBJECTS[0];
     let object = object(&source.extractor(), name).await;
-    let last = source
-        .truth(name)
-        .await
-        .into_keys()
-        .next_back()
-        .expect("a record");
+    let ids: Vec<String> = source.truth(name).await.into_keys().collect();
 
-    // A run without a fault says how many requests there are.
-    let before = source.requests().await;
-    let run = |extractor: S::Extractor| {
-        let (source, object, last) = (&source, object.clone(), last.clone());
+    // One run; meanwhile a record is edited, so that the changes have something
+    // to bring. Each run has a record of its own.
+    let run = |extractor: S::Extractor, at: u64| {
+        let (source, object) = (&source, object.clone());
+        let edited = &ids[ids.len() - 1 - at as usize % S::PAGE];
         async move {
             let mut reader = Reader::new(object);
             let mut errors = Vec::new();
+            let mut wrote = false;
             for _ in 0..10_000 {
                 match reader.step(&extractor).await {
                     Ok(Reached::Now { .. }) => return (reader, errors),
-                    Ok(_) if reader.snapshot_pages == 1 && errors.is_empty() => {
-                        // Something for the changes to bring.
-                        source
-                            .write(&reader.object().name, Write::Edit(&last))
-                            .await;
-                    }
                     Ok(_) => {}
                     Err(error) => errors.push(error),
+                }
+                if reader.snapshot_pages == 1 && !wrote {
+                    wrote = true;
+                    let name = &reader.object().name;
+                    source.write(name, Write::Edit(edited)).await;
                 }
             }
             panic!("no end after 10,000 pages")
         }
     };
-    run(source.extractor()).await;
+    // A run without a fault says how many requests there are.
+    let before = source.requests().await;
+    run(source.extractor(), 0).await;
     let requests = source.requests().await - before;
 
     let most = if fault == Fault::Slow {
@@ -53,10 +51,10 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
     } else {
         requests
     };
+    let mut runs = Vec::new();
     for at in 1..=most {
-        source.settle().await;
         source.fault(fault, at, 1).await;
-        let (mut reader, errors) = run(source.extractor()).await;
+        let (reader, errors) = run(source.extractor(), at).await;
         let context = format!("{fault:?} at request {at} of {requests}");
         let codes: Vec<_> = errors.iter().map(|error| error.code).collect();
         if expected(fault).is_empty() {
@@ -65,9 +63,14 @@ pub async fn at_every_request<S: Source>(fault: Fault) {
             assert_eq!(codes.len(), 1, "{context}: {codes:?}");
             assert!(expected(fault).contains(&codes[0]), "{context}: {codes:?}");
         }
-        source.settle().await;
-        reader.catch_up(&source.extractor()).await;
-        reader.compare(&source.truth(name).await, &context);
+        runs.push((reader, context));
+    }
+    source.settle().await;
+    let truth = source.truth(name).await;
+    let extractor = source.extractor();
+    for (mut reader, context) in runs {
+        reader.catch_up(&extractor).await;
+        reader.compare(&truth, &context);
     }
 }
 

@@ -1,0 +1,170 @@
+//! Cases that the suite does not come to: many deletes, undeletes, a log that
+//! is too short, records that are none, one token for many tasks.
+
+mod model;
+
+use std::sync::Arc;
+
+use drover_extractor_salesforce::Cursor;
+use drover_pipeline::extract::{Extractor, Reached};
+use drover_pipeline::record::Op;
+use drover_pipeline::testing::extractor::{Fault, Reader, Source, Write, object};
+use drover_pipeline::{Class, Code};
+use model::{Model, State};
+
+async fn model(records: usize, page: usize) -> Model {
+    Model::run(State::new(3, records), page, 600_000).await
+}
+
+/// More deletes than one call looks at: each arrives, and the cursor between
+/// two calls says how far the log was read.
+#[tokio::test]
+async fn thousands_are_gone_for_good() {
+    let model = model(3_000, 2_000).await;
+    let extractor = model.extractor();
+    let mut reader = Reader::new(object(&extractor, "Account").await);
+    reader.catch_up(&extractor).await;
+    let ids: Vec<String> = reader.known.keys().cloned().collect();
+    for id in ids.iter().take(2_900) {
+        model
+            .state()
+            .write("Account", Write::Purge(id))
+            .expect("purged");
+    }
+    model.settle().await;
+    let mut calls = 0;
+    while !matches!(reader.step(&extractor).await, Ok(Reached::Now { .. })) {
+        assert!(matches!(
+            reader.cursor,
+            Some(Cursor::Delta { round: Some(_), .. })
+        ));
+        calls += 1;
+    }
+    assert_eq!(calls, 2);
+    reader.compare(&model.truth("Account").await, "after 2,900 deletes");
+}
+
+/// The log still names a record that was brought back: it is not deleted.
+#[tokio::test]
+async fn an_undeleted_record_is_no_delete() {
+    let model = model(5, 2).await;
+    let extractor = model.extractor();
+    let mut reader = Reader::new(object(&extractor, "Account").await);
+    reader.catch_up(&extractor).await;
+    let id = reader.known.keys().next().cloned().expect("a record");
+    model
+        .state()
+        .write("Account", Write::Delete(&id))
+        .expect("deleted");
+    model
+        .state()
+        .write("Account", Write::Undelete(&id))
+        .expect("undeleted");
+    model.settle().await;
+    reader.catch_up(&extractor).await;
+    assert!(reader.page.iter().any(|change| change.id == id));
+    assert!(reader.page.iter().all(|change| change.op == Op::Upsert));
+}
+
+/// A lane that stood still for longer than the log of deletes is kept must not
+/// go on as if it knew.
+#[tokio::test]
+async fn a_log_that_is_too_short_asks_for_a_person() {
+    let model = model(5, 2).await;
+    let extractor = model.extractor();
+    let mut reader = Reader::new(object(&extractor, "Account").await);
+    reader.catch_up(&extractor).await;
+    {
+        let mut state = model.state();
+        state.now += 20 * 86_400_000;
+        state.log_start = state.now - 15 * 86_400_000;
+    }
+    let error = reader
+        .step(&extractor)
+        .await
+        .expect_err("deletes are missing");
+    assert_eq!(
+        (error.code, error.class()),
+        (Code::RecordsLost, Class::Operator)
+    );
+}
+
+/// Records without an id or a stamp are set apart, in the middle of a page and
+/// at its end; every other record arrives.
+#[tokio::test]
+async fn what_is_no_record_does_not_stop_the_page() {
+    for page in [3, 4, 7] {
+        let model = model(20, page).await;
+        let extractor = model.extractor();
+        let account = object(&extractor, "Account").await;
+        let ids: Vec<String> = model.truth("Account").await.into_keys().collect();
+        model.state().without = [
+            (ids[1].clone(), "Id"),
+            (ids[5].clone(), "SystemModstamp"),
+            (ids[8].clone(), "Name"),
+        ]
+        .into();
+        let (mut cursor, mut good, mut bad) = (None, Vec::new(), Vec::new());
+        for _ in 0..50 {
+            let page = extractor
+                .fetch(&account, cursor.as_ref())
+                .await
+                .expect("a page");
+            good.extend(page.changes.into_iter().map(|change| change.id));
+            bad.extend(page.bad.into_iter().map(|bad| (bad.place, bad.code)));
+            cursor = Some(page.next);
+            if page.snapshot_complete {
+                break;
+            }
+        }
+        assert_eq!(good.len(), 17, "page of {page}");
+        bad.dedup();
+        assert_eq!(bad.len(), 3, "page of {page}: {bad:?}");
+        assert_eq!(bad[0].1, Code::MissingId);
+        assert_eq!(bad[1], (ids[5].clone(), Code::InvalidBody));
+        assert_eq!(bad[2], (ids[8].clone(), Code::InvalidBody));
+    }
+}
+
+/// Many tasks that need a token at once ask for one, and for one more when it
+/// has expired.
+#[tokio::test]
+async fn one_task_asks_for_the_token() {
+    let model = model(50, 2).await;
+    let account = object(&model.extractor(), "Account").await;
+    model.state().logins = 0;
+    let extractor = Arc::new(model.extractor());
+    for logins in [1, 2] {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (extractor, account) = (Arc::clone(&extractor), account.clone());
+            tasks.spawn(async move {
+                extractor
+                    .fetch(&account, None)
+                    .await
+                    .map(|page| page.changes.len())
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            assert_eq!(done.expect("no panic").ok(), Some(2));
+        }
+        assert_eq!(model.state().logins, logins);
+        model.fault(Fault::ExpiredToken, 1, 1).await;
+    }
+}
+
+/// A token answer that names an address in the clear, or none, is not followed.
+#[tokio::test]
+async fn the_token_goes_to_no_strange_address() {
+    let model = model(5, 2).await;
+    for origin in ["http://example.com", "", "ftp://127.0.0.1"] {
+        model.state().origin = origin.to_owned();
+        let error = model
+            .extractor()
+            .check()
+            .await
+            .expect_err("a strange address");
+        assert_eq!(error.code, Code::BadAnswer, "{error}");
+        assert!(!error.to_string().contains("token 0"), "{error}");
+    }
+}
