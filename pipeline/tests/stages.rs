@@ -666,8 +666,12 @@ async fn a_version_refused_after_a_lost_create_does_not_lead_to_a_second_create(
     let mut rig = Rig::new(Target::default());
     rig.target.lose_answer.store(true, Ordering::SeqCst);
     rig.source.add("company", "k", 1, name("good"));
-    rig.source.add("company", "k", 2, name("refuse me"));
     rig.run();
+    rig.until("the create whose answer is lost", |rig| {
+        rig.target.creates.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    rig.source.add("company", "k", 2, name("refuse me"));
     rig.until("the refusal", |rig| rig.letters().len() == 1)
         .await;
     rig.source.add("company", "k", 3, name("mended"));
