@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 bug, 2 bad configuration, 3 environment or operator
 //! action, 128 + n for a signal that was not handled.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{MigrationConfig, Problem, Secret};
+use crate::config::{Document, MigrationConfig, Part, Problem, Secret};
 use crate::control::Plan;
 use crate::error::{Class, Code, Error, Result};
 use crate::extract::{self, Extractor};
@@ -133,19 +134,17 @@ pub fn extractor<E: Extractor>() -> ExitCode {
     block_on(async move {
         match verb {
             Verb::Spec => {
-                let mapping = parse_mapping(E::mapping()).map_err(End::Problems)?;
+                let mapping =
+                    Mapping::parse("mapping.yaml", E::mapping()).map_err(End::Problems)?;
                 print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
             }
-            Verb::Check(file) => Ok(build_extractor::<E>(&load_config(&file)?)?.check().await?),
+            Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
             Verb::Discover(file) => {
-                let found = build_extractor::<E>(&load_config(&file)?)?
-                    .discover()
-                    .await?;
+                let found = load_extractor::<E>(&file)?.0.discover().await?;
                 print_json(&found)
             }
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
-                let connector = build_extractor::<E>(&config)?;
+                let (connector, config) = load_extractor::<E>(&run.file)?;
                 stage(Stage::Extractor, E::NAME, run, config, |context| {
                     extract::run(connector, context)
                 })
@@ -168,10 +167,10 @@ pub fn transformer<T: Transformer>() -> ExitCode {
                 mapping: None,
                 entities: Vec::new(),
             }),
-            Verb::Check(file) => load_config(&file).map(drop),
+            Verb::Check(file) => load_plain(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
+                let config = load_plain(&run.file)?;
                 stage(Stage::Transformer, T::NAME, run, config, |context| async {
                     transform::run::<T>(context).await
                 })
@@ -190,17 +189,10 @@ pub fn loader<L: Loader>() -> ExitCode {
                 let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
                 print_spec::<L::Config>(Stage::Loader, L::NAME, None, entities.collect())
             }
-            Verb::Check(file) => Ok(build_loader::<L>(&load_config(&file)?)?.check().await?),
+            Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
-                if config.dry_run {
-                    return Err(End::Failed(Error::new(
-                        Code::DryRun,
-                        format!("migration {} is a dry run: no loader runs", config.id),
-                    )));
-                }
-                let connector = build_loader::<L>(&config)?;
+                let (connector, config) = load_loader::<L>(&run.file)?;
                 stage(Stage::Loader, L::NAME, run, config, |context| {
                     load::run(connector, context)
                 })
@@ -230,23 +222,6 @@ fn block_on(work: impl Future<Output = Result<(), End>>) -> ExitCode {
     }
 }
 
-/// A connector's own `mapping.yaml`.
-fn parse_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let node = crate::config::parse_document("mapping.yaml", text.as_bytes(), &mut problems)
-        .map_err(|problem| vec![problem])?;
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    serde_json::from_value(node.to_json()).map_err(|error| {
-        vec![Problem::at(
-            "mapping.yaml",
-            error.to_string(),
-            "mend the connector's mapping",
-        )]
-    })
-}
-
 fn not_here(verb: &str, stage: Stage) -> End {
     End::Problems(vec![Problem::at(
         verb,
@@ -255,28 +230,80 @@ fn not_here(verb: &str, stage: Stage) -> End {
     )])
 }
 
-fn load_config(file: &File) -> Result<MigrationConfig, End> {
-    MigrationConfig::load(&file.config).map_err(End::Problems)
+/// The configuration for a process that needs one connector's part of it, judged
+/// against that connector's schema. The other part's secrets are not asked for.
+struct Loaded {
+    config: MigrationConfig,
+    document: Document,
 }
 
-fn build_extractor<E: Extractor>(config: &MigrationConfig) -> Result<E, End> {
-    let parsed = connector_config("sourceConfig", &config.source_config)?;
-    E::new(parsed, HttpClient::new()?).map_err(End::Problems)
-}
+impl Loaded {
+    fn read(file: &File, source: Part<'_>, target: Part<'_>) -> Result<Self, End> {
+        let document = Document::read(&file.config).map_err(End::Problems)?;
+        let config = document
+            .migration(&document.environment(), source, target)
+            .map_err(End::Problems)?;
+        Ok(Loaded { config, document })
+    }
 
-fn build_loader<L: Loader>(config: &MigrationConfig) -> Result<L, End> {
-    let parsed = connector_config("targetConfig", &config.target_config)?;
-    L::new(parsed, HttpClient::new()?).map_err(End::Problems)
-}
+    fn problems(&self, problems: Vec<Problem>) -> End {
+        let placed = problems.into_iter().map(|p| self.document.placed(p));
+        End::Problems(placed.collect())
+    }
 
-fn connector_config<C: DeserializeOwned>(path: &str, document: &Secret) -> Result<C, End> {
-    serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(|error| {
-        End::Problems(vec![Problem::at(
+    fn named(&self, path: &str, wanted: &str, ours: &str) -> Result<(), End> {
+        if wanted == ours {
+            return Ok(());
+        }
+        Err(self.problems(vec![Problem::at(
             path,
-            error.to_string(),
-            "see the connector's `spec` for its fields",
-        )])
-    })
+            format!("this migration is for `{wanted}`, this process is `{ours}`"),
+            "start the other connector's process",
+        )]))
+    }
+
+    fn connector<C: DeserializeOwned>(&self, path: &str, document: &Secret) -> Result<C, End> {
+        serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(
+            |error| {
+                self.problems(vec![Problem::at(
+                    path,
+                    error.to_string(),
+                    "see the connector's `spec` for its fields",
+                )])
+            },
+        )
+    }
+}
+
+fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig), End> {
+    let schema = schemars::schema_for!(E::Config).to_value();
+    let loaded = Loaded::read(file, Part::Against(&schema), Part::Skip)?;
+    loaded.named("sourceType", &loaded.config.source_type, E::NAME)?;
+    let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
+    let connector = E::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config))
+}
+
+fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
+    let schema = schemars::schema_for!(L::Config).to_value();
+    let loaded = Loaded::read(file, Part::Skip, Part::Against(&schema))?;
+    loaded.named("targetType", &loaded.config.target_type, L::NAME)?;
+    if loaded.config.dry_run {
+        return Err(End::Failed(Error::new(
+            Code::DryRun,
+            format!(
+                "migration {} is a dry run: no loader runs",
+                loaded.config.id
+            ),
+        )));
+    }
+    let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
+    let connector = L::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config))
+}
+
+fn load_plain(file: &File) -> Result<MigrationConfig, End> {
+    Loaded::read(file, Part::Skip, Part::Skip).map(|loaded| loaded.config)
 }
 
 fn print_spec<C: schemars::JsonSchema>(
@@ -298,7 +325,8 @@ fn print_spec<C: schemars::JsonSchema>(
 fn print_json(value: &impl serde::Serialize) -> Result<(), End> {
     let text = serde_json::to_string(value)
         .map_err(|e| Error::new(Code::Invariant, format!("printing: {e}")))?;
-    println!("{text}");
+    // A reader that has gone (`spec | head`) is no failure.
+    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
 }
 
