@@ -169,6 +169,17 @@ impl World {
         if !right {
             let detail = format!("{name}: newest is {newest:?}, the target has {row:?}");
             self.broken("the target does not have the newest version", detail);
+            return;
+        }
+        let unlinked = row.is_some_and(|row| !row.linked && !row.content.absent);
+        if let Some((parent, _)) = KEYS[key].parent
+            && unlinked
+            && tables[parent]
+                .0
+                .as_ref()
+                .is_some_and(|e| e.target_id.is_some())
+        {
+            self.broken("a link that is possible was not made", name.to_owned());
         }
     }
 }

@@ -38,8 +38,9 @@ pub enum Rule {
     OrderGuard,
     /// When partitions are lost, the tail goes back behind our last commit.
     TailSeeksBackOnLoss,
-    /// A record that a poll brings while the tail is told to go back is not
-    /// told, and does not count as progress.
+    /// From the loss of partitions until the tail stands behind our last commit
+    /// nothing of them is told: a tail that was behind would put an old entry
+    /// over our newer one, and then jump over the newer one.
     SeekBeforeTelling,
     /// What is committed is in memory before the producer is free for another
     /// lane; and a commit whose answer comes after its partitions were lost
@@ -50,10 +51,15 @@ pub enum Rule {
     /// The timer of a lease does not release what waits for a link by now: sent
     /// again without it, it could stay Pending with nobody to ask for its fate.
     ReleasedForItsReason,
-    /// Positions are not committed past a batch that a blocked lane dropped.
+    /// Positions are not committed past a batch that a lane dropped.
     BlockedHoldsPositions,
     /// A rejected record does not make us forget what recovery has found.
     RejectKeepsFound,
+    /// A version sent with a link is newer to an ordered target than the same
+    /// version sent without it, which a dead owner may have done.
+    LinksAreInTheOrder,
+    /// A record that is seen again unchanged goes on waiting for its link.
+    UnchangedKeepsLink,
     /// The dead letter of an older version does not replace a newer one's.
     NewestDeadLetter,
     /// Where no Pending is written, nothing is skipped because of what the
@@ -63,7 +69,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 23] = [
+    pub const ALL: [Rule; 25] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -85,6 +91,8 @@ impl Rule {
         Rule::ReleasedForItsReason,
         Rule::BlockedHoldsPositions,
         Rule::RejectKeepsFound,
+        Rule::LinksAreInTheOrder,
+        Rule::UnchangedKeepsLink,
         Rule::NewestDeadLetter,
         Rule::NoShortcutWithoutPending,
     ];

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use drover_pipeline::idempotency::{Entry, Incoming, State, Verdict, judge};
-use drover_pipeline::record::{AbsentReason, Order};
+use drover_pipeline::record::{AbsentReason, Fingerprint, Order};
 
 use crate::rules::Rule;
 use crate::world::{
@@ -25,6 +25,8 @@ pub enum Outcome {
     Applied {
         /// The record's id there.
         id: Option<String>,
+        /// Whether it has something newer instead.
+        newer: bool,
     },
     /// The target refuses the record.
     Rejected,
@@ -78,7 +80,8 @@ struct Work {
 #[derive(Debug)]
 enum Plan {
     Drop,
-    Note(Entry),
+    /// The entry, and whether it is the content that is known.
+    Note(Entry, bool),
     Park(Reason, Option<u64>),
     Send(Box<Sending>),
 }
@@ -87,8 +90,6 @@ enum Plan {
 struct Sending {
     missing: Option<Key>,
     before: Option<Entry>,
-    /// The Pending whose fate is asked for.
-    pending: Option<Entry>,
     id: Option<String>,
     recover: bool,
     outcome: Option<Outcome>,
@@ -158,7 +159,8 @@ struct Lane {
     committed: HashMap<usize, usize>,
     batch: Option<Batch>,
     in_flight: bool,
-    blocked: Option<u64>,
+    /// The assignment in which it dropped a batch: it begins no other in it.
+    held: Option<u64>,
 }
 
 /// What the thread that polls is at.
@@ -281,11 +283,7 @@ impl Worker {
 
     /// Whether a lane waits for a person.
     pub fn blocked(&self) -> bool {
-        self.alive
-            && self
-                .lanes
-                .iter()
-                .any(|lane| lane.blocked == Some(self.epoch))
+        self.alive && self.lanes.iter().any(|lane| lane.held == Some(self.epoch))
     }
 
     /// Whether something happens by itself when time goes on.
@@ -483,10 +481,10 @@ impl World {
             .collect();
         let worker = &mut self.workers[place];
         let tail = worker.tail;
-        if ends
-            .iter()
-            .any(|(table, p, end)| tail[*table][*p].position < *end)
-        {
+        if ends.iter().any(|(table, p, end)| {
+            let following = tail[*table][*p];
+            following.position < *end || following.seek.is_some()
+        }) {
             return false;
         }
         worker.known.owned = partitions;
@@ -561,7 +559,7 @@ impl World {
             let lane = &worker.lanes[entity];
             let busy = lane.in_flight
                 || !lane.messages.is_empty()
-                || holds && lane.blocked == Some(worker.epoch);
+                || holds && lane.held == Some(worker.epoch);
             if !busy && lane.committed.get(&p).is_none_or(|at| *at < position) {
                 offsets.push((entity, p, position));
             }
@@ -582,31 +580,27 @@ impl World {
         true
     }
 
+    /// Partitions go: no batch begins any more, those under way may finish.
     fn revoke(&mut self, place: usize) {
-        let now = self.now;
-        let worker = &mut self.workers[place];
-        worker.group = None;
-        worker.epoch += 1;
-        for lane in &mut worker.lanes {
-            lane.messages.clear();
-            lane.released.clear();
-            lane.timers.clear();
-        }
-        worker.poller = Poller::Revoking(now);
+        self.workers[place].poller = Poller::Revoking(self.now);
         self.told(place, || "hears of the rebalance".to_owned());
     }
 
+    /// Partitions are gone: what has not finished in time is dropped.
     fn disown(&mut self, place: usize, since: u64) -> bool {
         let seek = self.has(Rule::TailSeeksBackOnLoss);
         let now = self.now;
         let worker = &mut self.workers[place];
-        if worker.lanes.iter().any(|lane| lane.in_flight) {
-            if now < since + REVOKE {
-                return false;
-            }
-            for lane in &mut worker.lanes {
-                lane.in_flight = false;
-            }
+        if worker.lanes.iter().any(|lane| lane.in_flight) && now < since + REVOKE {
+            return false;
+        }
+        worker.group = None;
+        worker.epoch += 1;
+        for lane in &mut worker.lanes {
+            lane.in_flight = false;
+            lane.messages.clear();
+            lane.released.clear();
+            lane.timers.clear();
         }
         for lane in &mut worker.lanes {
             lane.committed.clear();
@@ -678,7 +672,9 @@ impl World {
             if passing && keeps {
                 return true;
             }
-            following.position = offset + 1;
+            if !passing {
+                following.position = offset + 1;
+            }
             if let Some((key, value)) = record {
                 self.note(place, table, p, offset, key, value);
                 return true;
@@ -770,8 +766,8 @@ impl World {
             }
             Step::Done => {
                 let current = &mut self.workers[place].lanes[lane];
-                current.in_flight = false;
                 if batch.epoch == epoch {
+                    current.in_flight = false;
                     for (p, offset) in &batch.messages {
                         current.committed.insert(*p, offset + 1);
                     }
@@ -782,12 +778,15 @@ impl World {
                 self.forget(place, &batch);
                 self.count(Event::DroppedBatches);
                 self.told(place, || format!("lane {lane} drops its batch"));
-                let current = &mut self.workers[place].lanes[lane];
-                current.in_flight = false;
+                let worker = &mut self.workers[place];
+                let closing = matches!(worker.poller, Poller::Revoking(_));
+                if batch.epoch == epoch {
+                    worker.lanes[lane].in_flight = false;
+                    worker.lanes[lane].held = Some(epoch);
+                }
                 if matches!(did, Step::Blocked) {
-                    current.blocked = Some(batch.epoch);
                     self.count(Event::BlockedLanes);
-                } else if batch.epoch == epoch {
+                } else if batch.epoch == epoch && !closing {
                     self.kill(place, "was refused without a rebalance, and ends");
                 }
                 return true;
@@ -819,8 +818,9 @@ impl World {
         let (Some(meta), epoch) = (worker.group, worker.epoch) else {
             return false;
         };
+        let closing = matches!(worker.poller, Poller::Revoking(_));
         let current = &mut worker.lanes[lane];
-        if current.blocked == Some(epoch) {
+        if current.held == Some(epoch) || closing {
             return false;
         }
         let due = current
@@ -920,7 +920,7 @@ impl World {
             for (work, plan) in works.iter().zip(&plans) {
                 let what = match plan {
                     Plan::Drop => "drops".to_owned(),
-                    Plan::Note(_) => "notes".to_owned(),
+                    Plan::Note(..) => "notes".to_owned(),
                     Plan::Park(reason, _) => format!("will park ({})", describe(*reason)),
                     Plan::Send(sending) if sending.recover => "will recover".to_owned(),
                     Plan::Send(_) => "will send".to_owned(),
@@ -928,6 +928,13 @@ impl World {
                 self.told(place, || {
                     format!("{what} {} v{}", KEYS[work.key].name, work.order.version)
                 });
+            }
+        }
+        if self.setting.kind == Kind::Ordered && self.has(Rule::LinksAreInTheOrder) {
+            for (work, plan) in works.iter_mut().zip(&plans) {
+                let linked = matches!(plan, Plan::Send(sending) if sending.missing.is_none());
+                let optional = matches!(KEYS[work.key].parent, Some((_, false)));
+                work.order.reapply += u32::from(linked && optional && !work.content.absent);
             }
         }
         batch.works = works;
@@ -971,16 +978,19 @@ impl World {
             {
                 self.count(Event::Unchanged);
                 match entry {
-                    Some(entry) => Plan::Note(Entry {
-                        order: work.order,
-                        ..entry
-                    }),
+                    Some(entry) => Plan::Note(
+                        Entry {
+                            order: work.order,
+                            ..entry
+                        },
+                        true,
+                    ),
                     None => Plan::Drop,
                 }
             }
             Verdict::Remember if !unsure => {
                 self.count(Event::Remembered);
-                Plan::Note(fresh(work, entry.as_ref()))
+                Plan::Note(fresh(work, entry.as_ref()), false)
             }
             Verdict::Wait(left) => Plan::Park(Reason::Lease, Some(left.as_millis() as u64)),
             Verdict::Recover => {
@@ -995,12 +1005,12 @@ impl World {
 
     fn sending(&self, place: usize, work: &Work, entry: Option<Entry>, recover: bool) -> Plan {
         let id = entry.as_ref().and_then(|entry| entry.target_id.clone());
-        let (before, pending) = match &entry {
+        let before = match entry {
             Some(Entry {
                 state: State::Pending { before, .. },
                 ..
-            }) => (before.as_deref().cloned(), entry),
-            _ => (entry, None),
+            }) => before.map(|before| *before),
+            other => other,
         };
         let mut missing = None;
         if let Some((parent, required)) = KEYS[work.key].parent
@@ -1015,7 +1025,6 @@ impl World {
         Plan::Send(Box::new(Sending {
             missing,
             before,
-            pending,
             id,
             recover,
             outcome: None,
@@ -1024,29 +1033,13 @@ impl World {
 
     /// Asks the target what became of earlier requests.
     fn recover(&mut self, batch: &mut Batch) {
-        let keeps = self.has(Rule::RejectKeepsFound);
         for (work, plan) in batch.works.iter().zip(&mut batch.plans) {
             let Plan::Send(sending) = plan else { continue };
             if !sending.recover {
                 continue;
             }
             match self.find(work.key) {
-                Some(found) => {
-                    // The Pending's own request made this record: what a
-                    // rejection puts back must know it.
-                    let knows = sending
-                        .before
-                        .as_ref()
-                        .is_some_and(|e| e.target_id.is_some());
-                    if keeps && !knows {
-                        sending.before = sending.pending.clone().map(|pending| Entry {
-                            state: State::Applied,
-                            target_id: Some(found.clone()),
-                            ..pending
-                        });
-                    }
-                    sending.id = Some(found);
-                }
+                Some(found) => sending.id = Some(found),
                 None if self.setting.kind != Kind::Ordered => {
                     sending.id = sending.before.as_ref().and_then(|e| e.target_id.clone());
                 }
@@ -1119,6 +1112,7 @@ impl World {
                 order: work.order,
                 content: work.content,
                 id: sending.id.clone(),
+                linked: sending.missing.is_none(),
                 sent: self.now,
                 over: false,
                 answer: None,
@@ -1146,7 +1140,10 @@ impl World {
                 Some(_) => {}
             }
         }
-        if !left.is_empty() && self.workers[place].epoch != batch.epoch {
+        // The wait before another try ends when partitions go.
+        let worker = &self.workers[place];
+        let closing = matches!(worker.poller, Poller::Revoking(_));
+        if !left.is_empty() && (closing || worker.epoch != batch.epoch) {
             return Step::Gone;
         }
         for at in &left {
@@ -1193,9 +1190,12 @@ impl World {
     /// Turns outcomes into what is to be committed.
     fn settle(&mut self, place: usize, batch: &mut Batch) {
         let mut changes = Changes::default();
-        let wait = self.lease().wait().as_millis() as u64;
+        let wait = (self.lease().wait().as_millis() as u64).max(1_000);
         let ordered = self.setting.kind == Kind::Ordered;
         let newest = self.has(Rule::NewestDeadLetter);
+        let keeps = self.has(Rule::RejectKeepsFound);
+        let unsure = self.has(Rule::NoShortcutWithoutPending);
+        let keeps_link = self.has(Rule::UnchangedKeepsLink);
         for (work, plan) in batch.works.iter().zip(batch.plans.drain(..)) {
             let key = work.key;
             let parked = self.workers[place].known.parked[key].clone();
@@ -1203,7 +1203,24 @@ impl World {
             let mut succeeded = true;
             match plan {
                 Plan::Drop => succeeded = false,
-                Plan::Note(entry) => changes.entries.push((key, Some(entry))),
+                Plan::Note(entry, unchanged) => {
+                    changes.entries.push((key, Some(entry)));
+                    // The same content once more: its link still waits, behind
+                    // the order that is noted now.
+                    if unchanged
+                        && keeps_link
+                        && let Some(reason @ Reason::Link(_)) = parked.as_ref().map(|p| p.reason)
+                    {
+                        let reapply = work.order.reapply + 1;
+                        park = Some((
+                            reason,
+                            Order {
+                                reapply,
+                                ..work.order
+                            },
+                        ));
+                    }
+                }
                 Plan::Park(reason, after) => {
                     succeeded = false;
                     if let Some(after) = after {
@@ -1224,8 +1241,13 @@ impl World {
                     park = Some((reason, work.order));
                 }
                 Plan::Send(sending) => match sending.outcome {
-                    Some(Outcome::Applied { id, .. }) => {
-                        let entry = fresh(work, sending.before.as_ref());
+                    Some(Outcome::Applied { id, newer }) => {
+                        let mut entry = fresh(work, sending.before.as_ref());
+                        if newer && unsure {
+                            // What the target has is not this content.
+                            entry.fingerprint = Fingerprint::default();
+                        }
+
                         let target_id = id.or(entry.target_id.clone());
                         changes
                             .entries
@@ -1249,7 +1271,19 @@ impl World {
                             changes.letters.push((key, Some(work.order)));
                         }
                         if !ordered {
-                            changes.entries.push((key, sending.before));
+                            let mut entry = sending.before;
+                            let knows = entry.as_ref().is_some_and(|e| e.target_id.is_some());
+                            if keeps && !knows && sending.id.is_some() {
+                                // What recovery has found is known from now on;
+                                // no content is equal to that entry's.
+                                entry = Some(Entry {
+                                    state: State::Applied,
+                                    fingerprint: Fingerprint::default(),
+                                    target_id: sending.id,
+                                    ..fresh(work, entry.as_ref())
+                                });
+                            }
+                            changes.entries.push((key, entry));
                         }
                     }
                     Some(Outcome::Unknown) => {
@@ -1435,9 +1469,7 @@ impl World {
         let changes = std::mem::take(&mut batch.changes);
         if self.workers[place].known.epoch != Some(batch.epoch) {
             self.count(Event::LateAnswersOfCommits);
-            if self.has(Rule::MemoryOnlyWhileOwned) {
-                return;
-            }
+            return;
         }
         let look_again = self.has(Rule::LookAgain);
         let known = &mut self.workers[place].known;

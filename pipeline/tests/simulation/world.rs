@@ -273,6 +273,8 @@ pub struct Request {
     pub content: Content,
     /// The target's id, where the sender knows one.
     pub id: Option<String>,
+    /// Whether it carries the link to what its key refers to.
+    pub linked: bool,
     /// When it was sent.
     pub sent: u64,
     /// Whether it will have no effect any more.
@@ -294,6 +296,8 @@ pub struct Row {
     pub order: Order,
     /// What it holds.
     pub content: Content,
+    /// Whether it links to what its key refers to.
+    pub linked: bool,
     created: u64,
 }
 
@@ -530,7 +534,8 @@ impl World {
     pub fn edit(&mut self, key: Key, edit: Edit) -> bool {
         let versions = &mut self.versions[key];
         let newest = versions.len();
-        let print = newest as u8 * 2 + 1;
+        // Never 0, which is the fingerprint of no content.
+        let print = newest as u8 * 2 + 3;
         let fresh = Content {
             print,
             absent: false,
@@ -848,14 +853,22 @@ impl World {
         let id = request.id.clone();
         let (worker, process, ..) = request.sender;
         let late = !request.awaited || self.workers[worker].process != process;
-        let answer = self.written(key, order, content, id);
+        let linked = self.requests[number].linked;
+        let answer = self.written(key, order, content, linked, id);
         self.requests[number].answer = Some(answer);
         if late {
             self.count(Event::LateEffects);
         }
     }
 
-    fn written(&mut self, key: Key, order: Order, content: Content, id: Option<String>) -> Outcome {
+    fn written(
+        &mut self,
+        key: Key,
+        order: Order,
+        content: Content,
+        linked: bool,
+        id: Option<String>,
+    ) -> Outcome {
         let name = KEYS[key].name;
         if content.refused {
             self.say("target", || format!("rejects {name} v{}", order.version));
@@ -883,20 +896,27 @@ impl World {
                 self.say("target", || {
                     format!("has {name} v{} or newer", order.version)
                 });
-                return Outcome::Applied { id };
+                return Outcome::Applied {
+                    id,
+                    newer: before > order,
+                };
             }
             row.order = order;
             row.content = content;
+            row.linked = linked;
             self.say("target", || format!("updates {name} to v{}", order.version));
             if order < before {
                 let detail = format!("{name}: {order:?} over {before:?}");
                 self.broken("the target goes backwards", detail);
             }
-            return Outcome::Applied { id };
+            return Outcome::Applied { id, newer: false };
         }
         if content.absent && !ordered {
             self.say("target", || format!("has no {name} to delete"));
-            return Outcome::Applied { id: None };
+            return Outcome::Applied {
+                id: None,
+                newer: false,
+            };
         }
         self.last_row += 1;
         let id = self.last_row.to_string();
@@ -912,9 +932,13 @@ impl World {
             key,
             order,
             content,
+            linked,
             created,
         });
-        Outcome::Applied { id: Some(id) }
+        Outcome::Applied {
+            id: Some(id),
+            newer: false,
+        }
     }
 
     /// The clock goes on; a request that is still on its way at the end of the
