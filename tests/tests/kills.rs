@@ -89,22 +89,36 @@ fn assert_no_dead_letters(migration: &Migration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loader_of_postgres_dies_at_every_step() {
-    let mut random = StdRng::seed_from_u64(seed());
-    let mut migration = Migration::new("steps", &["--seed", "3", "--records", "400"]);
-    migration.start_all(0);
+    let migration = Migration::new("steps", &["--seed", "3", "--records", "400"]);
     // PostgreSQL refuses older versions itself, so it needs no Pending.
     let steps = Step::ALL
         .into_iter()
         .filter(|step| !matches!(step, Step::PendingProduced | Step::PendingCommitted));
+    die_at(migration, steps, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loader_of_the_append_only_target_dies_at_every_step() {
+    let faults = json!({"lose_answers": 0.02, "lose_requests": 0.01, "seed": 1});
+    let sandbox = ["--seed", "3", "--records", "250"];
+    let migration = Migration::appendonly("append", &sandbox, faults).await;
+    die_at(migration, Step::ALL, 1).await;
+}
+
+/// Kills the loader at each of the steps, the first and further times that it
+/// is reached, while the source is edited.
+async fn die_at(mut migration: Migration, steps: impl IntoIterator<Item = Step>, times: usize) {
+    let mut random = StdRng::seed_from_u64(seed());
+    migration.start_all(0);
     for step in steps {
-        for count in [1, 2] {
-            if count == 2 && matches!(step, Step::Assigned | Step::Restored) {
+        for count in 1..=times {
+            if count > 1 && matches!(step, Step::Assigned | Step::Restored) {
                 continue;
             }
             let at = format!("{}:{count}", name_of(step));
             migration.start("loader", "loader-1", &[("DROVER_KILL_AT", &at)]);
             edits(&migration, &mut random, 3).await;
-            if count == 2 {
+            if count > 1 {
                 edits(&migration, &mut random, 3).await;
             }
             migration
