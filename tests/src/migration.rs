@@ -249,6 +249,20 @@ impl Migration {
         }
     }
 
+    /// Proves that the append-only target did lose answers, where it is the target.
+    pub async fn assert_faults_hit(&self) {
+        let Some(server) = &self.appendonly else {
+            return;
+        };
+        let url = server.first["url"].as_str().unwrap_or_default();
+        let answer = reqwest::get(format!("{url}/_control/stats"))
+            .await
+            .expect("the target answers");
+        let stats: Value = answer.json().await.expect("JSON");
+        println!("the target: {stats}");
+        assert!(stats["answersLost"].as_u64() > Some(0), "{stats}");
+    }
+
     /// Everything the stages said, for a look at it after a failure.
     pub fn logs(&self) -> String {
         self.stages

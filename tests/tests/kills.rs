@@ -130,27 +130,33 @@ async fn die_at(mut migration: Migration, steps: impl IntoIterator<Item = Step>,
     migration.start("loader", "loader-1", &[]);
     let equal = migration.until_equal(Duration::from_secs(90)).await;
     println!("{} records compared", equal.compared);
+    migration.assert_faults_hit().await;
     assert_no_dead_letters(&migration);
     still_flows(&mut migration).await;
     migration.stop_all();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loaders_come_go_and_die_at_random_moments() {
+async fn loaders_of_postgres_come_go_and_die_at_random_moments() {
+    let sandbox = ["--seed", "5", "--records", "1500", "--live-changes", "15"];
+    die_at_random(Migration::new("random", &sandbox), 16).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loaders_of_the_append_only_target_come_go_and_die_at_random_moments() {
+    let faults = json!({"lose_answers": 0.02, "lose_requests": 0.01, "seed": 2});
+    let sandbox = ["--seed", "6", "--records", "400", "--live-changes", "4"];
+    let migration = Migration::appendonly("appendrandom", &sandbox, faults).await;
+    die_at_random(migration, 12).await;
+}
+
+/// Kills stages from outside while loaders come and go: one, three, then two.
+async fn die_at_random(mut migration: Migration, rounds: usize) {
     let mut random = StdRng::seed_from_u64(seed());
-    let mut migration = Migration::new(
-        "random",
-        &["--seed", "5", "--records", "1500", "--live-changes", "15"],
-    );
     migration.start_all(1);
     let mut kills = 0;
-    for round in 0..12 {
-        // One, then three, then two of them.
-        let wanted = match round {
-            0..4 => 1,
-            4..8 => 3,
-            _ => 2,
-        };
+    for round in 0..rounds {
+        let wanted = [1, 3, 2][round * 3 / rounds];
         for n in 1..=3 {
             let instance = format!("loader-{n}");
             let there = migration.stages.contains_key(&instance);
@@ -184,6 +190,7 @@ async fn loaders_come_go_and_die_at_random_moments() {
         equal.compared, equal.waiting
     );
     assert_no_dead_letters(&migration);
+    migration.assert_faults_hit().await;
     let status = migration.status();
     for expected in SALESFORCE {
         let object = status["objects"]
