@@ -89,22 +89,36 @@ fn assert_no_dead_letters(migration: &Migration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loader_of_postgres_dies_at_every_step() {
-    let mut random = StdRng::seed_from_u64(seed());
-    let mut migration = Migration::new("steps", &["--seed", "3", "--records", "400"]);
-    migration.start_all(0);
+    let migration = Migration::new("steps", &["--seed", "3", "--records", "400"]);
     // PostgreSQL refuses older versions itself, so it needs no Pending.
     let steps = Step::ALL
         .into_iter()
         .filter(|step| !matches!(step, Step::PendingProduced | Step::PendingCommitted));
+    die_at(migration, steps, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loader_of_the_append_only_target_dies_at_every_step() {
+    let faults = json!({"lose_answers": 0.02, "lose_requests": 0.01, "seed": 1});
+    let sandbox = ["--seed", "3", "--records", "250"];
+    let migration = Migration::appendonly("append", &sandbox, faults).await;
+    die_at(migration, Step::ALL, 1).await;
+}
+
+/// Kills the loader at each of the steps, the first and further times that it
+/// is reached, while the source is edited.
+async fn die_at(mut migration: Migration, steps: impl IntoIterator<Item = Step>, times: usize) {
+    let mut random = StdRng::seed_from_u64(seed());
+    migration.start_all(0);
     for step in steps {
-        for count in [1, 2] {
-            if count == 2 && matches!(step, Step::Assigned | Step::Restored) {
+        for count in 1..=times {
+            if count > 1 && matches!(step, Step::Assigned | Step::Restored) {
                 continue;
             }
             let at = format!("{}:{count}", name_of(step));
             migration.start("loader", "loader-1", &[("DROVER_KILL_AT", &at)]);
             edits(&migration, &mut random, 3).await;
-            if count == 2 {
+            if count > 1 {
                 edits(&migration, &mut random, 3).await;
             }
             migration
@@ -116,27 +130,33 @@ async fn a_loader_of_postgres_dies_at_every_step() {
     migration.start("loader", "loader-1", &[]);
     let equal = migration.until_equal(Duration::from_secs(90)).await;
     println!("{} records compared", equal.compared);
+    migration.assert_faults_hit().await;
     assert_no_dead_letters(&migration);
     still_flows(&mut migration).await;
     migration.stop_all();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loaders_come_go_and_die_at_random_moments() {
+async fn loaders_of_postgres_come_go_and_die_at_random_moments() {
+    let sandbox = ["--seed", "5", "--records", "1500", "--live-changes", "15"];
+    die_at_random(Migration::new("random", &sandbox), 16).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loaders_of_the_append_only_target_come_go_and_die_at_random_moments() {
+    let faults = json!({"lose_answers": 0.02, "lose_requests": 0.01, "seed": 2});
+    let sandbox = ["--seed", "6", "--records", "400", "--live-changes", "4"];
+    let migration = Migration::appendonly("appendrandom", &sandbox, faults).await;
+    die_at_random(migration, 12).await;
+}
+
+/// Kills stages from outside while loaders come and go: one, three, then two.
+async fn die_at_random(mut migration: Migration, rounds: usize) {
     let mut random = StdRng::seed_from_u64(seed());
-    let mut migration = Migration::new(
-        "random",
-        &["--seed", "5", "--records", "1500", "--live-changes", "15"],
-    );
     migration.start_all(1);
     let mut kills = 0;
-    for round in 0..12 {
-        // One, then three, then two of them.
-        let wanted = match round {
-            0..4 => 1,
-            4..8 => 3,
-            _ => 2,
-        };
+    for round in 0..rounds {
+        let wanted = [1, 3, 2][round * 3 / rounds];
         for n in 1..=3 {
             let instance = format!("loader-{n}");
             let there = migration.stages.contains_key(&instance);
@@ -170,6 +190,7 @@ async fn loaders_come_go_and_die_at_random_moments() {
         equal.compared, equal.waiting
     );
     assert_no_dead_letters(&migration);
+    migration.assert_faults_hit().await;
     let status = migration.status();
     for expected in SALESFORCE {
         let object = status["objects"]
