@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{MigrationConfig, Problem, Secret};
+use crate::config::{Document, MigrationConfig, Part, Problem};
 use crate::control::Plan;
 use crate::error::{Class, Code, Error, Result};
 use crate::extract::{self, Extractor};
@@ -136,16 +136,10 @@ pub fn extractor<E: Extractor>() -> ExitCode {
                 let mapping = parse_mapping(E::mapping()).map_err(End::Problems)?;
                 print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
             }
-            Verb::Check(file) => Ok(build_extractor::<E>(&load_config(&file)?)?.check().await?),
-            Verb::Discover(file) => {
-                let found = build_extractor::<E>(&load_config(&file)?)?
-                    .discover()
-                    .await?;
-                print_json(&found)
-            }
+            Verb::Check(file) => Ok(load_extractor::<E>(&file)?.1.check().await?),
+            Verb::Discover(file) => print_json(&load_extractor::<E>(&file)?.1.discover().await?),
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
-                let connector = build_extractor::<E>(&config)?;
+                let (config, connector) = load_extractor::<E>(&run.file)?;
                 stage(Stage::Extractor, E::NAME, run, config, |context| {
                     extract::run(connector, context)
                 })
@@ -168,10 +162,10 @@ pub fn transformer<T: Transformer>() -> ExitCode {
                 mapping: None,
                 entities: Vec::new(),
             }),
-            Verb::Check(file) => load_config(&file).map(drop),
+            Verb::Check(file) => load_bus(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
+                let config = load_bus(&run.file)?;
                 stage(Stage::Transformer, T::NAME, run, config, |context| async {
                     transform::run::<T>(context).await
                 })
@@ -190,17 +184,17 @@ pub fn loader<L: Loader>() -> ExitCode {
                 let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
                 print_spec::<L::Config>(Stage::Loader, L::NAME, None, entities.collect())
             }
-            Verb::Check(file) => Ok(build_loader::<L>(&load_config(&file)?)?.check().await?),
+            Verb::Check(file) => Ok(load_loader::<L>(&file)?.1.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Run(run) => {
-                let config = load_config(&run.file)?;
+                let config = load_bus(&run.file)?;
                 if config.dry_run {
                     return Err(End::Failed(Error::new(
                         Code::DryRun,
                         format!("migration {} is a dry run: no loader runs", config.id),
                     )));
                 }
-                let connector = build_loader::<L>(&config)?;
+                let (config, connector) = load_loader::<L>(&run.file)?;
                 stage(Stage::Loader, L::NAME, run, config, |context| {
                     load::run(connector, context)
                 })
@@ -255,28 +249,81 @@ fn not_here(verb: &str, stage: Stage) -> End {
     )])
 }
 
-fn load_config(file: &File) -> Result<MigrationConfig, End> {
-    MigrationConfig::load(&file.config).map_err(End::Problems)
+/// The configuration without what is for the connectors: a process holds no
+/// secret that it doesn't need.
+fn load_bus(file: &File) -> Result<MigrationConfig, End> {
+    MigrationConfig::load_for(&file.config, Part::Skip, Part::Skip).map_err(End::Problems)
 }
 
-fn build_extractor<E: Extractor>(config: &MigrationConfig) -> Result<E, End> {
-    let parsed = connector_config("sourceConfig", &config.source_config)?;
-    E::new(parsed, HttpClient::new()?).map_err(End::Problems)
-}
-
-fn build_loader<L: Loader>(config: &MigrationConfig) -> Result<L, End> {
-    let parsed = connector_config("targetConfig", &config.target_config)?;
-    L::new(parsed, HttpClient::new()?).map_err(End::Problems)
-}
-
-fn connector_config<C: DeserializeOwned>(path: &str, document: &Secret) -> Result<C, End> {
-    serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(|error| {
-        End::Problems(vec![Problem::at(
-            path,
-            error.to_string(),
-            "see the connector's `spec` for its fields",
-        )])
+fn load_extractor<E: Extractor>(file: &File) -> Result<(MigrationConfig, E), End> {
+    load(file, Stage::Extractor, E::NAME, |config| {
+        E::new(config, HttpClient::new()?).map_err(End::Problems)
     })
+}
+
+fn load_loader<L: Loader>(file: &File) -> Result<(MigrationConfig, L), End> {
+    load(file, Stage::Loader, L::NAME, |config| {
+        L::new(config, HttpClient::new()?).map_err(End::Problems)
+    })
+}
+
+/// The configuration with this connector's own part of it, and the connector
+/// made of that. Every problem is told with its file and line.
+fn load<C, T>(
+    file: &File,
+    stage: Stage,
+    name: &str,
+    make: impl FnOnce(C) -> Result<T, End>,
+) -> Result<(MigrationConfig, T), End>
+where
+    C: DeserializeOwned + schemars::JsonSchema,
+{
+    let document = Document::read(&file.config).map_err(End::Problems)?;
+    let (types, part, named) = match stage {
+        Stage::Loader => ("targetType", "targetConfig", Some(document.target_type())),
+        _ => ("sourceType", "sourceConfig", document.text("sourceType")),
+    };
+    if let Some(named) = named.filter(|named| *named != name) {
+        return Err(End::Problems(vec![document.problem(
+            types,
+            format!(
+                "names `{named}`, and this is the {} `{name}`",
+                stage.as_str()
+            ),
+            format!("start drover-{}-{named}, or write `{name}`", stage.as_str()),
+        )]));
+    }
+    let schema = schemars::schema_for!(C).to_value();
+    let (source, target) = match stage {
+        Stage::Loader => (Part::Skip, Part::Against(&schema)),
+        _ => (Part::Against(&schema), Part::Skip),
+    };
+    let config = document
+        .migration(&document.environment(), source, target)
+        .map_err(End::Problems)?;
+    let own = match stage {
+        Stage::Loader => &config.target_config,
+        _ => &config.source_config,
+    };
+    let parsed = serde_json::from_value(serde_json::Value::Object(own.expose().clone())).map_err(
+        |error| {
+            End::Problems(vec![document.problem(
+                part,
+                error.to_string(),
+                "see the connector's `spec` for its fields",
+            )])
+        },
+    )?;
+    match make(parsed) {
+        Ok(connector) => Ok((config, connector)),
+        Err(End::Problems(problems)) => Err(End::Problems(
+            problems
+                .into_iter()
+                .map(|problem| document.placed(problem))
+                .collect(),
+        )),
+        Err(failed) => Err(failed),
+    }
 }
 
 fn print_spec<C: schemars::JsonSchema>(
