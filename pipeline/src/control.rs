@@ -9,7 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::extract::Object;
 use crate::kafka::Place;
 use crate::kafka::client::Client;
-use crate::kafka::compacted::{first_record, partition_count, read_to_end};
+use crate::kafka::compacted::{first_records, partition_count, read_to_end};
 use crate::topics::Topics;
 use crate::transform::Mapping;
 
@@ -70,24 +70,27 @@ impl Plan {
     /// of each partition names the incarnation that the plan knows.
     /// [`Code::TopicRecreated`] otherwise.
     pub fn check_incarnations(&self, client: &Client, topics: &[String]) -> Result<()> {
-        for topic in topics {
-            let Some(expected) = self.incarnations.get(topic) else {
-                continue;
-            };
+        let mut places = Vec::new();
+        for topic in topics.iter().filter(|t| self.incarnations.contains_key(*t)) {
             for partition in 0..partition_count(client, topic)? {
-                let place = Place::new(topic, partition);
-                let found = first_record(client, &place)?
-                    .filter(|(key, _)| key == INCARNATION)
-                    .and_then(|(_, value)| serde_json::from_slice::<Incarnation>(&value).ok());
-                if found.map(|found| found.incarnation) != Some(*expected) {
-                    return Err(Error::new(
-                        Code::TopicRecreated,
-                        format!(
-                            "{place} does not start with incarnation {expected}, \
-                             which `drover init` wrote"
-                        ),
-                    ));
-                }
+                places.push(Place::new(topic, partition));
+            }
+        }
+        let firsts = first_records(client, &places)?;
+        for place in places {
+            let expected = self.incarnations.get(&place.topic).copied();
+            let found = firsts
+                .get(&place)
+                .filter(|(key, _)| key == INCARNATION)
+                .and_then(|(_, value)| serde_json::from_slice::<Incarnation>(value).ok());
+            if found.map(|found| found.incarnation) != expected {
+                return Err(Error::new(
+                    Code::TopicRecreated,
+                    format!(
+                        "{place} does not start with incarnation {}, which `drover init` wrote",
+                        expected.unwrap_or_default()
+                    ),
+                ));
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 bug, 2 bad configuration, 3 environment or operator
 //! action, 128 + n for a signal that was not handled.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Document, MigrationConfig, Part, Problem};
+use crate::config::{Document, MigrationConfig, Part, Problem, Secret};
 use crate::control::Plan;
 use crate::error::{Class, Code, Error, Result};
 use crate::extract::{self, Extractor};
@@ -133,13 +134,17 @@ pub fn extractor<E: Extractor>() -> ExitCode {
     block_on(async move {
         match verb {
             Verb::Spec => {
-                let mapping = parse_mapping(E::mapping()).map_err(End::Problems)?;
+                let mapping =
+                    Mapping::parse("mapping.yaml", E::mapping()).map_err(End::Problems)?;
                 print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
             }
-            Verb::Check(file) => Ok(load_extractor::<E>(&file)?.1.check().await?),
-            Verb::Discover(file) => print_json(&load_extractor::<E>(&file)?.1.discover().await?),
+            Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
+            Verb::Discover(file) => {
+                let found = load_extractor::<E>(&file)?.0.discover().await?;
+                print_json(&found)
+            }
             Verb::Run(run) => {
-                let (config, connector) = load_extractor::<E>(&run.file)?;
+                let (connector, config) = load_extractor::<E>(&run.file)?;
                 stage(Stage::Extractor, E::NAME, run, config, |context| {
                     extract::run(connector, context)
                 })
@@ -162,10 +167,10 @@ pub fn transformer<T: Transformer>() -> ExitCode {
                 mapping: None,
                 entities: Vec::new(),
             }),
-            Verb::Check(file) => load_bus(&file).map(drop),
+            Verb::Check(file) => load_plain(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
             Verb::Run(run) => {
-                let config = load_bus(&run.file)?;
+                let config = load_plain(&run.file)?;
                 stage(Stage::Transformer, T::NAME, run, config, |context| async {
                     transform::run::<T>(context).await
                 })
@@ -184,17 +189,10 @@ pub fn loader<L: Loader>() -> ExitCode {
                 let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
                 print_spec::<L::Config>(Stage::Loader, L::NAME, None, entities.collect())
             }
-            Verb::Check(file) => Ok(load_loader::<L>(&file)?.1.check().await?),
+            Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Run(run) => {
-                let config = load_bus(&run.file)?;
-                if config.dry_run {
-                    return Err(End::Failed(Error::new(
-                        Code::DryRun,
-                        format!("migration {} is a dry run: no loader runs", config.id),
-                    )));
-                }
-                let (config, connector) = load_loader::<L>(&run.file)?;
+                let (connector, config) = load_loader::<L>(&run.file)?;
                 stage(Stage::Loader, L::NAME, run, config, |context| {
                     load::run(connector, context)
                 })
@@ -224,23 +222,6 @@ fn block_on(work: impl Future<Output = Result<(), End>>) -> ExitCode {
     }
 }
 
-/// A connector's own `mapping.yaml`.
-fn parse_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let node = crate::config::parse_document("mapping.yaml", text.as_bytes(), &mut problems)
-        .map_err(|problem| vec![problem])?;
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    serde_json::from_value(node.to_json()).map_err(|error| {
-        vec![Problem::at(
-            "mapping.yaml",
-            error.to_string(),
-            "mend the connector's mapping",
-        )]
-    })
-}
-
 fn not_here(verb: &str, stage: Stage) -> End {
     End::Problems(vec![Problem::at(
         verb,
@@ -249,81 +230,80 @@ fn not_here(verb: &str, stage: Stage) -> End {
     )])
 }
 
-/// The configuration without what is for the connectors: a process holds no
-/// secret that it doesn't need.
-fn load_bus(file: &File) -> Result<MigrationConfig, End> {
-    MigrationConfig::load_for(&file.config, Part::Skip, Part::Skip).map_err(End::Problems)
+/// The configuration for a process that needs one connector's part of it, judged
+/// against that connector's schema. The other part's secrets are not asked for.
+struct Loaded {
+    config: MigrationConfig,
+    document: Document,
 }
 
-fn load_extractor<E: Extractor>(file: &File) -> Result<(MigrationConfig, E), End> {
-    load(file, Stage::Extractor, E::NAME, |config| {
-        E::new(config, HttpClient::new()?).map_err(End::Problems)
-    })
+impl Loaded {
+    fn read(file: &File, source: Part<'_>, target: Part<'_>) -> Result<Self, End> {
+        let document = Document::read(&file.config).map_err(End::Problems)?;
+        let config = document
+            .migration(&document.environment(), source, target)
+            .map_err(End::Problems)?;
+        Ok(Loaded { config, document })
+    }
+
+    fn problems(&self, problems: Vec<Problem>) -> End {
+        let placed = problems.into_iter().map(|p| self.document.placed(p));
+        End::Problems(placed.collect())
+    }
+
+    fn named(&self, path: &str, wanted: &str, ours: &str) -> Result<(), End> {
+        if wanted == ours {
+            return Ok(());
+        }
+        Err(self.problems(vec![Problem::at(
+            path,
+            format!("this migration is for `{wanted}`, this process is `{ours}`"),
+            "start the other connector's process",
+        )]))
+    }
+
+    fn connector<C: DeserializeOwned>(&self, path: &str, document: &Secret) -> Result<C, End> {
+        serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(
+            |error| {
+                self.problems(vec![Problem::at(
+                    path,
+                    error.to_string(),
+                    "see the connector's `spec` for its fields",
+                )])
+            },
+        )
+    }
 }
 
-fn load_loader<L: Loader>(file: &File) -> Result<(MigrationConfig, L), End> {
-    load(file, Stage::Loader, L::NAME, |config| {
-        L::new(config, HttpClient::new()?).map_err(End::Problems)
-    })
+fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig), End> {
+    let schema = schemars::schema_for!(E::Config).to_value();
+    let loaded = Loaded::read(file, Part::Against(&schema), Part::Skip)?;
+    loaded.named("sourceType", &loaded.config.source_type, E::NAME)?;
+    let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
+    let connector = E::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config))
 }
 
-/// The configuration with this connector's own part of it, and the connector
-/// made of that. Every problem is told with its file and line.
-fn load<C, T>(
-    file: &File,
-    stage: Stage,
-    name: &str,
-    make: impl FnOnce(C) -> Result<T, End>,
-) -> Result<(MigrationConfig, T), End>
-where
-    C: DeserializeOwned + schemars::JsonSchema,
-{
-    let document = Document::read(&file.config).map_err(End::Problems)?;
-    let (types, part, named) = match stage {
-        Stage::Loader => ("targetType", "targetConfig", Some(document.target_type())),
-        _ => ("sourceType", "sourceConfig", document.text("sourceType")),
-    };
-    if let Some(named) = named.filter(|named| *named != name) {
-        return Err(End::Problems(vec![document.problem(
-            types,
+fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
+    let schema = schemars::schema_for!(L::Config).to_value();
+    let loaded = Loaded::read(file, Part::Skip, Part::Against(&schema))?;
+    loaded.named("targetType", &loaded.config.target_type, L::NAME)?;
+    if loaded.config.dry_run {
+        return Err(End::Failed(Error::new(
+            Code::DryRun,
             format!(
-                "names `{named}`, and this is the {} `{name}`",
-                stage.as_str()
+                "migration {} is a dry run: no loader runs",
+                loaded.config.id
             ),
-            format!("start drover-{}-{named}, or write `{name}`", stage.as_str()),
-        )]));
+        )));
     }
-    let schema = schemars::schema_for!(C).to_value();
-    let (source, target) = match stage {
-        Stage::Loader => (Part::Skip, Part::Against(&schema)),
-        _ => (Part::Against(&schema), Part::Skip),
-    };
-    let config = document
-        .migration(&document.environment(), source, target)
-        .map_err(End::Problems)?;
-    let own = match stage {
-        Stage::Loader => &config.target_config,
-        _ => &config.source_config,
-    };
-    let parsed = serde_json::from_value(serde_json::Value::Object(own.expose().clone())).map_err(
-        |error| {
-            End::Problems(vec![document.problem(
-                part,
-                error.to_string(),
-                "see the connector's `spec` for its fields",
-            )])
-        },
-    )?;
-    match make(parsed) {
-        Ok(connector) => Ok((config, connector)),
-        Err(End::Problems(problems)) => Err(End::Problems(
-            problems
-                .into_iter()
-                .map(|problem| document.placed(problem))
-                .collect(),
-        )),
-        Err(failed) => Err(failed),
-    }
+    let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
+    let connector = L::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config))
+}
+
+fn load_plain(file: &File) -> Result<MigrationConfig, End> {
+    Loaded::read(file, Part::Skip, Part::Skip).map(|loaded| loaded.config)
 }
 
 fn print_spec<C: schemars::JsonSchema>(
@@ -345,7 +325,8 @@ fn print_spec<C: schemars::JsonSchema>(
 fn print_json(value: &impl serde::Serialize) -> Result<(), End> {
     let text = serde_json::to_string(value)
         .map_err(|e| Error::new(Code::Invariant, format!("printing: {e}")))?;
-    println!("{text}");
+    // A reader that has gone (`spec | head`) is no failure.
+    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
 }
 

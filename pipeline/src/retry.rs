@@ -6,6 +6,8 @@ use crate::error::Error;
 
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
+/// No wait is longer than this, whatever the other side asks for.
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A jittered exponential back-off without a limit on the number of tries.
 #[derive(Debug, Default)]
@@ -24,7 +26,7 @@ impl Backoff {
         self.tries = self.tries.saturating_add(1).min(16);
         let jittered = step.mul_f64(rand::random_range(0.5..=1.0));
         match error.retry_after {
-            Some(asked) => asked.max(jittered),
+            Some(asked) => asked.clamp(jittered, A_DAY.max(jittered)),
             None => jittered,
         }
     }

@@ -610,3 +610,78 @@ async fn a_second_start_reads_its_state_and_writes_nothing_twice() {
     assert_eq!(rig.target.creates.load(Ordering::SeqCst), 30);
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_still_waits_after_the_same_record_came_again() {
+    let mut rig = Rig::new(Target {
+        ordered: true,
+        ..Target::default()
+    });
+    let child = serde_json::json!({"name": "child", "manager": "boss"}).to_string();
+    rig.source.add("contact", "child", 1, Some(child.clone()));
+    rig.run();
+    rig.until("the child", |rig| {
+        rig.rows().len() == 1 && rig.parked().len() == 1
+    })
+    .await;
+    let order = rig.parked()["fake/contact/child#main"].order;
+    rig.source.add("contact", "child", 1, Some(child));
+    rig.until("the same again", |rig| {
+        rig.parked()
+            .get("fake/contact/child#main")
+            .is_some_and(|parked| parked.order > order)
+    })
+    .await;
+    rig.source.add("contact", "boss", 1, name("boss"));
+    rig.until("the link", |rig| {
+        rig.rows()["fake/contact/child#main"]
+            .links
+            .contains_key("managerId")
+    })
+    .await;
+    rig.until("nothing waits", |rig| rig.parked().is_empty())
+        .await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_is_taken_back_by_a_success_of_the_same_batch() {
+    let mut rig = Rig::new(Target {
+        ordered: true,
+        ..Target::default()
+    });
+    rig.source.add("contact", "k", 1, Some("bad".into()));
+    rig.source.add("contact", "k", 2, name("good"));
+    rig.run();
+    rig.until("the good version", |rig| {
+        rig.entries().len() == 1 && rig.letters().is_empty()
+    })
+    .await;
+    assert_eq!(rig.rows()["fake/contact/k#main"].name, "good");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_refused_after_a_lost_create_does_not_lead_to_a_second_create() {
+    let mut rig = Rig::new(Target::default());
+    rig.target.lose_answer.store(true, Ordering::SeqCst);
+    rig.source.add("company", "k", 1, name("good"));
+    rig.run();
+    rig.until("the create whose answer is lost", |rig| {
+        rig.target.creates.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    rig.source.add("company", "k", 2, name("refuse me"));
+    rig.until("the refusal", |rig| rig.letters().len() == 1)
+        .await;
+    rig.source.add("company", "k", 3, name("mended"));
+    rig.until("the mended version", |rig| {
+        rig.rows()
+            .get("fake/company/k#main")
+            .is_some_and(|row| row.name == "mended")
+            && rig.letters().is_empty()
+    })
+    .await;
+    assert_eq!(rig.target.creates.load(Ordering::SeqCst), 1, "no doubles");
+    rig.end().await;
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Differences, compare};
+use crate::oracle::{Differences, compare, compare_appendonly};
 use crate::process::{Process, binary};
 use crate::sandbox::Sandbox;
 use crate::services::{Services, services};
@@ -29,6 +29,8 @@ pub struct Migration {
     services: &'static Services,
     environment: Vec<(String, String)>,
     target: String,
+    /// The append-only target, where that is the target.
+    appendonly: Option<Process>,
     _keep: tempfile::TempDir,
 }
 
@@ -98,8 +100,34 @@ impl Migration {
             services,
             environment,
             target: target.to_owned(),
+            appendonly: None,
             _keep: folder,
         }
+    }
+
+    /// A migration into the append-only target: no unique key, a search index
+    /// that lags, and answers that are lost as `faults` say.
+    pub async fn appendonly(name: &str, sandbox: &[&str], faults: Value) -> Migration {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let server = Process::start(
+            folder.path(),
+            "target",
+            "drover-appendonly-server",
+            &["--index-delay-ms", "300", "--max-processing-ms", "200"],
+            &[],
+        );
+        let url = server.first["url"].as_str().expect("its URL").to_owned();
+        let answer = reqwest::Client::new()
+            .post(format!("{url}/_control/faults"))
+            .json(&faults)
+            .send()
+            .await
+            .expect("the target answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+        let config = json!({"url": url, "leaseMs": 1000, "indexDelayMs": 400});
+        let mut migration = Self::with(name, sandbox, "appendonly", config, json!({}));
+        migration.appendonly = Some(server);
+        migration
     }
 
     /// The services it runs on.
@@ -200,7 +228,13 @@ impl Migration {
     pub async fn until_equal(&mut self, limit: Duration) -> Differences {
         let deadline = Instant::now() + limit;
         loop {
-            let differences = compare(&self.sandbox, &self.services.postgres, &self.schema).await;
+            let differences = match &self.appendonly {
+                Some(server) => {
+                    let url = server.first["url"].as_str().unwrap_or_default();
+                    compare_appendonly(&self.sandbox, url).await
+                }
+                None => compare(&self.sandbox, &self.services.postgres, &self.schema).await,
+            };
             let Some(missing) = differences.missing() else {
                 assert!(differences.compared > 0, "nothing was compared");
                 return differences;
@@ -213,6 +247,20 @@ impl Migration {
             );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Proves that the append-only target did lose answers, where it is the target.
+    pub async fn assert_faults_hit(&self) {
+        let Some(server) = &self.appendonly else {
+            return;
+        };
+        let url = server.first["url"].as_str().unwrap_or_default();
+        let answer = reqwest::get(format!("{url}/_control/stats"))
+            .await
+            .expect("the target answers");
+        let stats: Value = answer.json().await.expect("JSON");
+        println!("the target: {stats}");
+        assert!(stats["answersLost"].as_u64() > Some(0), "{stats}");
     }
 
     /// Everything the stages said, for a look at it after a failure.

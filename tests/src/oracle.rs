@@ -134,6 +134,95 @@ impl Differences {
     }
 }
 
+/// Compares the stand-in's truth with the records of the append-only target,
+/// and counts keys that were created more than once, by the target's own log.
+pub async fn compare_appendonly(sandbox: &Sandbox, target: &str) -> Differences {
+    let lines = |path: &str| {
+        let url = format!("{target}{path}");
+        async move {
+            let text = reqwest::get(url).await.expect("the target answers");
+            let text = text.text().await.expect("its lines");
+            text.lines()
+                .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+                .collect::<Vec<Value>>()
+        }
+    };
+    let mut differences = Differences::default();
+    let mut created = BTreeSet::new();
+    for create in lines("/_control/creates").await {
+        let key = create["key"].as_str().unwrap_or_default().to_owned();
+        if !created.insert(key.clone()) {
+            differences.add(format!("{key} was created twice"));
+        }
+    }
+    let records = lines("/_control/records").await;
+    let source_id = |key: &str| {
+        let (raw, _) = key.rsplit_once('#').unwrap_or((key, ""));
+        raw.splitn(3, '/').nth(2).unwrap_or_default().to_owned()
+    };
+    let by_id: BTreeMap<String, String> = records
+        .iter()
+        .map(|record| {
+            let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+            (text("id"), source_id(&text("key")))
+        })
+        .collect();
+    let mut truth: BTreeMap<&str, BTreeMap<String, Value>> = BTreeMap::new();
+    for expected in SALESFORCE {
+        truth.insert(expected.object, sandbox.records(expected.object).await);
+    }
+    for expected in SALESFORCE {
+        let prefix = format!("salesforce/{}/", expected.object);
+        let rows: Vec<(String, Row)> = records
+            .iter()
+            .filter(|record| {
+                record["key"]
+                    .as_str()
+                    .is_some_and(|key| key.starts_with(&prefix))
+            })
+            .map(|record| {
+                let fields = &record["fields"];
+                let plain = expected.fields.iter().map(|(column, _)| {
+                    let value = match &fields[camel(column)] {
+                        // The source's own text keeps its digits in both.
+                        Value::Null => None,
+                        Value::String(text) => Some(text.clone()),
+                        other => Some(other.to_string()),
+                    };
+                    ((*column).to_owned(), value)
+                });
+                let links = expected.links.iter().map(|(column, _, _)| {
+                    let id = fields[camel(column)].as_str();
+                    let linked = id.and_then(|id| by_id.get(id).cloned());
+                    ((*column).to_owned(), linked)
+                });
+                let row = Row {
+                    columns: plain.chain(links).collect(),
+                    deleted: record["deleted"] == true,
+                };
+                (source_id(record["key"].as_str().unwrap_or_default()), row)
+            })
+            .collect();
+        compare_object(expected, &truth, &rows, &mut differences);
+    }
+    differences
+}
+
+/// `phone_number` → `phoneNumber`.
+fn camel(column: &str) -> String {
+    let mut name = String::new();
+    for part in column.split('_') {
+        match part.chars().next() {
+            Some(first) if !name.is_empty() => {
+                name.push(first.to_ascii_uppercase());
+                name.push_str(&part[first.len_utf8()..]);
+            }
+            _ => name.push_str(part),
+        }
+    }
+    name
+}
+
 /// A connection to the target.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls)

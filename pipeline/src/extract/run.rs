@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::{BadRecord, Change, Extractor, Object, Page, Reached};
-use crate::deadletter::{DeadLetter, Origin, record as dead_record};
+use crate::deadletter::{DeadLetter, LiveLetters, Origin, record as dead_record, topic_key};
 use crate::envelope::{Envelope, JSON};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::compacted::read_to_end;
@@ -22,6 +22,7 @@ use crate::retry::Backoff;
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Report, Status, now};
 use crate::topics::partition_of_raw;
+use crate::transform::MAX_RECORD;
 
 /// An extractor that was not heard of for this long is taken over.
 const TAKEOVER: Millis = 30_000;
@@ -117,13 +118,20 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
     );
     // The checkpoints are read after `init_transactions`: from here on nobody
     // else can add to them.
-    let (producer, checkpoints) = {
+    let (producer, checkpoints, letters) = {
         let topic = context.topics.checkpoint();
+        let deadletter = context.topics.deadletter();
+        let plan = context.plan.clone();
         blocking(move || {
             client.require_topics(&needed)?;
+            plan.check_incarnations(&client, &needed)?;
             let producer = open(&client, &id)?;
             let checkpoints = read_to_end(&client, &topic)?;
-            Ok((producer, checkpoints))
+            let letters = LiveLetters::of(Stage::Extractor);
+            for (key, value) in read_to_end(&client, &deadletter)? {
+                letters.note(&key, Some(&value));
+            }
+            Ok((producer, checkpoints, Arc::new(letters)))
         })
         .await?
     };
@@ -151,6 +159,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             object: object.clone(),
             key,
             seen: Seen::default(),
+            letters: Arc::clone(&letters),
             blocked: blocked.clone(),
         };
         lanes.spawn(lane.run(checkpoint));
@@ -204,6 +213,8 @@ struct Lane<E: Extractor> {
     /// Of its checkpoint.
     key: String,
     seen: Seen,
+    /// The live dead letters of this stage; only the leader writes them.
+    letters: Arc<LiveLetters>,
     blocked: watch::Sender<usize>,
 }
 
@@ -339,6 +350,13 @@ impl<E: Extractor> Lane<E> {
             },
             at,
         };
+        let cleared: Vec<String> = raws
+            .iter()
+            .filter(|raw| self.letters.clears(raw.key.as_str(), raw.version))
+            .map(|raw| raw.key.as_str().to_owned())
+            .collect();
+        let letters: Vec<DeadLetter> = bad.iter().map(|bad| self.letter(bad, at)).collect();
+        let noted = letters.clone();
         let batch = Batch {
             migration: self.context.config.id.clone(),
             topic: self
@@ -351,12 +369,21 @@ impl<E: Extractor> Lane<E> {
             checkpoint_key: self.key.clone(),
             checkpoint: serde_json::to_vec(&checkpoint)
                 .map_err(|e| Error::new(Code::Invariant, format!("a checkpoint: {e}")))?,
-            letters: bad.iter().map(|bad| self.letter(bad, at)).collect(),
+            letters,
+            cleared: cleared.clone(),
             raws,
         };
         let (extracted, dead) = (batch.raws.len() as u64, batch.letters.len() as u64);
         let producer = Arc::clone(&self.producer).lock_owned().await;
         blocking(move || batch.write(&producer)).await?;
+        for letter in &noted {
+            let key = letter.topic_key();
+            self.letters.note(key.as_bytes(), Some(&letter.to_json()));
+        }
+        for key in &cleared {
+            self.letters
+                .note(topic_key(Stage::Extractor, key).as_bytes(), None);
+        }
         for (id, version, print) in fresh {
             self.seen.note(id, version, print);
         }
@@ -367,6 +394,15 @@ impl<E: Extractor> Lane<E> {
     }
 
     fn raw(&self, change: Change, phase: ReadPhase, at: Millis) -> Result<Raw, BadRecord> {
+        let length = change.body.as_ref().map_or(0, String::len);
+        if length > MAX_RECORD {
+            return Err(BadRecord {
+                place: change.id,
+                code: Code::TooLarge,
+                message: format!("{length} bytes, at most {MAX_RECORD}"),
+                body: String::new(),
+            });
+        }
         let key = RawKey::new(E::NAME, &self.object.name, &change.id).map_err(|e| BadRecord {
             place: "a record without an id".into(),
             code: e.code,
@@ -424,6 +460,8 @@ struct Batch {
     checkpoint_key: String,
     checkpoint: Vec<u8>,
     letters: Vec<DeadLetter>,
+    /// Keys whose dead letters are taken back.
+    cleared: Vec<String>,
     raws: Vec<Raw>,
 }
 
@@ -452,6 +490,12 @@ impl Batch {
                         Some(&letter.to_json()),
                         Some(letter.headers()),
                     ))?;
+                }
+                for key in &self.cleared {
+                    let partition =
+                        RawKey::parse(key).map_or(0, |key| partition_of_raw(&key, self.partitions));
+                    let key = topic_key(Stage::Extractor, key);
+                    transaction.send(dead_record(&self.deadletter, partition, &key, None, None))?;
                 }
                 transaction.send(Record::new(
                     &self.checkpoint_topic,

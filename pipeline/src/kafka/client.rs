@@ -1,9 +1,11 @@
 //! Client settings, all in one place, each with its reason.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::explain;
 use crate::config::KafkaConfig;
@@ -12,10 +14,35 @@ use crate::error::{Code, Error, Result};
 /// How long one question to the broker may take before it counts as unreachable.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A client's context that logs what matters: the end of a partition, which
+/// rdkafka reports as an error, is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Logs what a client reports outside of any call.
+pub(super) fn log_error(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
+        _ if matches!(error, KafkaError::PartitionEOF(_)) => {}
+        _ => tracing::warn!(%error, reason, "Kafka"),
+    }
+}
+
 /// Makes the settings of every Kafka client of a process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     base: ClientConfig,
+    /// One client for questions about partitions: making one takes longer than
+    /// all the questions of a rebalance.
+    questions: Arc<Mutex<Option<Arc<BaseConsumer<Quiet>>>>>,
 }
 
 impl Client {
@@ -30,7 +57,32 @@ impl Client {
         for (key, value) in &config.client {
             base.set(key, value);
         }
-        Client { base }
+        Client {
+            base,
+            questions: Arc::default(),
+        }
+    }
+
+    /// A client for questions about partitions. It reads uncommitted: a
+    /// `read_committed` one would be told the last stable offset for the end.
+    pub fn questions(&self) -> Result<Arc<BaseConsumer<Quiet>>> {
+        let mut shared = self
+            .questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*shared {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(self.open_reader("read_uncommitted")?);
+        *shared = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Opens a reader without a group.
+    pub fn open_reader(&self, isolation: &str) -> Result<BaseConsumer<Quiet>> {
+        self.reader(isolation)
+            .create_with_context(Quiet)
+            .map_err(|e| explain("making a client", &e))
     }
 
     /// A member of a consumer group. `instance` makes its membership static: a
@@ -105,10 +157,7 @@ impl Client {
     /// Fails with [`Code::BrokerUnreachable`] when no broker answers, and names
     /// the topics of `topics` that are not there ([`Code::TopicMissing`]).
     pub fn require_topics(&self, topics: &[String]) -> Result<()> {
-        let consumer: BaseConsumer = self
-            .reader("read_committed")
-            .create()
-            .map_err(|e| explain("making a client", &e))?;
+        let consumer = self.questions()?;
         let metadata = consumer
             .fetch_metadata(None, PATIENCE)
             .map_err(|e| explain("asking the broker for its topics", &e))?;

@@ -1,6 +1,6 @@
 //! A compacted topic as a table: read once to its end, or followed for ever.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,10 +12,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{Client, PATIENCE};
+use super::client::{Client, PATIENCE, Quiet};
 use super::{Place, explain};
 use crate::control::INCARNATION;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 
 /// The high watermark of a partition: the offset behind its last record,
 /// *including* records of open transactions. A `read_committed` client would
@@ -28,23 +28,16 @@ pub fn high_watermark(client: &Client, place: &Place) -> Result<i64> {
 
 /// The log start and the high watermark of a partition.
 pub fn watermarks(client: &Client, place: &Place) -> Result<(i64, i64)> {
-    let consumer = uncommitted(client)?;
-    consumer
+    client
+        .questions()?
         .fetch_watermarks(&place.topic, place.partition, PATIENCE)
         .map_err(|e| explain(&format!("asking for the ends of {place}"), &e))
 }
 
-fn uncommitted(client: &Client) -> Result<BaseConsumer> {
-    client
-        .reader("read_uncommitted")
-        .create()
-        .map_err(|e| explain("making a client", &e))
-}
-
 /// How many partitions a topic has. [`Code::TopicMissing`] when it isn't there.
 pub fn partition_count(client: &Client, topic: &str) -> Result<i32> {
-    let consumer = uncommitted(client)?;
-    let metadata = consumer
+    let metadata = client
+        .questions()?
         .fetch_metadata(Some(topic), PATIENCE)
         .map_err(|e| explain(&format!("asking for {topic}"), &e))?;
     match metadata.topics().first().map(|t| t.partitions().len()) {
@@ -79,10 +72,7 @@ pub fn scan(
     if ends.is_empty() {
         return Ok(());
     }
-    let consumer: BaseConsumer = client
-        .reader("read_committed")
-        .create()
-        .map_err(|e| explain("making a client", &e))?;
+    let consumer = client.open_reader("read_committed")?;
     consumer
         .assign(&assignment)
         .map_err(|e| explain(&format!("reading {topic}"), &e))?;
@@ -115,7 +105,10 @@ pub fn scan(
                     ends.remove(&partition);
                 }
             }
-            Some(Err(error)) => return Err(explain(&format!("reading {topic}"), &error)),
+            Some(Err(error)) => passing(
+                explain(&format!("reading {topic}"), &error),
+                quiet_since.elapsed(),
+            )?,
             None if quiet_since.elapsed() > Duration::from_secs(30) => {
                 return Err(Error::new(
                     Code::StableOffsetStuck,
@@ -130,38 +123,74 @@ pub fn scan(
     Ok(())
 }
 
-/// The key and value of a partition's first record; `None` when it has none.
-pub fn first_record(client: &Client, place: &Place) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-    let (low, high) = watermarks(client, place)?;
-    if low == high {
-        return Ok(None);
+/// Lets a passing error pass for 30 s: one broker of several may be down while
+/// the others serve.
+fn passing(error: Error, quiet: Duration) -> Result<()> {
+    if error.class() == Class::Transient && quiet < Duration::from_secs(30) {
+        tracing::debug!(%error, "reading goes on");
+        Ok(())
+    } else {
+        Err(error)
     }
-    let consumer = uncommitted(client)?;
+}
+
+/// A record's key and value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// The key and value of the first record of each of these partitions; one that
+/// has none is left out.
+pub fn first_records(client: &Client, places: &[Place]) -> Result<HashMap<Place, KeyValue>> {
     let mut assignment = TopicPartitionList::new();
-    assignment
-        .add_partition_offset(&place.topic, place.partition, Offset::Offset(low))
-        .map_err(|e| explain("assigning", &e))?;
+    let mut missing = HashSet::new();
+    for place in places {
+        let (low, high) = watermarks(client, place)?;
+        if low < high {
+            assignment
+                .add_partition_offset(&place.topic, place.partition, Offset::Offset(low))
+                .map_err(|e| explain("assigning", &e))?;
+            missing.insert(place.clone());
+        }
+    }
+    let mut found = HashMap::new();
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let consumer = client.open_reader("read_uncommitted")?;
     consumer
         .assign(&assignment)
-        .map_err(|e| explain(&format!("reading {place}"), &e))?;
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
+        .map_err(|e| explain("reading first records", &e))?;
+    let since = Instant::now();
+    while !missing.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
-                return Ok(Some((
-                    message.key().unwrap_or_default().to_vec(),
-                    message.payload().unwrap_or_default().to_vec(),
-                )));
+                let place = Place::new(message.topic(), message.partition());
+                if missing.remove(&place) {
+                    let record = (
+                        message.key().unwrap_or_default().to_vec(),
+                        message.payload().unwrap_or_default().to_vec(),
+                    );
+                    let mut done = TopicPartitionList::new();
+                    done.add_partition(&place.topic, place.partition);
+                    consumer
+                        .pause(&done)
+                        .map_err(|e| explain("reading first records", &e))?;
+                    found.insert(place, record);
+                }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
-            Some(Err(error)) => return Err(explain(&format!("reading {place}"), &error)),
+            Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => {
+                passing(explain("reading first records", &error), since.elapsed())?;
+            }
+            None if since.elapsed() > Duration::from_secs(30) => {
+                return Err(Error::new(
+                    Code::BrokerUnreachable,
+                    "first records were not readable within 30 s",
+                ));
+            }
             None => {}
         }
     }
-    Err(Error::new(
-        Code::BrokerUnreachable,
-        format!("{place} was not readable within {PATIENCE:?}"),
-    ))
+    Ok(found)
 }
 
 /// The newest value of each key of a compacted topic.
@@ -179,7 +208,7 @@ pub fn read_to_end(client: &Client, topic: &str) -> Result<HashMap<Vec<u8>, Vec<
 }
 
 /// The offset a reader reads next, or -1 before it has one.
-fn position_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+fn position_of(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> i64 {
     consumer
         .position()
         .ok()
@@ -233,10 +262,7 @@ impl Tail {
                 places.push((place, low));
             }
         }
-        let consumer: BaseConsumer = client
-            .reader("read_committed")
-            .create()
-            .map_err(|e| explain("making a client", &e))?;
+        let consumer = client.open_reader("read_committed")?;
         consumer
             .assign(&assignment)
             .map_err(|e| explain("following", &e))?;
@@ -266,7 +292,9 @@ impl Tail {
     pub fn wait_for(&self, place: &Place, offset: i64, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
-        while state.positions.get(place).is_none_or(|at| *at < offset) {
+        while state.seeks.iter().any(|(seek, _)| seek == place)
+            || state.positions.get(place).is_none_or(|at| *at < offset)
+        {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let at = state.positions.get(place).copied().unwrap_or(-1);
@@ -309,7 +337,7 @@ impl Drop for Tail {
     }
 }
 
-fn follow(consumer: &BaseConsumer, shared: &TailShared, follower: &dyn Follower) {
+fn follow(consumer: &BaseConsumer<Quiet>, shared: &TailShared, follower: &dyn Follower) {
     let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     while !shared.stop.load(Ordering::Relaxed) {
         let seeks = std::mem::take(&mut lock().seeks);
@@ -338,7 +366,13 @@ fn follow(consumer: &BaseConsumer, shared: &TailShared, follower: &dyn Follower)
                         message.payload(),
                     );
                 }
-                lock().positions.insert(place, offset + 1);
+                let mut state = lock();
+                // A seek that was asked for meanwhile goes behind this message;
+                // its position must not be overwritten.
+                if !state.seeks.iter().any(|(seek, _)| *seek == place) {
+                    state.positions.insert(place, offset + 1);
+                }
+                drop(state);
                 shared.moved.notify_all();
             }
             Some(Err(KafkaError::PartitionEOF(_))) => {

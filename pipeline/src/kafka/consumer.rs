@@ -16,7 +16,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::client::{Client, PATIENCE};
+use super::client::{Client, PATIENCE, log_error};
 use super::{Place, compacted, explain};
 use crate::error::{Code, Error, Result};
 
@@ -52,7 +52,11 @@ struct Context {
     state: std::sync::Mutex<(u64, Option<Error>)>,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
 
 impl ConsumerContext for Context {
     fn rebalance(
@@ -176,6 +180,9 @@ pub struct Member {
 
 /// What a poll brought.
 pub enum Polled<'m> {
+    /// Partitions were assigned, but what belongs to them could not be restored.
+    /// The member holds them and reads nothing, so the process must end.
+    NotAssigned(Error),
     /// A record.
     Message(BorrowedMessage<'m>),
     /// A partition's end was reached; positions stand behind commit markers.
@@ -214,7 +221,7 @@ impl Member {
     pub fn poll(&self, wait: Duration) -> Result<Polled<'_>> {
         let polled = self.inner.poll(wait);
         if let Some(error) = self.inner.context().lock().1.take() {
-            return Err(error);
+            return Ok(Polled::NotAssigned(error));
         }
         match polled {
             None => Ok(Polled::Nothing),
@@ -222,6 +229,17 @@ impl Member {
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::End),
             Some(Err(error)) => Err(explain("reading", &error)),
         }
+    }
+
+    /// The partitions that are ours.
+    pub fn assigned(&self) -> Vec<Place> {
+        let Ok(list) = self.inner.assignment() else {
+            return Vec::new();
+        };
+        list.elements()
+            .iter()
+            .map(|elem| Place::new(elem.topic(), elem.partition()))
+            .collect()
     }
 
     /// By partition, the offset that is read next, past commit markers.
@@ -262,15 +280,6 @@ impl Member {
                 PATIENCE,
             )
             .map_err(|e| explain(&format!("going back in {place}"), &e))
-    }
-
-    /// By partition, the records between position and the readable end, as far
-    /// as the client knows them.
-    pub fn watermark(&self, place: &Place) -> Option<i64> {
-        self.inner
-            .fetch_watermarks(&place.topic, place.partition, Duration::from_secs(2))
-            .ok()
-            .map(|(_, high)| high)
     }
 }
 

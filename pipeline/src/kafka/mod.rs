@@ -58,7 +58,8 @@ pub fn explain(doing: &str, error: &KafkaError) -> Error {
             | RDKafkaErrorCode::UnknownMemberId
             | RDKafkaErrorCode::IllegalGeneration
             | RDKafkaErrorCode::FencedInstanceId
-            | RDKafkaErrorCode::RebalanceInProgress,
+            | RDKafkaErrorCode::RebalanceInProgress
+            | RDKafkaErrorCode::Fatal,
         ) => Code::Fenced,
         Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
             Code::RecordsLost
@@ -74,6 +75,11 @@ pub fn explain(doing: &str, error: &KafkaError) -> Error {
             | RDKafkaErrorCode::ConcurrentTransactions
             | RDKafkaErrorCode::NotEnoughReplicas
             | RDKafkaErrorCode::NotEnoughReplicasAfterAppend
+            | RDKafkaErrorCode::NetworkException
+            | RDKafkaErrorCode::Unknown
+            | RDKafkaErrorCode::KafkaStorageError
+            | RDKafkaErrorCode::UnstableOffsetCommit
+            | RDKafkaErrorCode::PollExceeded
             | RDKafkaErrorCode::QueueFull,
         ) => Code::KafkaBusy,
         _ => Code::KafkaRefused,

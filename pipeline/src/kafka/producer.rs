@@ -16,7 +16,7 @@ use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::Client;
+use super::client::{Client, log_error};
 use super::{Place, explain};
 use crate::error::{Code, Error, Result};
 
@@ -40,7 +40,11 @@ struct Delivered {
 
 struct Context(Arc<Deliveries>);
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
@@ -237,6 +241,25 @@ impl TransactionalProducer {
                 error.rdkafka_error_code(),
                 Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced)
             ),
+        };
+        // What librdkafka calls abortable heals by aborting, whatever the code;
+        // only rights and sizes do not.
+        let lasting = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::GroupAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                    | RDKafkaErrorCode::InvalidMessageSize
+            )
+        );
+        let explained = match explained.code {
+            Code::KafkaRefused if !fatal && !lasting => Error {
+                code: Code::KafkaBusy,
+                ..explained
+            },
+            _ => explained,
         };
         if fatal {
             Failure::Dead(explained)

@@ -239,7 +239,8 @@ impl<L: Loader> Worker<L> {
     fn released(&self, keys: &[CanonicalKey]) -> Vec<Work> {
         let known = self.shared.tables.lock();
         let mut works = Vec::new();
-        for key in keys {
+        // A key may have been let go on under an assignment that is over.
+        for key in keys.iter().filter(|key| known.owns(key)) {
             let partition = partition_of(key.as_str().as_bytes(), self.shared.topics.partitions());
             let parked = known.parked(key).and_then(|parked| {
                 let origin = Origin {
@@ -605,7 +606,7 @@ impl<L: Loader> Worker<L> {
         )
         .await?;
         kill_point(Step::PendingCommitted);
-        self.remember(changes, &HashMap::new());
+        self.remember(batch, changes);
         Ok(())
     }
 
@@ -629,6 +630,18 @@ impl<L: Loader> Worker<L> {
                 Plan::Note(entry, count) => {
                     changes.entries.push((work.key.clone(), Some(entry)));
                     changes.count(&work.object, count);
+                    // The same content once more: its links still wait, and go
+                    // on waiting behind the order that is noted now.
+                    if count == Count::Unchanged
+                        && let Some(reason @ Reason::Link { .. }) =
+                            known.parked(&work.key).map(|parked| parked.reason.clone())
+                    {
+                        let again = Order {
+                            reapply: work.order.reapply + 1,
+                            ..work.order
+                        };
+                        park = Some((reason, again));
+                    }
                 }
                 Plan::Park(reason, after) => {
                     succeeded = false;
@@ -678,15 +691,17 @@ impl<L: Loader> Worker<L> {
                         self.letter(work, &error, partition, changes);
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
-                            changes.entries.push((work.key.clone(), sending.before));
+                            let entry = self.refused(work, sending.before, sending.target_id);
+                            changes.entries.push((work.key.clone(), entry));
                         }
                     }
                     Some(Outcome::Unknown(error)) => {
                         succeeded = false;
                         tracing::warn!(key = %work.key, %error, "no answer; it will be asked for");
-                        changes
-                            .timers
-                            .push((work.key.clone(), self.support.lease.wait()));
+                        // A target without a lease that keeps losing answers is
+                        // not asked again at once.
+                        let wait = self.support.lease.wait().max(Duration::from_secs(1));
+                        changes.timers.push((work.key.clone(), wait));
                         changes.count(&work.object, Count::Parked);
                         park = Some((Reason::Lease, work.order));
                     }
@@ -723,6 +738,27 @@ impl<L: Loader> Worker<L> {
             }
         }
         tried
+    }
+
+    /// The entry after the target refused a version. Where recovery found a
+    /// record that no entry knew, its id is kept, or the next version would
+    /// create a second one; no content is equal to that entry's.
+    fn refused(
+        &self,
+        work: &Work,
+        before: Option<Entry>,
+        target_id: Option<TargetId>,
+    ) -> Option<Entry> {
+        let known = before.as_ref().and_then(|entry| entry.target_id.as_ref());
+        if target_id.is_none() || known.is_some() {
+            return before;
+        }
+        Some(Entry {
+            fingerprint: Fingerprint::default(),
+            target_id,
+            first_touch: Some(FirstTouch::Created),
+            ..self.fresh(work, before.as_ref())
+        })
     }
 
     fn applied(&self, work: &Work, before: Option<&Entry>, applied: &Applied) -> Entry {
@@ -782,7 +818,7 @@ impl<L: Loader> Worker<L> {
         )
         .await?;
         kill_point(Step::OutcomeCommitted);
-        self.remember(changes, next);
+        self.remember(batch, changes);
         kill_point(Step::LookedAgain);
         Ok(())
     }
@@ -797,7 +833,8 @@ impl<L: Loader> Worker<L> {
     ) -> Result<(), Dropped> {
         let mut backoff = Backoff::default();
         loop {
-            if self.gone(batch) {
+            // Without offsets nothing would fence the transaction.
+            if self.gone(batch) || offsets.is_empty() {
                 return Err(Dropped::Gone);
             }
             let shared = Arc::clone(&self.shared);
@@ -908,12 +945,16 @@ impl<L: Loader> Worker<L> {
         records
     }
 
-    /// Puts what is committed into memory, and lets go on what can.
-    fn remember(&self, changes: Changes, next: &HashMap<Place, i64>) {
-        let _ = next;
+    /// Puts what is committed into memory, and lets go on what can. Not when the
+    /// partitions went meanwhile: their new owner may have written since, and
+    /// the tail tells all of it.
+    fn remember(&self, batch: &Batch, changes: Changes) {
         let mut released: Vec<(CanonicalKey, String)> = Vec::new();
         {
             let mut known = self.shared.tables.lock();
+            if self.gone(batch) {
+                return;
+            }
             let mut arrived = Vec::new();
             for (key, parked) in changes.parked {
                 let again = parked.as_ref().is_some_and(|parked| {
@@ -982,7 +1023,8 @@ impl<L: Loader> Worker<L> {
             .lane_failed(&self.entity.name, error, Some(wait));
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            if self.gone(batch) || self.shared.stop.is_cancelled() {
+            let closing = self.shared.lanes.closing() || self.shared.stop.is_cancelled();
+            if self.gone(batch) || closing {
                 return Err(Dropped::Gone);
             }
             let step = until

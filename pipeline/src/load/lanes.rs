@@ -54,6 +54,11 @@ struct Assigned {
     /// By partition, what was committed last.
     committed: HashMap<Place, i64>,
     in_flight: HashSet<String>,
+    /// Lanes that dropped a batch: nothing of their topic may be committed
+    /// until the partitions are assigned anew.
+    held: HashSet<String>,
+    /// Partitions are being taken away: no batch begins any more.
+    closing: bool,
 }
 
 struct Lane {
@@ -102,29 +107,21 @@ impl Lanes {
         let mut state = self.state();
         state.group = Some(group);
         state.committed = starts;
+        state.held.clear();
+        state.closing = false;
     }
 
-    /// Partitions go: queues are emptied, and batches under way get `limit` to
-    /// finish. What does not finish is refused by the broker later.
+    /// Partitions go: no batch begins any more, and those under way get `limit`
+    /// to finish, which the broker still lets through. Then the assignment's
+    /// number changes: what did not finish is dropped, and refused by the broker.
     pub(super) fn revoke(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        {
-            // Under the lock, so that no batch begins with the new number and
-            // messages of the old assignment.
-            let mut state = self.state();
-            state.group = None;
-            self.epoch.fetch_add(1, Ordering::SeqCst);
-        }
-        for lane in self.lanes.values() {
-            *lane.queue() = Queue::default();
-            lane.wake.notify_one();
-        }
         let mut state = self.state();
+        state.closing = true;
         while !state.in_flight.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tracing::warn!(lanes = ?state.in_flight, "batches are dropped");
-                state.in_flight.clear();
                 break;
             }
             state = self
@@ -133,7 +130,21 @@ impl Lanes {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        state.group = None;
+        state.in_flight.clear();
         state.committed.clear();
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        drop(state);
+        for lane in self.lanes.values() {
+            *lane.queue() = Queue::default();
+            lane.wake.notify_one();
+        }
+    }
+
+    /// Whether partitions are being taken away: a batch under way may finish,
+    /// but waits for nothing any more.
+    pub(super) fn closing(&self) -> bool {
+        self.state().closing
     }
 
     /// Hands a message to its lane. `true` when the lane is full.
@@ -213,7 +224,11 @@ impl Lanes {
             let notified = lane.wake.notified();
             match wait {
                 Some(wait) => {
-                    let wait = wait.max(Duration::from_millis(1));
+                    // Due, but not ours to begin: partitions come or go.
+                    let wait = match wait {
+                        Duration::ZERO => Duration::from_millis(50),
+                        wait => wait.max(Duration::from_millis(1)),
+                    };
                     let _ = tokio::time::timeout(wait, notified).await;
                 }
                 None => notified.await,
@@ -223,6 +238,9 @@ impl Lanes {
 
     fn begin(&self, entity: &str, lane: &Lane, most: usize) -> Option<Batch> {
         let mut state = self.state();
+        if state.closing || state.held.contains(entity) {
+            return None;
+        }
         let group = state.group.clone()?;
         let mut queue = lane.queue();
         let count = queue.messages.len().min(most);
@@ -260,17 +278,21 @@ impl Lanes {
         })
     }
 
-    /// The lane's batch is over, one way or the other.
+    /// The lane's batch is over. Without `committed` it was dropped, and the lane
+    /// is held: a position behind it must not be committed.
     pub(super) fn done(&self, entity: &str, epoch: u64, committed: Option<&HashMap<Place, i64>>) {
         let mut state = self.state();
-        if epoch == self.epoch()
-            && let Some(committed) = committed
-        {
-            state
-                .committed
-                .extend(committed.iter().map(|(p, o)| (p.clone(), *o)));
+        if epoch == self.epoch() {
+            match committed {
+                Some(committed) => state
+                    .committed
+                    .extend(committed.iter().map(|(p, o)| (p.clone(), *o))),
+                None => {
+                    state.held.insert(entity.to_owned());
+                }
+            }
+            state.in_flight.remove(entity);
         }
-        state.in_flight.remove(entity);
         drop(state);
         self.idle.notify_all();
     }
@@ -282,12 +304,17 @@ impl Lanes {
         positions: HashMap<Place, i64>,
     ) -> Option<(Arc<ConsumerGroupMetadata>, HashMap<Place, i64>)> {
         let state = self.state();
+        if state.closing {
+            return None;
+        }
         let group = state.group.clone()?;
         let busy: HashSet<&String> = self
             .lanes
             .iter()
             .filter(|(entity, lane)| {
-                state.in_flight.contains(*entity) || !lane.queue().messages.is_empty()
+                state.in_flight.contains(*entity)
+                    || state.held.contains(*entity)
+                    || !lane.queue().messages.is_empty()
             })
             .map(|(_, lane)| &lane.topic)
             .collect();
@@ -299,6 +326,14 @@ impl Lanes {
             })
             .collect();
         (!next.is_empty()).then_some((group, next))
+    }
+
+    /// Whether these positions are all committed.
+    pub(super) fn all_committed(&self, positions: &HashMap<Place, i64>) -> bool {
+        let state = self.state();
+        positions
+            .iter()
+            .all(|(place, position)| state.committed.get(place) == Some(position))
     }
 
     /// These positions are committed.

@@ -312,7 +312,7 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
     .map_err(|e| Error::new(Code::Invariant, format!("starting: {e}")))??;
 
     let (fatal, mut failed) = tokio::sync::mpsc::channel::<Error>(8);
-    let mut tasks = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
     for support in supports {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
@@ -324,9 +324,9 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
             share: FailureShare::default(),
         };
         shared.status.lane_runs(&entity.name, None);
-        tasks.push(tokio::spawn(lane(worker, fatal.clone())));
+        tasks.spawn(lane(worker, fatal.clone()));
     }
-    let poller = tokio::task::spawn_blocking({
+    let mut poller = tokio::task::spawn_blocking({
         let shared = Arc::clone(&shared);
         move || {
             if let Err(error) = poll(&shared, &instance, &inputs) {
@@ -337,14 +337,24 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
         Some(error) = failed.recv() => Err(error),
+        ended = &mut poller => {
+            let how = ended.err().map_or_else(|| "ended".to_owned(), |e| e.to_string());
+            // Its own error may still be on its way.
+            Err(failed.try_recv().unwrap_or_else(|_| {
+                Error::new(Code::Invariant, format!("the polling thread {how}"))
+            }))
+        }
+        Some(Err(panic)) = tasks.join_next() => {
+            Err(Error::new(Code::Invariant, format!("a lane panicked: {panic}")))
+        }
     };
     shared.status.phase(Phase::Stopping);
     shared.stop.cancel();
     // The poller leaves the group, which gives the lanes 5 s for what is under way.
-    let _ = tokio::time::timeout(Duration::from_secs(15), poller).await;
-    for task in tasks {
-        task.abort();
+    if !poller.is_finished() {
+        let _ = tokio::time::timeout(Duration::from_secs(15), poller).await;
     }
+    tasks.shutdown().await;
     tokio::task::spawn_blocking(move || shared.tail().take())
         .await
         .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
@@ -475,6 +485,7 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
     )?;
     let mut paused: HashMap<String, Vec<Place>> = HashMap::new();
     let mut epoch = shared.lanes.epoch();
+    let mut ended = false;
     while !shared.stop.is_cancelled() {
         match member.poll(Duration::from_millis(50)) {
             Ok(Polled::Message(message)) => {
@@ -494,15 +505,21 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
                 if full && !paused.contains_key(&entity) {
                     let topic = shared.topics.canonical(&entity);
                     let places: Vec<Place> = member
-                        .positions()
-                        .into_keys()
+                        .assigned()
+                        .into_iter()
                         .filter(|place| place.topic == topic)
                         .collect();
                     member.pause(&places)?;
                     paused.insert(entity, places);
                 }
             }
-            Ok(Polled::End) => commit_positions(shared, &member)?,
+            Ok(Polled::End) => ended = true,
+            Ok(Polled::NotAssigned(error)) => return Err(error),
+            Ok(Polled::Nothing) if ended => {
+                // The lanes may still be busy with what came before the end, so
+                // the question stays open until nothing is left to commit.
+                ended = !commit_positions(shared, &member)?;
+            }
             Ok(Polled::Nothing) => {}
             Err(error) if error.class() == Class::Transient && error.code != Code::Fenced => {
                 shared.status.note_error(&error);
@@ -530,10 +547,14 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
 }
 
 /// Commits positions behind commit markers where a lane holds nothing, so that
-/// a drained topic shows no lag.
-fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<()> {
-    let Some((group, next)) = shared.lanes.uncommitted(member.positions()) else {
-        return Ok(());
+/// a drained topic shows no lag. `true` when nothing is left to commit.
+fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<bool> {
+    let positions = member.positions();
+    if shared.stop.is_cancelled() || shared.lanes.all_committed(&positions) {
+        return Ok(true);
+    }
+    let Some((group, next)) = shared.lanes.uncommitted(positions) else {
+        return Ok(false);
     };
     let metadata = shared.offset_metadata(next.keys());
     let offsets = Offsets {
@@ -547,11 +568,11 @@ fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<()
     match committed {
         Ok(_) => {
             shared.lanes.committed(next);
-            Ok(())
+            Ok(false)
         }
         Err(Failure::Aborted(error)) => {
-            tracing::debug!(%error, "positions are committed at the next end");
-            Ok(())
+            tracing::debug!(%error, "positions are committed later");
+            Ok(false)
         }
         Err(Failure::Dead(error)) => Err(error),
     }

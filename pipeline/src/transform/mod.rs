@@ -13,6 +13,7 @@ mod tests;
 pub use kinds::{can_become, kind_name};
 pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
 pub use merge::merge;
+pub(crate) use run::MAX_RECORD;
 pub use run::run;
 
 use crate::error::Result;

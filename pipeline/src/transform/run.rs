@@ -28,6 +28,9 @@ use crate::status::{Count, Phase, Status, now};
 const BATCH: usize = 5_000;
 /// Bytes in one transaction at the most.
 const BATCH_BYTES: usize = 8 << 20;
+/// The largest value that is written: a dead letter of it, in base64, still fits
+/// into what the bus takes (10 MB).
+pub(crate) const MAX_RECORD: usize = 7 << 20;
 /// How long a batch waits for more once it has a record.
 const LINGER: Duration = Duration::from_millis(20);
 
@@ -99,6 +102,8 @@ struct Runner<T> {
     /// By partition, what was committed last.
     committed: HashMap<Place, i64>,
     backoff: Backoff,
+    /// Topics whose lane had too many dead letters: nothing more is read of them.
+    stopped: Vec<String>,
 }
 
 /// Why a batch did not go through.
@@ -136,6 +141,10 @@ impl<T: Transformer> Runner<T> {
                 .map(|entity| context.topics.canonical(entity)),
         );
         context.client.require_topics(&needed)?;
+        context.plan.check_incarnations(&context.client, &needed)?;
+        for lane in lanes.values() {
+            context.status.lane_runs(lane, None);
+        }
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
             group: Mutex::new(None),
@@ -164,6 +173,7 @@ impl<T: Transformer> Runner<T> {
             shares: HashMap::new(),
             committed: HashMap::new(),
             backoff: Backoff::default(),
+            stopped: Vec::new(),
             context,
         })
     }
@@ -177,23 +187,30 @@ impl<T: Transformer> Runner<T> {
             &topics,
             Arc::clone(&self.shared) as Arc<dyn Rebalance>,
         )?;
+        let mut ended = false;
         while !self.context.stop.is_cancelled() {
             let epoch = self.shared.epoch.load(Ordering::SeqCst);
-            let (batch, ended) = self.collect(&member)?;
-            if self.shared.epoch.load(Ordering::SeqCst) != epoch {
+            let Some((batch, end)) = self.collect(&member, epoch)? else {
                 // Taken away while it was collected: its new owner reads it.
                 self.committed.clear();
                 continue;
-            }
+            };
+            ended |= end;
             let Some(group) = self.group() else { continue };
             if batch.is_empty() {
                 if ended {
                     self.commit_position(&member, &group)?;
+                    ended = false;
                 }
                 continue;
             }
             match self.batch(&batch, &group) {
-                Ok(()) => self.backoff.reset(),
+                Ok(()) => {
+                    self.backoff.reset();
+                    for topic in std::mem::take(&mut self.stopped) {
+                        pause(&member, &topic)?;
+                    }
+                }
                 Err(trouble) => self.recover(&member, &batch, trouble)?,
             }
             if self.context.status.all_blocked() {
@@ -215,8 +232,16 @@ impl<T: Transformer> Runner<T> {
             .clone()
     }
 
-    /// Collects messages until the batch is full, old enough, or the input ends.
-    fn collect<'m>(&self, member: &'m Member) -> Result<(Vec<BorrowedMessage<'m>>, bool)> {
+    /// Collects messages until the batch is full or old enough, and says whether
+    /// an end of the input was met. `None` when the partitions were taken away
+    /// meanwhile: asked after each poll, because the next one may already bring
+    /// messages of the new assignment, which must not be thrown away.
+    #[allow(clippy::type_complexity)]
+    fn collect<'m>(
+        &self,
+        member: &'m Member,
+        epoch: u64,
+    ) -> Result<Option<(Vec<BorrowedMessage<'m>>, bool)>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut ended = false;
@@ -232,6 +257,7 @@ impl<T: Transformer> Runner<T> {
                     batch.push(message);
                 }
                 Ok(Polled::End) => ended = true,
+                Ok(Polled::NotAssigned(error)) => return Err(error),
                 Ok(Polled::Nothing) => {}
                 Err(error) if error.class() == Class::Transient => {
                     self.context.status.note_error(&error);
@@ -239,11 +265,14 @@ impl<T: Transformer> Runner<T> {
                 }
                 Err(error) => return Err(error),
             }
+            if self.shared.epoch.load(Ordering::SeqCst) != epoch {
+                return Ok(None);
+            }
             if Instant::now() >= deadline {
                 break;
             }
         }
-        Ok((batch, ended))
+        Ok(Some((batch, ended)))
     }
 
     fn batch(
@@ -251,10 +280,11 @@ impl<T: Transformer> Runner<T> {
         batch: &[BorrowedMessage<'_>],
         group: &ConsumerGroupMetadata,
     ) -> Result<(), Trouble> {
-        let mut counts: HashMap<(String, Became), u64> = HashMap::new();
+        let mut counts: HashMap<(String, String, Became), u64> = HashMap::new();
         let mut next = HashMap::new();
         let mut seen: HashMap<String, i64> = HashMap::new();
         let mut lane_trouble = None;
+        let mut letters = HashMap::new();
         let mut outputs: Vec<Output> = Vec::with_capacity(batch.len());
         for message in batch {
             let place = Place::new(message.topic(), message.partition());
@@ -262,9 +292,10 @@ impl<T: Transformer> Runner<T> {
             if message.key() == Some(INCARNATION) {
                 continue;
             }
-            match self.one(message, &place) {
+            match self.one(message, &place, &mut letters) {
                 Ok(done) => {
-                    *counts.entry((done.object.clone(), done.count)).or_default() += 1;
+                    let count = (place.topic.clone(), done.object.clone(), done.count);
+                    *counts.entry(count).or_default() += 1;
                     if let Some(at) = done.extracted_at {
                         seen.insert(place.topic.clone(), at);
                     }
@@ -297,6 +328,16 @@ impl<T: Transformer> Runner<T> {
                 Failure::Aborted(error) => Trouble::Again(error),
                 Failure::Dead(error) => Trouble::Dead(error),
             })?;
+        let mut too_many = Vec::new();
+        for ((topic, object, became), number) in &counts {
+            for _ in 0..*number {
+                let share = self.shares.entry(object.clone()).or_default();
+                if let Err(error) = share.note(*became == Became::Dead) {
+                    too_many.push((topic.clone(), error.at(object.clone())));
+                    break;
+                }
+            }
+        }
         for output in &outputs {
             if output.topic == self.shared.deadletter {
                 self.shared
@@ -304,7 +345,7 @@ impl<T: Transformer> Runner<T> {
                     .note(&output.key, output.value.as_deref());
             }
         }
-        for ((object, count), number) in counts {
+        for ((_, object, count), number) in counts {
             let count = match count {
                 Became::Transformed => Count::Transformed,
                 Became::Dead => Count::Dead,
@@ -319,11 +360,24 @@ impl<T: Transformer> Runner<T> {
             }
         }
         self.committed.extend(next);
+        // Committed all the same, so that the dead letters can be read.
+        for (topic, error) in too_many {
+            if let Some(lane) = self.lanes.get(&topic) {
+                self.context.status.lane_failed(lane, &error, None);
+            }
+            self.stopped.push(topic);
+        }
         Ok(())
     }
 
-    /// One message's outputs; an error blocks the lane.
-    fn one(&mut self, message: &BorrowedMessage<'_>, place: &Place) -> Result<Done> {
+    /// One message's outputs; an error blocks the lane. `letters` are the
+    /// versions of dead letters that this very batch writes.
+    fn one(
+        &self,
+        message: &BorrowedMessage<'_>,
+        place: &Place,
+        letters: &mut HashMap<String, i64>,
+    ) -> Result<Done> {
         let value = message.payload().unwrap_or_default();
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         let origin = Origin {
@@ -354,10 +408,22 @@ impl<T: Transformer> Runner<T> {
                     .iter()
                     .map(|canonical| self.canonical(canonical, &envelope))
                     .collect();
-                if self.shared.letters.clears(&key, raw.version) {
+                let now_dead = letters.get(&key).is_some_and(|dead| *dead <= raw.version);
+                if now_dead || self.shared.letters.clears(&key, raw.version) {
                     outputs.push(self.tombstone(&raw.key, place.partition));
+                    letters.remove(&key);
                 }
-                self.share(&raw.key, false)?;
+                if let Some(large) = outputs
+                    .iter()
+                    .filter_map(|output| output.value.as_ref().map(Vec::len))
+                    .find(|length| *length > MAX_RECORD)
+                {
+                    let error = Error::new(
+                        Code::TooLarge,
+                        format!("{large} bytes when mapped, at most {MAX_RECORD}"),
+                    );
+                    return self.dead(&key, &error, &origin, raw.version, b"");
+                }
                 Ok(Done {
                     object: envelope.object.to_owned(),
                     count: Became::Transformed,
@@ -366,22 +432,10 @@ impl<T: Transformer> Runner<T> {
                 })
             }
             Err(error) if error.class() == Class::Record => {
-                self.share(&raw.key, true)?;
+                letters.insert(key.clone(), raw.version);
                 self.dead(&key, &error, &origin, raw.version, value)
             }
             Err(error) => Err(error.at(key)),
-        }
-    }
-
-    fn share(&mut self, key: &RawKey, failed: bool) -> Result<()> {
-        let object = key.parts().1;
-        if !self.shares.contains_key(object) {
-            self.shares
-                .insert(object.to_owned(), FailureShare::default());
-        }
-        match self.shares.get_mut(object) {
-            Some(share) => share.note(failed),
-            None => Ok(()),
         }
     }
 
@@ -507,8 +561,19 @@ impl<T: Transformer> Runner<T> {
                 Some(topic.clone())
             }
             Trouble::Again(error) => {
+                if error.class() != Class::Transient {
+                    if let Trouble::Again(error) = trouble {
+                        return Err(error);
+                    }
+                    return Ok(());
+                }
                 let wait = self.backoff.after(error);
-                self.context.status.note_error(error);
+                for message in batch {
+                    if let Some(lane) = self.lanes.get(message.topic()) {
+                        self.context.status.lane_failed(lane, error, Some(wait));
+                        break;
+                    }
+                }
                 tracing::warn!(%error, ?wait, "the batch is tried again");
                 std::thread::sleep(wait.min(Duration::from_secs(2)));
                 None
@@ -524,18 +589,20 @@ impl<T: Transformer> Runner<T> {
                 .or_insert(message.offset());
         }
         if let Some(topic) = &blocked {
-            let places: Vec<Place> = member
-                .positions()
-                .into_keys()
-                .filter(|place| place.topic == *topic)
-                .collect();
-            member.pause(&places)?;
+            pause(member, topic)?;
         }
         for (place, offset) in starts {
             member.seek(&place, offset)?;
         }
         Ok(())
     }
+}
+
+/// Reads no more of a topic, whatever partitions of it are ours.
+fn pause(member: &Member, topic: &str) -> Result<()> {
+    let mut places = member.assigned();
+    places.retain(|place| place.topic == topic);
+    member.pause(&places)
 }
 
 /// What a message gave.

@@ -181,8 +181,7 @@ async fn run(
     println!("\n== drover run --loaders 2; one of them will be killed with kill -9");
     let run_dir = dir.join("run");
     let mut runner = demo
-        .drover(&["run", "--loaders", "2", "--dir"])
-        .arg(&run_dir)
+        .drover(&["run", "--loaders", "2", "--dir", &run_dir.to_string_lossy()])
         .stdin(Stdio::null())
         .spawn()
         .map_err(|e| format!("drover run does not start: {e}"))?;
