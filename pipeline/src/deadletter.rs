@@ -170,6 +170,11 @@ impl LiveLetters {
         self.lock().get(key).is_some_and(|dead| *dead <= version)
     }
 
+    /// Whether a live dead letter is of a newer version than that.
+    pub fn is_newer(&self, key: &str, version: Millis) -> bool {
+        self.lock().get(key).is_some_and(|dead| *dead > version)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Millis>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }

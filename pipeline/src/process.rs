@@ -361,11 +361,13 @@ where
         .local_addr()
         .map_or_else(|_| run.http.to_string(), |address| address.to_string());
     let status = Status::new(stage, name, &instance, &http)?;
-    let first = serde_json::json!({"instance": instance, "pid": std::process::id(), "http": http});
-    println!("{first}");
-
     let stop = CancellationToken::new();
-    watch_signals(stop.clone(), run.supervised);
+    watch_signals(stop.clone(), run.supervised)?;
+    print_json(&serde_json::json!({
+        "instance": instance,
+        "pid": std::process::id(),
+        "http": http,
+    }))?;
     let topics = Topics::of(&config);
     let client = Client::new(&config.kafka, &instance);
     // Health and status outlive the work by a moment, to report how it ended.
@@ -451,17 +453,19 @@ fn start_logs(format: LogFormat) {
 
 /// Cancels `stop` at SIGTERM or SIGINT, and at the end of standard input when
 /// supervised. A second signal ends the process at once; so do 30 s.
-fn watch_signals(stop: CancellationToken, supervised: bool) {
+///
+/// The handlers stand when this returns: whoever reads the first line that the
+/// process prints may send a signal at once.
+fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handler = |kind| {
+        signal(kind).map_err(|e| Error::new(Code::Invariant, format!("no signal handler: {e}")))
+    };
+    let mut term = handler(SignalKind::terminate())?;
+    let mut int = handler(SignalKind::interrupt())?;
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut term), Ok(mut int)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
-                return;
-            };
             let mut wait = async || {
                 tokio::select! {
                     _ = term.recv() => 15,
@@ -486,4 +490,5 @@ fn watch_signals(stop: CancellationToken, supervised: bool) {
             stop.cancel();
         });
     }
+    Ok(())
 }

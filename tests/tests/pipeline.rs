@@ -22,3 +22,54 @@ async fn an_org_is_copied_and_kept_in_step() {
     );
     migration.stop_all();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_until_synced_ends_when_everything_is_there() {
+    let mut migration = Migration::new("synced", &["--seed", "8", "--records", "800"]);
+    let text = migration.drover_ok(&["run", "--until", "synced", "--loaders", "2"]);
+    // No stage runs any more: what is missing now would stay missing.
+    let equal = migration.until_equal(Duration::ZERO).await;
+    assert!(equal.compared > 700, "{text}");
+    let status = migration.status();
+    for field in ["migration", "phase", "balanced", "objects", "processes"] {
+        assert!(status.get(field).is_some(), "no {field}: {status}");
+    }
+    for object in status["objects"].as_array().expect("objects") {
+        assert_eq!(object["lag"]["records"], 0, "{status}");
+        assert_eq!(object["dead"], 0, "{status}");
+    }
+    for process in status["processes"].as_array().expect("processes") {
+        assert_eq!(process["alive"], false, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_maps_everything_and_writes_nothing() {
+    let more = serde_json::json!({"dryRun": true});
+    let sandbox = ["--seed", "8", "--records", "300"];
+    let mut migration = Migration::with("dry", &sandbox, "postgres", serde_json::json!({}), more);
+    migration.drover_ok(&["run", "--until", "synced"]);
+    let client = drover_tests::oracle::connect(&migration.services().postgres).await;
+    let tables = client
+        .query_one(
+            "select count(*) from information_schema.tables where table_schema = $1",
+            &[&migration.schema],
+        )
+        .await
+        .expect("a count");
+    assert_eq!(tables.get::<_, i64>(0), 0, "a dry run made tables");
+    let status = migration.status();
+    let extracted: u64 = status["objects"]
+        .as_array()
+        .expect("objects")
+        .iter()
+        .filter_map(|object| object["extracted"].as_u64())
+        .sum();
+    assert!(extracted >= 290, "{status}");
+    // A loader that is started by hand refuses.
+    migration.start("loader", "loader-1", &[]);
+    let status = migration.stage("loader-1").wait(Duration::from_secs(20));
+    assert_eq!(status.code(), Some(2));
+    let log = migration.stage("loader-1").log_tail();
+    assert!(log.contains("DRY_RUN"), "{log}");
+}

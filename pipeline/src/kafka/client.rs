@@ -36,6 +36,9 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
     }
 }
 
+/// After this long without a heartbeat a group's member counts as dead.
+pub const SESSION: Duration = Duration::from_secs(8);
+
 /// Makes the settings of every Kafka client of a process.
 #[derive(Clone)]
 pub struct Client {
@@ -96,7 +99,7 @@ impl Client {
             // partition numbers of all topics together on one member.
             .set("partition.assignment.strategy", "range")
             // Death without static takeover is noticed after this long.
-            .set("session.timeout.ms", "8000")
+            .set("session.timeout.ms", SESSION.as_millis().to_string())
             .set("heartbeat.interval.ms", "2000")
             .set("max.poll.interval.ms", "300000");
         config

@@ -223,6 +223,9 @@ fn position_of(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> i
 pub trait Follower: Send + Sync + 'static {
     /// A committed record, in order of offset within a partition.
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>);
+    /// The tail has gone back in this partition, as [`Tail::seek`] asked: from
+    /// here on records come from that offset.
+    fn sought(&self, _place: &Place) {}
     /// Reading fails. A transient failure heals by itself.
     fn failed(&self, error: Error);
 }
@@ -342,14 +345,17 @@ fn follow(consumer: &BaseConsumer<Quiet>, shared: &TailShared, follower: &dyn Fo
     while !shared.stop.load(Ordering::Relaxed) {
         let seeks = std::mem::take(&mut lock().seeks);
         for (place, offset) in seeks {
-            if let Err(error) = consumer.seek(
+            match consumer.seek(
                 &place.topic,
                 place.partition,
                 Offset::Offset(offset),
                 PATIENCE,
             ) {
-                follower.failed(explain(&format!("going back in {place}"), &error));
-                lock().seeks.push((place, offset));
+                Ok(()) => follower.sought(&place),
+                Err(error) => {
+                    follower.failed(explain(&format!("going back in {place}"), &error));
+                    lock().seeks.push((place, offset));
+                }
             }
         }
         match consumer.poll(Duration::from_millis(50)) {

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use drover_schemas::{Datum, Entity, Value};
 
+use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::lanes::{Batch, Message};
 use super::run::{Shared, kill_point};
-use super::{Applied, EntitySupport, Found, Item, Loader, Outcome, Step, Write};
+use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
 use crate::control::INCARNATION;
-use crate::deadletter::{DeadLetter, FailureShare, Origin, record as dead_record};
+use crate::deadletter::{FailureShare, Origin};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
-use crate::idempotency::{Entry, FirstTouch, Identity, Incoming, State, TargetId, Verdict, judge};
+use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
 use crate::kafka::Place;
-use crate::kafka::producer::{Failure, Offsets, Part, Record};
-use crate::parking::{Parked, Reason};
+use crate::kafka::producer::Failure;
+use crate::parking::Reason;
 use crate::record::{AbsentReason, CanonicalKey, Fingerprint, Millis, Op, Order};
 use crate::retry::Backoff;
-use crate::spec::Stage;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
 
@@ -36,21 +36,21 @@ pub(super) enum Dropped {
 }
 
 /// A record of the batch, decoded.
-struct Work {
-    key: CanonicalKey,
-    object: String,
-    value: Vec<u8>,
-    order: Order,
-    op: Op,
-    reason: AbsentReason,
-    version: Millis,
-    fingerprint: Fingerprint,
-    extracted_at: Millis,
-    origin: Origin,
+pub(super) struct Work {
+    pub(super) key: CanonicalKey,
+    pub(super) object: String,
+    pub(super) value: Vec<u8>,
+    pub(super) order: Order,
+    pub(super) op: Op,
+    pub(super) reason: AbsentReason,
+    pub(super) version: Millis,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) extracted_at: Millis,
+    pub(super) origin: Origin,
 }
 
 /// What is to be done about a record.
-enum Plan<'w> {
+pub(super) enum Plan<'w> {
     /// Nothing is written for it but what clears its parked and redo records.
     Drop(Count),
     /// Only the entry is written.
@@ -64,36 +64,16 @@ enum Plan<'w> {
 }
 
 /// A record on its way to the target.
-struct Sending<'w> {
-    datum: Option<Datum<'w>>,
-    links: Vec<(usize, TargetId)>,
+pub(super) struct Sending<'w> {
+    pub(super) datum: Option<Datum<'w>>,
+    pub(super) links: Vec<(usize, TargetId)>,
     /// Optional links that are not possible yet.
-    missing: Vec<CanonicalKey>,
+    pub(super) missing: Vec<CanonicalKey>,
     /// What stood before, never Pending: put back when the target refuses.
-    before: Option<Entry>,
-    target_id: Option<TargetId>,
-    recover: bool,
-    outcome: Option<Outcome>,
-}
-
-/// What a batch is about to commit, and then to put into memory.
-#[derive(Default)]
-struct Changes {
-    entries: Vec<(CanonicalKey, Option<Entry>)>,
-    parked: Vec<(CanonicalKey, Option<Parked>)>,
-    redone: Vec<CanonicalKey>,
-    letters: Vec<(String, i32, Option<DeadLetter>)>,
-    counts: HashMap<(String, u8), (Count, u64)>,
-    timers: Vec<(CanonicalKey, Duration)>,
-}
-
-impl Changes {
-    fn count(&mut self, object: &str, what: Count) {
-        self.counts
-            .entry((object.to_owned(), what as u8))
-            .or_insert((what, 0))
-            .1 += 1;
-    }
+    pub(super) before: Option<Entry>,
+    pub(super) target_id: Option<TargetId>,
+    pub(super) recover: bool,
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// Works on one lane's batches.
@@ -118,7 +98,11 @@ impl<L: Loader> Worker<L> {
         self.send(&batch, &works, &mut plans).await?;
         kill_point(Step::Applied);
         let dead = self.settle(&works, plans, &mut changes);
-        self.commit(&batch, &next, changes).await?;
+        // A batch of released records only moves no offset; the committed ones
+        // are sent again, because only offsets are fenced.
+        let mut offsets = batch.starts.clone();
+        offsets.extend(next);
+        self.commit(&batch, offsets, changes, &OUTCOME).await?;
         if let Some(seen) = works.iter().map(|work| work.extracted_at).max() {
             self.shared.status.lane_runs(&self.entity.name, Some(seen));
         }
@@ -247,7 +231,15 @@ impl<L: Loader> Worker<L> {
         // A key may have been let go on under an assignment that is over.
         for key in keys.iter().filter(|key| known.owns(key)) {
             let partition = partition_of(key.as_str().as_bytes(), self.shared.topics.partitions());
-            let parked = known.parked(key).and_then(|parked| {
+            // A timer of an earlier wait may let a record go on that waits for
+            // something else by now.
+            let recovers = known
+                .entry(key)
+                .is_some_and(|entry| matches!(entry.state, State::Pending { .. }));
+            let parked = known.parked(key).filter(|parked| {
+                !matches!(parked.reason, Reason::Link { .. }) || recovers || known.can_go_on(parked)
+            });
+            let parked = parked.and_then(|parked| {
                 let origin = Origin {
                     place: Place::new(self.shared.topics.parked(), partition),
                     offset: parked.order.offset,
@@ -275,29 +267,6 @@ impl<L: Loader> Worker<L> {
             }
         }
         works
-    }
-
-    /// A dead letter of something that is not even a record.
-    fn bury(&self, message: &Message, error: &Error, changes: &mut Changes) {
-        let key = String::from_utf8_lossy(&message.key).into_owned();
-        let origin = Origin {
-            place: message.place.clone(),
-            offset: message.offset,
-        };
-        let letter = DeadLetter::new(
-            Stage::Loader,
-            &key,
-            error,
-            &origin,
-            0,
-            None,
-            now(),
-            &message.value,
-        );
-        changes.count(&letter.object, Count::Dead);
-        changes
-            .letters
-            .push((key, message.place.partition, Some(letter)));
     }
 
     /// Asks the rule about every record and resolves references.
@@ -328,6 +297,12 @@ impl<L: Loader> Worker<L> {
                         },
                         Count::Unchanged,
                     ),
+                    // A target that writes without Pending may have an older
+                    // version that no entry knows of: its sender was killed
+                    // between the target's commit and Kafka's.
+                    Verdict::Remember if self.support.ordered => {
+                        self.sending(work, entry, false, &known)
+                    }
                     Verdict::Remember => Plan::Note(
                         Entry {
                             state: State::Deleted {
@@ -349,7 +324,7 @@ impl<L: Loader> Worker<L> {
     }
 
     /// The entry of this version, with what must survive of the one before.
-    fn fresh(&self, work: &Work, before: Option<&Entry>) -> Entry {
+    pub(super) fn fresh(&self, work: &Work, before: Option<&Entry>) -> Entry {
         Entry {
             order: work.order,
             fingerprint: work.fingerprint,
@@ -505,6 +480,15 @@ impl<L: Loader> Worker<L> {
                 if self.gone(batch) {
                     return Err(Dropped::Gone);
                 }
+                if !self.shared.lanes.heard_lately() {
+                    // Paused for long: the partitions may be another's by now.
+                    left.extend_from_slice(chunk);
+                    trouble = Some(Error::new(
+                        Code::KafkaBusy,
+                        "this process has not heard of its group for a while",
+                    ));
+                    continue;
+                }
                 let items: Vec<Item<'_>> = chunk
                     .iter()
                     .filter_map(|place| self.item(&works[*place], &plans[*place]))
@@ -553,7 +537,15 @@ impl<L: Loader> Worker<L> {
         Some(Item {
             key: &work.key,
             entity: self.entity,
-            order: work.order,
+            order: Order {
+                // The same version with more of its links is newer to a target
+                // that orders: a killed sender may have written it with fewer.
+                reapply: match self.support.ordered {
+                    true => work.order.reapply + sending.links.len() as u32,
+                    false => work.order.reapply,
+                },
+                ..work.order
+            },
             version: work.version,
             target_id: sending.target_id.as_ref(),
             write: match &sending.datum {
@@ -602,278 +594,33 @@ impl<L: Loader> Worker<L> {
             entries,
             ..Changes::default()
         };
-        self.transaction(
-            batch,
-            batch.starts.clone(),
-            &changes,
-            Step::PendingProduced,
-            None,
-        )
-        .await?;
-        kill_point(Step::PendingCommitted);
-        self.remember(batch, changes);
+        self.commit(batch, batch.starts.clone(), changes, &PENDING)
+            .await?;
         Ok(())
     }
 
-    /// Turns outcomes into what is to be committed. Says of each record that
-    /// was tried whether it failed.
-    fn settle(&self, works: &[Work], plans: Vec<Plan<'_>>, changes: &mut Changes) -> Vec<bool> {
-        let known = self.shared.tables.lock();
-        let mut tried = Vec::new();
-        for (work, plan) in works.iter().zip(plans) {
-            let partition = partition_of(
-                work.key.as_str().as_bytes(),
-                self.shared.topics.partitions(),
-            );
-            let mut park = None;
-            let mut succeeded = true;
-            match plan {
-                Plan::Drop(count) => {
-                    changes.count(&work.object, count);
-                    succeeded = false;
-                }
-                Plan::Note(entry, count) => {
-                    changes.entries.push((work.key.clone(), Some(entry)));
-                    changes.count(&work.object, count);
-                    // The same content once more: its links still wait, and go
-                    // on waiting behind the order that is noted now.
-                    if count == Count::Unchanged
-                        && let Some(reason @ Reason::Link { .. }) =
-                            known.parked(&work.key).map(|parked| parked.reason.clone())
-                    {
-                        let again = Order {
-                            reapply: work.order.reapply + 1,
-                            ..work.order
-                        };
-                        park = Some((reason, again));
-                    }
-                }
-                Plan::Park(reason, after) => {
-                    succeeded = false;
-                    // One that waits already and waits on is not written again.
-                    let waits = known
-                        .parked(&work.key)
-                        .is_some_and(|p| p.order == work.order && p.reason == reason);
-                    if let Some(after) = after {
-                        changes.timers.push((work.key.clone(), after));
-                    }
-                    if waits {
-                        continue;
-                    }
-                    changes.count(&work.object, Count::Parked);
-                    park = Some((reason, work.order));
-                }
-                Plan::Refuse(error) => {
-                    tried.push(true);
-                    succeeded = false;
-                    self.letter(work, &error, partition, changes);
-                }
-                Plan::Send(sending) => match sending.outcome {
-                    Some(Outcome::Applied(applied)) => {
-                        tried.push(false);
-                        changes.count(
-                            &work.object,
-                            match (applied.newer, work.op) {
-                                (true, _) => Count::Stale,
-                                (false, Op::Absent) => Count::Absent,
-                                (false, _) => Count::Applied,
-                            },
-                        );
-                        let entry = self.applied(work, sending.before.as_ref(), &applied);
-                        changes.entries.push((work.key.clone(), Some(entry)));
-                        if !sending.missing.is_empty() {
-                            let again = Order {
-                                reapply: work.order.reapply + 1,
-                                ..work.order
-                            };
-                            let parents = sending.missing;
-                            park = Some((Reason::Link { parents }, again));
-                        }
-                    }
-                    Some(Outcome::Rejected(error)) => {
-                        tried.push(true);
-                        succeeded = false;
-                        self.letter(work, &error, partition, changes);
-                        // The Pending is taken back: what stood before stands.
-                        if !self.support.ordered {
-                            let entry = self.refused(work, sending.before, sending.target_id);
-                            changes.entries.push((work.key.clone(), entry));
-                        }
-                    }
-                    Some(Outcome::Unknown(error)) => {
-                        succeeded = false;
-                        tracing::warn!(key = %work.key, %error, "no answer; it will be asked for");
-                        // A target without a lease that keeps losing answers is
-                        // not asked again at once.
-                        let wait = self.support.lease.wait().max(Duration::from_secs(1));
-                        changes.timers.push((work.key.clone(), wait));
-                        changes.count(&work.object, Count::Parked);
-                        park = Some((Reason::Lease, work.order));
-                    }
-                    // `send` leaves no record without an outcome.
-                    Some(Outcome::NotSent(_)) | None => continue,
-                },
-            }
-            match park {
-                Some((reason, order)) => {
-                    let parked = Parked::new(reason, &self.entity.name, order, now(), &work.value);
-                    changes.parked.push((work.key.clone(), Some(parked)));
-                }
-                None if known
-                    .parked(&work.key)
-                    .is_some_and(|p| p.order <= work.order) =>
-                {
-                    changes.count(&work.object, Count::Released);
-                    changes.parked.push((work.key.clone(), None));
-                }
-                None => {}
-            }
-            if known.redo(&work.key).is_some_and(|value| {
-                Envelope::decode(value)
-                    .ok()
-                    .and_then(|redo| redo.order)
-                    .is_none_or(|order| order <= work.order)
-            }) {
-                changes.redone.push(work.key.clone());
-            }
-            if succeeded && self.shared.letters.clears(work.key.as_str(), work.version) {
-                changes
-                    .letters
-                    .push((work.key.as_str().to_owned(), partition, None));
-            }
-        }
-        tried
-    }
-
-    /// The entry after the target refused a version. Where recovery found a
-    /// record that no entry knew, its id is kept, or the next version would
-    /// create a second one; no content is equal to that entry's.
-    fn refused(
-        &self,
-        work: &Work,
-        before: Option<Entry>,
-        target_id: Option<TargetId>,
-    ) -> Option<Entry> {
-        let known = before.as_ref().and_then(|entry| entry.target_id.as_ref());
-        if target_id.is_none() || known.is_some() {
-            return before;
-        }
-        Some(Entry {
-            fingerprint: Fingerprint::default(),
-            target_id,
-            first_touch: Some(FirstTouch::Created),
-            ..self.fresh(work, before.as_ref())
-        })
-    }
-
-    fn applied(&self, work: &Work, before: Option<&Entry>, applied: &Applied) -> Entry {
-        let fresh = self.fresh(work, before);
-        Entry {
-            state: match work.op {
-                Op::Absent => State::Deleted {
-                    reason: work.reason,
-                },
-                _ => State::Applied,
-            },
-            target_id: applied.id.clone().or(fresh.target_id.clone()),
-            first_touch: fresh.first_touch.or(match (work.op, applied.created) {
-                (Op::Absent, _) => None,
-                (_, true) => Some(FirstTouch::Created),
-                (_, false) => fresh.first_touch,
-            }),
-            ..fresh
-        }
-    }
-
-    fn letter(&self, work: &Work, error: &Error, partition: i32, changes: &mut Changes) {
-        let key = work.key.as_str().to_owned();
-        tracing::warn!(%key, %error, "dead letter");
-        let letter = DeadLetter::new(
-            Stage::Loader,
-            &key,
-            error,
-            &work.origin,
-            work.version,
-            Some(work.order),
-            now(),
-            &work.value,
-        );
-        changes.count(&work.object, Count::Dead);
-        changes.letters.push((key, partition, Some(letter)));
-    }
-
-    /// Commits everything the batch came to, with its offsets, then puts it
-    /// into memory and looks at parked records again.
+    /// Commits changes with offsets and puts them into memory; tried again until
+    /// it is known to have happened, or not to be ours any more.
     async fn commit(
         &self,
         batch: &Batch,
-        next: &HashMap<Place, i64>,
-        changes: Changes,
-    ) -> Result<(), Dropped> {
-        // A batch of released records only moves no offset; the committed ones
-        // are sent again, because only offsets are fenced.
-        let mut offsets = batch.starts.clone();
-        offsets.extend(next.iter().map(|(p, o)| (p.clone(), *o)));
-        self.transaction(
-            batch,
-            offsets,
-            &changes,
-            Step::OutcomeProduced,
-            Some(Step::OffsetsSent),
-        )
-        .await?;
-        kill_point(Step::OutcomeCommitted);
-        self.remember(batch, changes);
-        kill_point(Step::LookedAgain);
-        Ok(())
-    }
-
-    async fn transaction(
-        &self,
-        batch: &Batch,
         offsets: HashMap<Place, i64>,
-        changes: &Changes,
-        produced: Step,
-        sent: Option<Step>,
+        changes: Changes,
+        points: &'static KillPoints,
     ) -> Result<(), Dropped> {
         let mut backoff = Backoff::default();
+        let changes = Arc::new(changes);
         loop {
             // Without offsets nothing would fence the transaction.
             if self.gone(batch) || offsets.is_empty() {
                 return Err(Dropped::Gone);
             }
             let shared = Arc::clone(&self.shared);
-            let records = self.records(changes);
-            let offsets = offsets.clone();
-            let group = Arc::clone(&batch.group);
+            let (changes, offsets) = (Arc::clone(&changes), offsets.clone());
+            let (group, epoch) = (Arc::clone(&batch.group), batch.epoch);
+            let entity = self.entity;
             let written = tokio::task::spawn_blocking(move || {
-                let metadata = shared.offset_metadata(offsets.keys());
-                let producer = shared.producer();
-                let ends = producer.transaction(
-                    |transaction| {
-                        records.iter().try_for_each(|record| {
-                            transaction.send(Record {
-                                topic: &record.topic,
-                                partition: record.partition,
-                                key: record.key.as_bytes(),
-                                value: record.value.as_deref(),
-                                headers: record.headers.clone(),
-                            })
-                        })
-                    },
-                    Some(Offsets {
-                        next: &offsets,
-                        metadata: &metadata,
-                        group: &group,
-                    }),
-                    |part| match (part, sent) {
-                        (Part::Produced, _) => kill_point(produced),
-                        (Part::OffsetsSent, Some(step)) => kill_point(step),
-                        (Part::OffsetsSent, None) => {}
-                    },
-                )?;
-                shared.tables.lock().committed_through(ends);
-                Ok::<(), Failure>(())
+                shared.commit(&entity.name, epoch, &group, &offsets, &changes, points)
             })
             .await;
             match written {
@@ -893,116 +640,6 @@ impl<L: Loader> Worker<L> {
                     )));
                 }
             }
-        }
-    }
-
-    fn records(&self, changes: &Changes) -> Vec<Owned> {
-        let topics = &self.shared.topics;
-        let mut records = Vec::new();
-        for (key, entry) in &changes.entries {
-            records.push(Owned {
-                topic: topics.idempotency(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: entry
-                    .as_ref()
-                    .map(|entry| serde_json::to_vec(entry).unwrap_or_default()),
-                headers: None,
-            });
-        }
-        for (key, parked) in &changes.parked {
-            records.push(Owned {
-                topic: topics.parked(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: parked.as_ref().map(Parked::to_json),
-                headers: None,
-            });
-        }
-        for key in &changes.redone {
-            records.push(Owned {
-                topic: topics.redo(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: None,
-                headers: None,
-            });
-        }
-        let deadletter = topics.deadletter();
-        for (key, partition, letter) in &changes.letters {
-            let key = crate::deadletter::topic_key(Stage::Loader, key);
-            let value = letter.as_ref().map(DeadLetter::to_json);
-            let record = dead_record(
-                &deadletter,
-                *partition,
-                &key,
-                value.as_deref(),
-                letter.as_ref().map(DeadLetter::headers),
-            );
-            records.push(Owned {
-                topic: record.topic.to_owned(),
-                partition: record.partition,
-                headers: record.headers,
-                key,
-                value,
-            });
-        }
-        records
-    }
-
-    /// Puts what is committed into memory, and lets go on what can. Not when the
-    /// partitions went meanwhile: their new owner may have written since, and
-    /// the tail tells all of it.
-    fn remember(&self, batch: &Batch, changes: Changes) {
-        let mut released: Vec<(CanonicalKey, String)> = Vec::new();
-        {
-            let mut known = self.shared.tables.lock();
-            if self.gone(batch) {
-                return;
-            }
-            let mut arrived = Vec::new();
-            for (key, parked) in changes.parked {
-                let again = parked.as_ref().is_some_and(|parked| {
-                    parked
-                        .reason
-                        .parents()
-                        .iter()
-                        .any(|parent| known.target_of(parent).is_some())
-                });
-                // The look again: what it waits for may have arrived between
-                // the judgement and the moment the parked record was durable.
-                if again {
-                    arrived.push(key.clone());
-                }
-                known.put_parked(&key, parked);
-            }
-            for (key, entry) in changes.entries {
-                arrived.extend(known.put_entry(&key, entry));
-            }
-            for key in arrived {
-                if let Some(parked) = known.parked(&key) {
-                    released.push((key.clone(), parked.entity.clone()));
-                }
-            }
-            for key in changes.redone {
-                known.put_redo(&key, None);
-            }
-        }
-        for (key, _, letter) in &changes.letters {
-            let topic_key = crate::deadletter::topic_key(Stage::Loader, key);
-            let value = letter.as_ref().map(DeadLetter::to_json);
-            self.shared
-                .letters
-                .note(topic_key.as_bytes(), value.as_deref());
-        }
-        for ((object, _), (what, number)) in changes.counts {
-            self.shared.status.count(&object, what, number);
-        }
-        for (key, entity) in released {
-            self.shared.lanes.release(&entity, key, Duration::ZERO);
-        }
-        for (key, after) in changes.timers {
-            self.shared.lanes.release(&self.entity.name, key, after);
         }
     }
 
@@ -1052,15 +689,6 @@ fn clone(error: &Error) -> Error {
         place: error.place.clone(),
         retry_after: error.retry_after,
     }
-}
-
-/// A record to produce, owned by the thread that does it.
-struct Owned {
-    topic: String,
-    partition: Option<i32>,
-    key: String,
-    value: Option<Vec<u8>>,
-    headers: Option<rdkafka::message::OwnedHeaders>,
 }
 
 fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {

@@ -10,6 +10,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use tokio::sync::Notify;
 
 use crate::kafka::Place;
+use crate::kafka::client::SESSION;
 use crate::record::CanonicalKey;
 
 /// A lane asks for no more while it holds this many bytes.
@@ -44,6 +45,8 @@ pub(super) struct Batch {
 pub(super) struct Lanes {
     lanes: HashMap<String, Lane>,
     epoch: AtomicU64,
+    /// When the polling thread was last heard of.
+    polled: Mutex<Instant>,
     idle: Condvar,
     state: Mutex<Assigned>,
 }
@@ -92,9 +95,22 @@ impl Lanes {
                 })
                 .collect(),
             epoch: AtomicU64::new(0),
+            polled: Mutex::new(Instant::now()),
             idle: Condvar::new(),
             state: Mutex::default(),
         }
+    }
+
+    /// The consumer was polled: our membership is alive.
+    pub(super) fn polled(&self) {
+        *self.polled.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether the consumer was polled within half a session. If not, this
+    /// process may have been paused, and its partitions given to another.
+    pub(super) fn heard_lately(&self) -> bool {
+        let polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state().closing || polled.elapsed() < SESSION / 2
     }
 
     /// The current assignment's number; it changes whenever partitions go.

@@ -2,8 +2,10 @@
 //! the runner in `run.rs` owns the steps of a batch.
 
 mod batch;
+mod commit;
 mod lanes;
 mod run;
+mod settle;
 mod tables;
 
 pub use run::run;

@@ -247,7 +247,7 @@ impl<L: Loader> Follower for Shared<L> {
         let mut released = Vec::new();
         {
             let mut known = self.tables.lock();
-            if !known.told_by_tail(place.partition) {
+            if !known.told_by_tail(place) {
                 return;
             }
             known.told(place, offset);
@@ -274,6 +274,10 @@ impl<L: Loader> Follower for Shared<L> {
         for (key, entity) in released {
             self.lanes.release(&entity, key, Duration::ZERO);
         }
+    }
+
+    fn sought(&self, place: &Place) {
+        self.tables.lock().went_back(place);
     }
 
     fn failed(&self, error: Error) {
@@ -443,7 +447,8 @@ async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender
             Ok(()) => shared.lanes.done(&entity, epoch, Some(&next)),
             Err(Dropped::Gone) => {
                 shared.lanes.done(&entity, epoch, None);
-                if shared.lanes.epoch() == epoch && !shared.stop.is_cancelled() {
+                let going = shared.lanes.closing() || shared.stop.is_cancelled();
+                if shared.lanes.epoch() == epoch && !going {
                     // Refused by the broker before we heard of it: without a
                     // rebalance nothing would read the batch again.
                     let error = Error::new(Code::Fenced, "a batch was refused by the broker");
@@ -487,7 +492,9 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
     let mut epoch = shared.lanes.epoch();
     let mut ended = false;
     while !shared.stop.is_cancelled() {
-        match member.poll(Duration::from_millis(50)) {
+        let polled = member.poll(Duration::from_millis(50));
+        shared.lanes.polled();
+        match polled {
             Ok(Polled::Message(message)) => {
                 let place = Place::new(message.topic(), message.partition());
                 let Some(entity) = shared.topics.entity_of(&place.topic).map(str::to_owned) else {

@@ -37,6 +37,9 @@ pub(super) struct Known {
     /// Records to apply again: their envelopes.
     redo: HashMap<CanonicalKey, Vec<u8>>,
     owned: HashSet<i32>,
+    /// Partitions of tables that were lost, until the tail has gone back in
+    /// them: what it tells before that is older than what is in memory.
+    going_back: HashSet<Place>,
     /// By partition of a table, the end of what is in memory.
     through: HashMap<Place, i64>,
 }
@@ -54,6 +57,7 @@ impl Tables {
                 waiting: HashMap::new(),
                 redo: HashMap::new(),
                 owned: HashSet::new(),
+                going_back: HashSet::new(),
                 through: HashMap::new(),
             }),
         }
@@ -114,14 +118,22 @@ impl Known {
     pub(super) fn disown(&mut self) -> Vec<(Place, i64)> {
         let topics = [self.idempotency.clone(), self.parked_topic.clone()];
         let owned = std::mem::take(&mut self.owned);
-        owned
+        let places: Vec<(Place, i64)> = owned
             .into_iter()
             .flat_map(|partition| topics.iter().map(move |t| Place::new(t, partition)))
             .map(|place| {
                 let end = self.through.get(&place).copied().unwrap_or(0);
                 (place, end)
             })
-            .collect()
+            .collect();
+        self.going_back
+            .extend(places.iter().map(|(place, _)| place.clone()));
+        places
+    }
+
+    /// The tail has gone back in a lost partition.
+    pub(super) fn went_back(&mut self, place: &Place) {
+        self.going_back.remove(place);
     }
 
     /// Our own commit ends there.
@@ -212,19 +224,23 @@ impl Known {
         };
     }
 
+    /// Whether what a parked record waits for has come. A lease is asked of the
+    /// rule, which knows.
+    pub(super) fn can_go_on(&self, parked: &Parked) -> bool {
+        let parents = parked.reason.parents();
+        parents.is_empty() || parents.iter().any(|p| self.target_of(p).is_some())
+    }
+
     /// Our parked records that could go on now, with their entities, and those
     /// that wait for a lease.
     pub(super) fn look_again(&self) -> Vec<(CanonicalKey, String)> {
         self.parked
             .iter()
             .filter(|(key, parked)| {
-                self.owns(key)
-                    && (parked.reason.parents().is_empty()
-                        || parked
-                            .reason
-                            .parents()
-                            .iter()
-                            .any(|parent| self.target_of(parent).is_some()))
+                let pending = self
+                    .entry(key)
+                    .is_some_and(|entry| matches!(entry.state, State::Pending { .. }));
+                self.owns(key) && (self.can_go_on(parked) || pending)
             })
             .map(|(key, parked)| (key.clone(), parked.entity.clone()))
             .collect()
@@ -240,8 +256,8 @@ impl Known {
     }
 
     /// Whether a record of a table is told by the tail, or by our own commits.
-    pub(super) fn told_by_tail(&self, partition: i32) -> bool {
-        !self.owned.contains(&partition)
+    pub(super) fn told_by_tail(&self, place: &Place) -> bool {
+        !self.owned.contains(&place.partition) && !self.going_back.contains(place)
     }
 
     /// Notes how far the tail told a partition that is not ours.

@@ -323,7 +323,9 @@ customObject: {}
             ],
             "{told:#?}"
         );
-        assert!(told[2].ends_with("is no known field; write `entity`, or remove it"));
+        assert!(
+            told[2].ends_with("is no known field (mapping.yaml:7); write `entity`, or remove it")
+        );
         assert!(told[4].contains("write `from`"));
     }
 

@@ -216,7 +216,6 @@ fn a_custom_object_gets_rules_of_its_own() {
         json!({
             "type": {"constant": "$object"},
             "name": "Title__c",
-            "createdAt": {"from": "CreatedDate", "optional": true},
         })
     );
     assert!(!mapping.objects.contains_key("Nameless__c"));

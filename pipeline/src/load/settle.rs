@@ -1,0 +1,244 @@
+//! What a batch comes to: the target's outcomes as entries, parked records, dead
+//! letters and tombstones.
+
+use std::time::Duration;
+
+use super::batch::{Plan, Work, Worker};
+use super::commit::Changes;
+use super::lanes::Message;
+use super::{Applied, Loader, Outcome};
+use crate::deadletter::{DeadLetter, Origin};
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::idempotency::{Entry, FirstTouch, State, TargetId};
+use crate::parking::{Parked, Reason};
+use crate::record::{Fingerprint, Op, Order};
+use crate::spec::Stage;
+use crate::status::{Count, now};
+use crate::topics::partition_of;
+
+impl<L: Loader> Worker<L> {
+    /// Turns outcomes into what is to be committed. Says of each record that
+    /// was tried whether it failed.
+    pub(super) fn settle(
+        &self,
+        works: &[Work],
+        plans: Vec<Plan<'_>>,
+        changes: &mut Changes,
+    ) -> Vec<bool> {
+        let known = self.shared.tables.lock();
+        let mut tried = Vec::new();
+        for (work, plan) in works.iter().zip(plans) {
+            let partition = partition_of(
+                work.key.as_str().as_bytes(),
+                self.shared.topics.partitions(),
+            );
+            let mut park = None;
+            let mut succeeded = true;
+            match plan {
+                Plan::Drop(count) => {
+                    changes.count(&work.object, count);
+                    succeeded = false;
+                }
+                Plan::Note(entry, count) => {
+                    changes.entries.push((work.key.clone(), Some(entry)));
+                    changes.count(&work.object, count);
+                    // The same content once more: its links still wait, and go
+                    // on waiting behind the order that is noted now.
+                    if count == Count::Unchanged
+                        && let Some(reason @ Reason::Link { .. }) =
+                            known.parked(&work.key).map(|parked| parked.reason.clone())
+                    {
+                        let again = Order {
+                            reapply: work.order.reapply + 1,
+                            ..work.order
+                        };
+                        park = Some((reason, again));
+                    }
+                }
+                Plan::Park(reason, after) => {
+                    succeeded = false;
+                    // One that waits already and waits on is not written again.
+                    let waits = known
+                        .parked(&work.key)
+                        .is_some_and(|p| p.order == work.order && p.reason == reason);
+                    if let Some(after) = after {
+                        changes.timers.push((work.key.clone(), after));
+                    }
+                    if waits {
+                        continue;
+                    }
+                    changes.count(&work.object, Count::Parked);
+                    park = Some((reason, work.order));
+                }
+                Plan::Refuse(error) => {
+                    tried.push(true);
+                    succeeded = false;
+                    self.letter(work, &error, partition, changes);
+                }
+                Plan::Send(sending) => match sending.outcome {
+                    Some(Outcome::Applied(applied)) => {
+                        tried.push(false);
+                        changes.count(
+                            &work.object,
+                            match (applied.newer, work.op) {
+                                (true, _) => Count::Stale,
+                                (false, Op::Absent) => Count::Absent,
+                                (false, _) => Count::Applied,
+                            },
+                        );
+                        let entry = self.applied(work, sending.before.as_ref(), &applied);
+                        changes.entries.push((work.key.clone(), Some(entry)));
+                        if !sending.missing.is_empty() {
+                            let again = Order {
+                                reapply: work.order.reapply + 1,
+                                ..work.order
+                            };
+                            let parents = sending.missing;
+                            park = Some((Reason::Link { parents }, again));
+                        }
+                    }
+                    Some(Outcome::Rejected(error)) => {
+                        tried.push(true);
+                        succeeded = false;
+                        self.letter(work, &error, partition, changes);
+                        // The Pending is taken back: what stood before stands.
+                        if !self.support.ordered {
+                            let entry = self.refused(work, sending.before, sending.target_id);
+                            changes.entries.push((work.key.clone(), entry));
+                        }
+                    }
+                    Some(Outcome::Unknown(error)) => {
+                        succeeded = false;
+                        tracing::warn!(key = %work.key, %error, "no answer; it will be asked for");
+                        // A target without a lease that keeps losing answers is
+                        // not asked again at once.
+                        let wait = self.support.lease.wait().max(Duration::from_secs(1));
+                        changes.timers.push((work.key.clone(), wait));
+                        changes.count(&work.object, Count::Parked);
+                        park = Some((Reason::Lease, work.order));
+                    }
+                    // `send` leaves no record without an outcome.
+                    Some(Outcome::NotSent(_)) | None => continue,
+                },
+            }
+            match park {
+                Some((reason, order)) => {
+                    let parked = Parked::new(reason, &self.entity.name, order, now(), &work.value);
+                    changes.parked.push((work.key.clone(), Some(parked)));
+                }
+                None if known
+                    .parked(&work.key)
+                    .is_some_and(|p| p.order <= work.order) =>
+                {
+                    changes.count(&work.object, Count::Released);
+                    changes.parked.push((work.key.clone(), None));
+                }
+                None => {}
+            }
+            if known.redo(&work.key).is_some_and(|value| {
+                Envelope::decode(value)
+                    .ok()
+                    .and_then(|redo| redo.order)
+                    .is_none_or(|order| order <= work.order)
+            }) {
+                changes.redone.push(work.key.clone());
+            }
+            if succeeded && self.shared.letters.clears(work.key.as_str(), work.version) {
+                changes
+                    .letters
+                    .push((work.key.as_str().to_owned(), partition, None));
+            }
+        }
+        tried
+    }
+
+    /// The entry after the target refused a version. Where recovery found a
+    /// record that no entry knew, its id is kept, or the next version would
+    /// create a second one; no content is equal to that entry's.
+    fn refused(
+        &self,
+        work: &Work,
+        before: Option<Entry>,
+        target_id: Option<TargetId>,
+    ) -> Option<Entry> {
+        let known = before.as_ref().and_then(|entry| entry.target_id.as_ref());
+        if target_id.is_none() || known.is_some() {
+            return before;
+        }
+        Some(Entry {
+            fingerprint: Fingerprint::default(),
+            target_id,
+            first_touch: Some(FirstTouch::Created),
+            ..self.fresh(work, before.as_ref())
+        })
+    }
+
+    fn applied(&self, work: &Work, before: Option<&Entry>, applied: &Applied) -> Entry {
+        let fresh = self.fresh(work, before);
+        Entry {
+            // What the target has instead is not this content.
+            fingerprint: match applied.newer {
+                true => Fingerprint::default(),
+                false => fresh.fingerprint,
+            },
+            state: match work.op {
+                Op::Absent => State::Deleted {
+                    reason: work.reason,
+                },
+                _ => State::Applied,
+            },
+            target_id: applied.id.clone().or(fresh.target_id.clone()),
+            first_touch: fresh.first_touch.or(match (work.op, applied.created) {
+                (Op::Absent, _) => None,
+                (_, true) => Some(FirstTouch::Created),
+                (_, false) => fresh.first_touch,
+            }),
+            ..fresh
+        }
+    }
+
+    fn letter(&self, work: &Work, error: &Error, partition: i32, changes: &mut Changes) {
+        let key = work.key.as_str().to_owned();
+        changes.count(&work.object, Count::Dead);
+        if self.shared.letters.is_newer(&key, work.version) {
+            // An older version, seen again: the newer one's letter stays.
+            return;
+        }
+        tracing::warn!(%key, %error, "dead letter");
+        let letter = DeadLetter::new(
+            Stage::Loader,
+            &key,
+            error,
+            &work.origin,
+            work.version,
+            Some(work.order),
+            now(),
+            &work.value,
+        );
+        changes.letters.push((key, partition, Some(letter)));
+    }
+
+    /// A dead letter of something that is not even a record.
+    pub(super) fn bury(&self, message: &Message, error: &Error, changes: &mut Changes) {
+        let key = String::from_utf8_lossy(&message.key).into_owned();
+        let origin = Origin {
+            place: message.place.clone(),
+            offset: message.offset,
+        };
+        let letter = DeadLetter::new(
+            Stage::Loader,
+            &key,
+            error,
+            &origin,
+            0,
+            None,
+            now(),
+            &message.value,
+        );
+        changes.count(&letter.object, Count::Dead);
+        changes
+            .letters
+            .push((key, message.place.partition, Some(letter)));
+    }
+}
