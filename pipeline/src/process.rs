@@ -238,8 +238,28 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn read(file: &File, source: Part<'_>, target: Part<'_>) -> Result<Self, End> {
+    /// `connector` is where a document names the connector, and ours: asked
+    /// first, since another one's part is not ours to judge.
+    fn read(
+        file: &File,
+        connector: Option<(&str, &str)>,
+        source: Part<'_>,
+        target: Part<'_>,
+    ) -> Result<Self, End> {
         let document = Document::read(&file.config).map_err(End::Problems)?;
+        if let Some((path, ours)) = connector {
+            let named = match path {
+                "targetType" => Some(document.target_type()),
+                _ => document.text(path),
+            };
+            if let Some(named) = named.filter(|named| *named != ours) {
+                return Err(End::Problems(vec![document.problem(
+                    path,
+                    format!("this migration is for `{named}`, this process is `{ours}`"),
+                    "start the other connector's process",
+                )]));
+            }
+        }
         let config = document
             .migration(&document.environment(), source, target)
             .map_err(End::Problems)?;
@@ -249,17 +269,6 @@ impl Loaded {
     fn problems(&self, problems: Vec<Problem>) -> End {
         let placed = problems.into_iter().map(|p| self.document.placed(p));
         End::Problems(placed.collect())
-    }
-
-    fn named(&self, path: &str, wanted: &str, ours: &str) -> Result<(), End> {
-        if wanted == ours {
-            return Ok(());
-        }
-        Err(self.problems(vec![Problem::at(
-            path,
-            format!("this migration is for `{wanted}`, this process is `{ours}`"),
-            "start the other connector's process",
-        )]))
     }
 
     fn connector<C: DeserializeOwned>(&self, path: &str, document: &Secret) -> Result<C, End> {
@@ -277,33 +286,32 @@ impl Loaded {
 
 fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig), End> {
     let schema = schemars::schema_for!(E::Config).to_value();
-    let loaded = Loaded::read(file, Part::Against(&schema), Part::Skip)?;
-    loaded.named("sourceType", &loaded.config.source_type, E::NAME)?;
+    let named = Some(("sourceType", E::NAME));
+    let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
     let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
     let connector = E::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
     Ok((connector, loaded.config))
 }
 
 fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
-    let schema = schemars::schema_for!(L::Config).to_value();
-    let loaded = Loaded::read(file, Part::Skip, Part::Against(&schema))?;
-    loaded.named("targetType", &loaded.config.target_type, L::NAME)?;
-    if loaded.config.dry_run {
+    // A dry run needs no target, so its part may be missing.
+    let plain = load_plain(file)?;
+    if plain.dry_run {
         return Err(End::Failed(Error::new(
             Code::DryRun,
-            format!(
-                "migration {} is a dry run: no loader runs",
-                loaded.config.id
-            ),
+            format!("migration {} is a dry run: no loader runs", plain.id),
         )));
     }
+    let schema = schemars::schema_for!(L::Config).to_value();
+    let named = Some(("targetType", L::NAME));
+    let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
     let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
     let connector = L::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
     Ok((connector, loaded.config))
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {
-    Loaded::read(file, Part::Skip, Part::Skip).map(|loaded| loaded.config)
+    Loaded::read(file, None, Part::Skip, Part::Skip).map(|loaded| loaded.config)
 }
 
 fn print_spec<C: schemars::JsonSchema>(

@@ -48,7 +48,18 @@ impl Migration {
         target_config: Value,
         more: Value,
     ) -> Migration {
-        let services = services();
+        Self::on(services(), name, sandbox, target, target_config, more)
+    }
+
+    /// The same on services of the test's own, which it may restart.
+    pub fn on(
+        services: &'static Services,
+        name: &str,
+        sandbox: &[&str],
+        target: &str,
+        target_config: Value,
+        more: Value,
+    ) -> Migration {
         let folder = tempfile::Builder::new()
             .prefix(&format!("drover-{name}."))
             .tempdir()
@@ -133,6 +144,16 @@ impl Migration {
     /// The services it runs on.
     pub fn services(&self) -> &'static Services {
         self.services
+    }
+
+    /// Sets a variable of the environment of what is run from now on, or takes
+    /// it away.
+    pub fn set(&mut self, variable: &str, value: Option<&str>) {
+        self.environment.retain(|(name, _)| name != variable);
+        if let Some(value) = value {
+            self.environment
+                .push((variable.to_owned(), value.to_owned()));
+        }
     }
 
     /// Runs `drover VERB -c FILE …` to its end.

@@ -70,6 +70,17 @@ impl Sandbox {
         self.post("faults", fault).await;
     }
 
+    /// The faults, and how often each has fired.
+    pub async fn faults(&self) -> Value {
+        self.get("faults").await
+    }
+
+    /// Says how many of the API's daily calls there are, and are used.
+    pub async fn quota(&self, used: u64, max: u64) {
+        let quota = serde_json::json!({"used": used, "max": max});
+        self.post("quota", quota).await;
+    }
+
     /// Makes the source read-only.
     pub async fn freeze(&self) {
         self.post("freeze", serde_json::json!({})).await;
@@ -77,8 +88,12 @@ impl Sandbox {
 
     /// The sandbox's own statistics.
     pub async fn stats(&self) -> Value {
+        self.get("stats").await
+    }
+
+    async fn get(&self, verb: &str) -> Value {
         self.http
-            .get(format!("{}/_sandbox/stats", self.url))
+            .get(format!("{}/_sandbox/{verb}", self.url))
             .send()
             .await
             .expect("the sandbox answers")

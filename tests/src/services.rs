@@ -42,6 +42,11 @@ pub fn services() -> &'static Services {
     )
 }
 
+/// Services for one test alone, which it may restart; they end with this process.
+pub fn own() -> &'static Services {
+    Box::leak(Box::new(start()))
+}
+
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -13,6 +13,9 @@ use tokio::sync::Mutex;
 use crate::config::{self, Config};
 use crate::{errors, time};
 
+/// How often one request gets a new token before that is taken for a refusal.
+const RENEWALS: u32 = 3;
+
 /// The API of one org.
 pub struct Api {
     http: HttpClient,
@@ -76,8 +79,9 @@ impl Api {
     /// Asks for a path below `/services/data/vNN.0`, or for a whole path that
     /// an earlier answer gave. `about` is the object that is asked for.
     ///
-    /// A token that has expired is renewed and the request sent once more; if it
-    /// is refused again, that is [`Code::Unauthorized`].
+    /// A token that has expired is renewed and the request sent once more. All
+    /// objects share the token, so the new one may be gone as well by then: only
+    /// one that is refused again and again is [`Code::Unauthorized`].
     pub async fn get(
         &self,
         path: &str,
@@ -86,7 +90,10 @@ impl Api {
     ) -> Result<Reply> {
         let mut session = self.session(None).await?;
         let mut answer = self.send(&session, path, query).await?;
-        if errors::session_expired(&answer) {
+        for _ in 0..RENEWALS {
+            if !errors::session_expired(&answer) {
+                break;
+            }
             session = self.session(Some(&session)).await?;
             answer = self.send(&session, path, query).await?;
         }

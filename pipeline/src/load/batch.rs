@@ -191,13 +191,18 @@ impl<L: Loader> Worker<L> {
         origin: Origin,
     ) -> Result<Work> {
         if envelope.body_schema != self.entity.schema {
-            return Err(Error::new(
-                Code::NewerSchema,
-                format!(
-                    "the body's schema is {}, this loader reads {}",
-                    envelope.body_schema, self.entity.schema
-                ),
-            ));
+            let message = format!(
+                "the body's schema is {}, this loader reads {}",
+                envelope.body_schema, self.entity.schema
+            );
+            // Another version of the entity comes from a newer transformer;
+            // anything else does not belong here.
+            let entity = envelope.body_schema.rsplit_once(".v").map(|parts| parts.0);
+            return Err(if entity == Some(self.entity.name.as_str()) {
+                Error::new(Code::NewerSchema, message)
+            } else {
+                Error::new(Code::ForeignBytes, message)
+            });
         }
         let text = format!(
             "{}/{}/{}#{}",
