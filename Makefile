@@ -1,12 +1,11 @@
 # Every step is a script or a cargo command that can be run by hand as well.
-.PHONY: help build demo test lint bench clean-cache
+.PHONY: help build demo test lint clean-cache
 
 help:
 	@echo "make demo         builds all, and copies a Salesforce org into PostgreSQL over Kafka, here, with a loader killed on the way"
 	@echo "make test         all tests, on a real Kafka and a real PostgreSQL"
 	@echo "make build        the binaries, into target/release"
 	@echo "make lint         formatting, clippy, shellcheck where installed"
-	@echo "make bench        the figures"
 	@echo "make clean-cache  removes what was downloaded outside the tree (Kafka's jars)"
 	@echo "What is missing on this machine is installed where possible (Debian, as root): deploy/install"
 
@@ -22,9 +21,6 @@ test:
 
 lint:
 	@tests/run lint
-
-bench:
-	@bench/run
 
 clean-cache:
 	@deploy/kafka/local clean

@@ -61,13 +61,20 @@ impl HttpClient {
     /// been sent, the answer did not come. [`Code::BadAnswer`]: the answer's
     /// body was cut or too large. Error texts hold no URL query and no header.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
-        let mut response = request.send().await.map_err(|error| {
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| Error::new(Code::Connection, explain(error)))?;
+        let url = request.url();
+        let server = match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => "the server".to_owned(),
+        };
+        let mut response = client.execute(request).await.map_err(|error| {
             let code = if error.is_connect() || error.is_builder() {
                 Code::Connection
             } else {
                 Code::AnswerLost
             };
-            Error::new(code, explain(error))
+            Error::new(code, format!("{server}: {}", explain(error)))
         })?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();

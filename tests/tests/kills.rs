@@ -201,3 +201,44 @@ async fn die_at_random(mut migration: Migration, rounds: usize) {
     }
     migration.stop_all();
 }
+
+/// A loader is paused in its work for longer than the group's session, another
+/// one takes over, and the first wakes up with what it had in hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_loader_wakes_up_and_its_old_batch_is_refused() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let faults = json!({"lose_answers": 0.02, "slow_ms": 20, "seed": 3});
+    let sandbox = ["--seed", "9", "--records", "300"];
+    let mut migration = Migration::appendonly("zombie", &sandbox, faults).await;
+    migration.start_all(2);
+    for round in 0..2 {
+        edits(&migration, &mut random, 5).await;
+        // In the first round the snapshot itself is under way.
+        tokio::time::sleep(Duration::from_millis(random.random_range(500..2500))).await;
+        migration.stage("loader-1").signal(Signal::SIGSTOP);
+        edits(&migration, &mut random, 5).await;
+        // The other loader gets the partitions and finishes everything.
+        let equal = migration.until_equal(Duration::from_secs(90)).await;
+        println!(
+            "round {round}: {} records compared while one was paused",
+            equal.compared
+        );
+        edits(&migration, &mut random, 5).await;
+        migration.stage("loader-1").signal(Signal::SIGCONT);
+        // It may join again, or end because it was fenced; both are right.
+        let deadline = std::time::Instant::now() + Duration::from_secs(12);
+        while std::time::Instant::now() < deadline {
+            if let Some(status) = migration.stage("loader-1").ended() {
+                assert_eq!(status.code(), Some(3), "{}", migration.logs());
+                println!("round {round}: the paused one ended with {status}");
+                migration.start("loader", "loader-1", &[]);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        migration.until_equal(Duration::from_secs(90)).await;
+    }
+    assert_no_dead_letters(&migration);
+    still_flows(&mut migration).await;
+    migration.stop_all();
+}

@@ -5,7 +5,7 @@
 //! deliveries first, on a condition variable, and commits an empty queue.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -38,6 +38,33 @@ struct Delivered {
     ends: HashMap<Place, i64>,
 }
 
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Delivered> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is outstanding, and takes the first failure, if any.
+    fn wait(&self, limit: Duration) -> Result<Option<KafkaError>> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        while state.outstanding > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::new(
+                    Code::BrokerUnreachable,
+                    format!("records were not delivered within {limit:?}"),
+                ));
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Ok(state.failure.take())
+    }
+}
+
 struct Context(Arc<Deliveries>);
 
 impl ClientContext for Context {
@@ -50,7 +77,7 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.outstanding = state.outstanding.saturating_sub(1);
         match result {
             Ok(message) => {
@@ -171,7 +198,7 @@ impl TransactionalProducer {
         let result = self.fill(write, offsets, &at);
         let failure = match result {
             Ok(()) => match self.commit() {
-                Ok(()) => return Ok(std::mem::take(&mut self.lock().ends)),
+                Ok(()) => return Ok(std::mem::take(&mut self.deliveries.lock().ends)),
                 Err(failure) => failure,
             },
             Err(failure) => failure,
@@ -270,46 +297,20 @@ impl TransactionalProducer {
 
     /// Waits until every record of this transaction is on the broker.
     fn delivered(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut state = self.lock();
-        while state.outstanding > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::Aborted(Error::new(
-                    Code::BrokerUnreachable,
-                    "records were not delivered within 30 s",
-                )));
-            }
-            state = self
-                .deliveries
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        match state.failure.take() {
-            None => Ok(()),
-            Some(error) => {
-                drop(state);
-                Err(match self.judge("producing", &error) {
-                    Failure::Dead(e) | Failure::Aborted(e) => Failure::Aborted(e),
-                })
-            }
+        match self.deliveries.wait(Duration::from_secs(30)) {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(Failure::Aborted(
+                self.judge("producing", &error).into_error(),
+            )),
+            Err(late) => Err(Failure::Aborted(late)),
         }
     }
 
     fn reset(&self) {
-        let mut state = self.lock();
+        let mut state = self.deliveries.lock();
         state.failure = None;
         state.outstanding = 0;
         state.ends.clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Delivered> {
-        self.deliveries
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -330,9 +331,9 @@ pub struct Transaction<'p> {
 impl Transaction<'_> {
     /// Produces a record. Waits while the client's queue is full.
     pub fn send(&mut self, record: Record<'_>) -> Result<()> {
-        self.producer.lock().outstanding += 1;
+        self.producer.deliveries.lock().outstanding += 1;
         enqueue(&self.producer.inner, record).inspect_err(|_| {
-            self.producer.lock().outstanding -= 1;
+            self.producer.deliveries.lock().outstanding -= 1;
         })
     }
 }
@@ -392,41 +393,17 @@ impl PlainProducer {
 
     /// Hands a record over; [`PlainProducer::flush`] says whether it arrived.
     pub fn send(&self, record: Record<'_>) -> Result<()> {
-        self.lock().outstanding += 1;
+        self.deliveries.lock().outstanding += 1;
         enqueue(&self.inner, record).inspect_err(|_| {
-            self.lock().outstanding -= 1;
+            self.deliveries.lock().outstanding -= 1;
         })
     }
 
     /// Waits until everything handed over is durable, or fails.
     pub fn flush(&self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        let mut state = self.lock();
-        while state.outstanding > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::new(
-                    Code::BrokerUnreachable,
-                    format!("records were not delivered within {limit:?}"),
-                ));
-            }
-            state = self
-                .deliveries
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        match state.failure.take() {
+        match self.deliveries.wait(limit)? {
             None => Ok(()),
             Some(error) => Err(explain("producing", &error)),
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Delivered> {
-        self.deliveries
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,6 +13,19 @@ use serde_json::Value;
 
 const SCHEMA: &str = "demo";
 
+/// `drover run`: ended with its stages when the demo ends, however it ends.
+struct Runner(Child);
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let runner = nix::unistd::Pid::from_raw(self.0.id() as i32);
+            let _ = nix::sys::signal::kill(runner, nix::sys::signal::SIGTERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
 struct Demo {
     config: PathBuf,
     postgres: String,
@@ -155,7 +168,7 @@ async fn demo() -> Result<(), String> {
     let document = format!(
         "id: demo\ntenantId: demo\nsourceType: salesforce\nsourceConfig:\n  instanceUrl: {}\n  \
          clientId: {}\ntargetType: postgres\n\
-         targetConfig:\n  schema: {SCHEMA}\ndryRun: false\nmappings:\n  Phone: phoneNumber\n  \
+         targetConfig:\n  url: {postgres}\n  schema: {SCHEMA}\nkafka:\n  brokers: {brokers}\ndryRun: false\nmappings:\n  Phone: phoneNumber\n  \
          Contact: {{ Description: bio }}\npollIntervalMs: 500\n",
         sandbox.url,
         text("client_id")
@@ -180,13 +193,14 @@ async fn run(
     demo.show(&["init"])?;
     println!("\n== drover run --loaders 2; one of them will be killed with kill -9");
     let run_dir = dir.join("run");
-    let mut runner = demo
-        .drover(&["run", "--loaders", "2", "--dir", &run_dir.to_string_lossy()])
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(|e| format!("drover run does not start: {e}"))?;
+    let mut runner = Runner(
+        demo.drover(&["run", "--loaders", "2", "--dir", &run_dir.to_string_lossy()])
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("drover run does not start: {e}"))?,
+    );
 
-    let rows = demo.until_rows(&mut runner, demo.records / 5).await?;
+    let rows = demo.until_rows(&mut runner.0, demo.records / 5).await?;
     let pid = loop {
         if let Some(pid) = demo.pid("loader-1") {
             break pid;
@@ -210,7 +224,8 @@ async fn run(
         recovery.as_secs_f64()
     );
 
-    demo.until_rows(&mut runner, demo.records * 9 / 10).await?;
+    demo.until_rows(&mut runner.0, demo.records * 9 / 10)
+        .await?;
     println!("\n== people stop editing; the target must come to be what the source is");
     sandbox.freeze().await;
     let deadline = Instant::now() + Duration::from_secs(180);
@@ -225,7 +240,7 @@ async fn run(
     demo.show(&["status"])?;
     println!();
     println!(
-        "source == target  {} live records compared field by field, 0 differ",
+        "source == target  {} live records compared in chosen fields, 0 differ",
         equal.compared
     );
     println!(
@@ -242,7 +257,7 @@ async fn run(
         println!();
         println!(
             "Left running: drover run (process {}), sandbox (process {})",
-            runner.id(),
+            runner.0.id(),
             sandbox.process().pid()
         );
         println!(
@@ -250,15 +265,23 @@ async fn run(
             binary("drover").display(),
             demo.config.display()
         );
-        println!("  psql {}", demo.postgres);
+        println!(
+            "  psql {} -c 'select * from {SCHEMA}.contact limit 5'",
+            demo.postgres
+        );
+        println!(
+            "  (with DROVER_SALESFORCE_CLIENT_SECRET from `{} credentials --system salesforce`)",
+            binary("drover-sandbox").display()
+        );
         std::mem::forget(sandbox);
+        std::mem::forget(runner);
         return Ok(());
     }
     let _ = nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(runner.id() as i32),
+        nix::unistd::Pid::from_raw(runner.0.id() as i32),
         nix::sys::signal::SIGTERM,
     );
-    let status = runner.wait().map_err(|e| e.to_string())?;
+    let status = runner.0.wait().map_err(|e| e.to_string())?;
     if !status.success() {
         return Err(format!("drover run ended with {status}"));
     }
