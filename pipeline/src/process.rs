@@ -21,7 +21,7 @@ use crate::extract::{self, Extractor};
 use crate::http::HttpClient;
 use crate::kafka::client::Client;
 use crate::load::{self, Loader};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, passes};
 use crate::spec::{Spec, Stage};
 use crate::status::{Phase, Status};
 use crate::topics::Topics;
@@ -396,6 +396,11 @@ where
         work(context).await
     }
     .await;
+    // Told to stop while it waited for the bus.
+    let result = match result {
+        Err(error) if stop.is_cancelled() && passes(&error) => Ok(()),
+        other => other,
+    };
     if let Err(error) = &result {
         status.note_error(error);
     }

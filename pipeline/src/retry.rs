@@ -1,8 +1,8 @@
 //! How long to wait before trying again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Class, Code, Error, Result};
 
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
@@ -42,10 +42,58 @@ impl Backoff {
     }
 }
 
+/// Asks again while the failure is one that passes and `go_on` says so; it hears
+/// for how long we have been asking. Another process that took over is no such
+/// failure. Blocks.
+pub fn patiently<T>(
+    go_on: impl Fn(Duration) -> bool,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let since = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        match ask() {
+            Err(error) if passes(&error) && go_on(since.elapsed()) => {
+                let wait = backoff.after(&error).min(Duration::from_secs(2));
+                tracing::warn!(%error, ?wait, "trying again");
+                std::thread::sleep(wait);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether the same may be tried again by the same process.
+pub fn passes(error: &Error) -> bool {
+    error.class() == Class::Transient && error.code != Code::Fenced
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Code;
+
+    #[test]
+    fn only_what_passes_is_asked_again() {
+        let ask = |codes: &[Code]| {
+            let mut left = codes.to_vec();
+            let result = patiently(
+                |_| true,
+                || match left.pop() {
+                    Some(code) => Err(Error::new(code, "x")),
+                    None => Ok(()),
+                },
+            );
+            (result.err().map(|error| error.code), left.len())
+        };
+        assert_eq!(ask(&[Code::KafkaBusy, Code::BrokerUnreachable]), (None, 0));
+        let missing = Some(Code::TopicMissing);
+        assert_eq!(ask(&[Code::KafkaBusy, Code::TopicMissing]), (missing, 1));
+        let fenced = Some(Code::Fenced);
+        assert_eq!(ask(&[Code::KafkaBusy, Code::Fenced]), (fenced, 1));
+        let busy = patiently(|_| false, || Err::<(), _>(Error::new(Code::KafkaBusy, "x")));
+        assert!(busy.is_err());
+    }
 
     #[test]
     fn waits_grow_to_a_limit_and_obey_the_other_side() {

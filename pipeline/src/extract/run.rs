@@ -18,7 +18,7 @@ use crate::kafka::producer::{Failure, Record, TransactionalProducer};
 use crate::kafka::{Place, client::Client};
 use crate::process::Context;
 use crate::record::{Fingerprint, Millis, Phase as ReadPhase, Raw, RawKey};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Report, Status, now};
 use crate::topics::partition_of_raw;
@@ -52,14 +52,27 @@ pub struct Checkpoint {
 pub async fn run<E: Extractor>(extractor: E, context: Context) -> Result<()> {
     let extractor = Arc::new(extractor);
     let context = Arc::new(context);
+    let mut backoff = Backoff::default();
     loop {
-        if !stand_by(&context, E::NAME).await? {
-            return Ok(());
-        }
-        match lead(&extractor, &context).await {
+        let ended = match stand_by(&context, E::NAME).await {
+            Ok(true) => lead(&extractor, &context).await,
+            Ok(false) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match ended {
             Err(error) if error.code == Code::Fenced => {
                 tracing::warn!(%error, "standing by");
                 context.status.note_error(&error);
+            }
+            // Of the start: the lanes meet such errors themselves.
+            Err(error) if passes(&error) => {
+                let wait = backoff.after(&error);
+                tracing::warn!(%error, ?wait, "starting again");
+                context.status.note_error(&error);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = context.stop.cancelled() => return Ok(()),
+                }
             }
             other => return other,
         }

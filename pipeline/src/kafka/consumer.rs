@@ -19,6 +19,10 @@ use rdkafka::types::RDKafkaRespErr;
 use super::client::{Client, PATIENCE, log_error};
 use super::{Place, compacted, explain};
 use crate::error::{Code, Error, Result};
+use crate::retry::patiently;
+
+/// For how long an assignment is tried again when the broker fails.
+const RESTORE: Duration = Duration::from_secs(60);
 
 /// What a stage does when partitions come and go. Called by the thread that
 /// polls, which waits for it.
@@ -71,7 +75,11 @@ impl ConsumerContext for Context {
                 state.0 += 1;
                 state.0
             };
-            let result = self.assign(consumer, epoch, list);
+            // A broker that restarts just now; the group waits longer for us.
+            let result = patiently(
+                |waited| waited < RESTORE,
+                || self.assign(consumer, epoch, list),
+            );
             if let Err(error) = result {
                 tracing::error!(%error, "the assignment failed");
                 self.lock().1 = Some(error);

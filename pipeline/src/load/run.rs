@@ -26,7 +26,7 @@ use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, patiently};
 use crate::spec::Stage;
 use crate::status::{Phase, Status};
 use crate::topics::Topics;
@@ -400,12 +400,13 @@ fn start<L: Loader>(
         topics.deadletter(),
     ];
     let needed: Vec<String> = inputs.iter().chain(&tables).cloned().collect();
-    context.client.require_topics(&needed)?;
-    context.plan.check_incarnations(&context.client, &needed)?;
-    let producer = TransactionalProducer::open(
-        &context.client,
-        &topics.transactional_id(&topics.load_group(), &context.instance),
-    )?;
+    let id = topics.transactional_id(&topics.load_group(), &context.instance);
+    let go_on = |_| !context.stop.is_cancelled();
+    let producer = patiently(go_on, || {
+        context.client.require_topics(&needed)?;
+        context.plan.check_incarnations(&context.client, &needed)?;
+        TransactionalProducer::open(&context.client, &id)
+    })?;
     let shared = Arc::new(Shared {
         loader,
         tables: Tables::new(topics.partitions(), topics.idempotency(), topics.parked()),
@@ -421,10 +422,10 @@ fn start<L: Loader>(
         owner: context.owner,
         stop: context.stop,
     });
-    let tail = Tail::start(
-        &shared.client,
-        &tables,
-        Arc::clone(&shared) as Arc<dyn Follower>,
+    let follower = || Arc::clone(&shared) as Arc<dyn Follower>;
+    let tail = patiently(
+        |_| !shared.stop.is_cancelled(),
+        || Tail::start(&shared.client, &tables, follower()),
     )?;
     *shared.tail() = Some(tail);
     Ok(shared)

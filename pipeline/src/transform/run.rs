@@ -20,7 +20,7 @@ use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
 use crate::process::Context;
 use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, patiently};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Status, now};
 
@@ -140,8 +140,11 @@ impl<T: Transformer> Runner<T> {
                 .iter()
                 .map(|entity| context.topics.canonical(entity)),
         );
-        context.client.require_topics(&needed)?;
-        context.plan.check_incarnations(&context.client, &needed)?;
+        let go_on = |_| !context.stop.is_cancelled();
+        patiently(go_on, || {
+            context.client.require_topics(&needed)?;
+            context.plan.check_incarnations(&context.client, &needed)
+        })?;
         for lane in lanes.values() {
             context.status.lane_runs(lane, None);
         }
@@ -154,17 +157,14 @@ impl<T: Transformer> Runner<T> {
             client: context.client.clone(),
             status: Arc::clone(&context.status),
         });
-        let tail = Tail::start(
-            &context.client,
-            &[context.topics.deadletter()],
-            Arc::clone(&shared) as Arc<dyn Follower>,
-        )?;
+        let tail = patiently(go_on, || {
+            let follower = Arc::clone(&shared) as Arc<dyn Follower>;
+            Tail::start(&context.client, &[context.topics.deadletter()], follower)
+        })?;
         *shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         let group = context.topics.transform_group();
-        let producer = TransactionalProducer::open(
-            &context.client,
-            &context.topics.transactional_id(&group, &context.instance),
-        )?;
+        let id = context.topics.transactional_id(&group, &context.instance);
+        let producer = patiently(go_on, || TransactionalProducer::open(&context.client, &id))?;
         Ok(Runner {
             transformer,
             shared,
