@@ -211,6 +211,25 @@ impl Migration {
         self.stages.insert(instance.to_owned(), process);
     }
 
+    /// Starts `drover run`, which looks after the stages itself.
+    pub fn supervise(&mut self, loaders: usize) {
+        let config = self.config.to_string_lossy().into_owned();
+        let loaders = loaders.to_string();
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        let process = Process::start_quiet(
+            &self.dir,
+            "drover",
+            "drover",
+            &["run", "-c", &config, "--loaders", &loaders],
+            &environment,
+        );
+        self.stages.insert("drover".to_owned(), process);
+    }
+
     /// `drover init`, then one extractor, one transformer and that many loaders.
     pub fn start_all(&mut self, loaders: usize) {
         self.drover_ok(&["init"]);

@@ -45,31 +45,68 @@ impl Process {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Process {
+        let mut process = Self::spawn(
+            dir,
+            name,
+            binary_name,
+            arguments,
+            environment,
+            Stdio::piped(),
+        );
+        let mut line = String::new();
+        let mut stdout = BufReader::new(process.child.stdout.take().expect("its output"));
+        stdout.read_line(&mut line).expect("its first line");
+        // What it prints later is read and thrown away, so that it never blocks.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        process.first = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
+        process
+    }
+
+    /// The same for a program that has nothing to say at its start.
+    pub fn start_quiet(
+        dir: &Path,
+        name: &str,
+        binary_name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Process {
+        Self::spawn(
+            dir,
+            name,
+            binary_name,
+            arguments,
+            environment,
+            Stdio::null(),
+        )
+    }
+
+    fn spawn(
+        dir: &Path,
+        name: &str,
+        binary_name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        stdout: Stdio,
+    ) -> Process {
         let log = dir.join(format!("{name}.log"));
         let stderr = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .expect("a log file");
-        let mut child = Command::new(binary(binary_name))
+        let child = Command::new(binary(binary_name))
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(stderr)
             .spawn()
             .expect("the binary starts");
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
-        stdout.read_line(&mut line).expect("its first line");
-        // What it prints later is read and thrown away, so that it never blocks.
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        let first = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
         Process {
             name: name.to_owned(),
             child,
             log,
-            first,
+            first: serde_json::Value::Null,
         }
     }
 

@@ -926,7 +926,11 @@ async fn a_broker_and_a_database_may_go_and_come() {
     script("kafka", "start", &services.kafka_dir, &["--port", "0"]);
     arrives_anew(&mut migration).await;
 
-    // Killed in the middle, each once.
+    migration.stop_all();
+
+    // Killed in the middle, while `drover run` looks after the stages.
+    migration.supervise(2);
+    arrives_anew(&mut migration).await;
     for round in ["kafka", "postgres", "kafka"] {
         let dir = match round {
             "kafka" => &services.kafka_dir,

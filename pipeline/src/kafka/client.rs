@@ -32,6 +32,10 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::PartitionEOF) => {}
         _ if matches!(error, KafkaError::PartitionEOF(_)) => {}
+        // Told by every call that meets it, and here again and again.
+        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+            tracing::debug!(%error, reason, "Kafka");
+        }
         _ => tracing::warn!(%error, reason, "Kafka"),
     }
 }
