@@ -10,7 +10,6 @@ use drover_tests::bus::Bus;
 use drover_tests::migration::Migration;
 use drover_tests::oracle::connect;
 use drover_tests::sandbox::Sandbox;
-use drover_tests::services::{own, script};
 use serde_json::{Value, json};
 
 /// How long anything may take; nothing here waits for it to pass.
@@ -885,77 +884,6 @@ async fn blocked(migration: &mut Migration, stage: &str, place: &str) {
                 && error.contains(place))
             .then_some(())
         },
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_and_a_database_may_go_and_come() {
-    let services = own();
-    let mut migration = Migration::on(
-        services,
-        "around",
-        &["--seed", "17", "--records", "1500", "--live-changes", "10"],
-        "postgres",
-        json!({}),
-        json!({}),
-    );
-    migration.drover_ok(&["init"]);
-    // Down at the start: they say so, and wait.
-    script("kafka", "stop", &services.kafka_dir, &["--kill"]);
-    let (code, told) = said(&migration.drover(&["check"]));
-    assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("BROKER_UNREACHABLE: "), "{told}");
-    for (stage, instance) in [
-        ("extractor", "extractor-1"),
-        ("transformer", "transformer-1"),
-        ("loader", "loader-1"),
-    ] {
-        migration.start(stage, instance, &[]);
-    }
-    until(
-        &mut migration,
-        "each says that the broker is away",
-        async |migration| {
-            let said =
-                |p: &drover_tests::process::Process| p.log_tail().contains("BROKER_UNREACHABLE: ");
-            migration.stages.values().all(said).then_some(())
-        },
-    )
-    .await;
-    script("kafka", "start", &services.kafka_dir, &["--port", "0"]);
-    arrives_anew(&mut migration).await;
-
-    migration.stop_all();
-
-    // Killed in the middle, while `drover run` looks after the stages.
-    migration.supervise(2);
-    arrives_anew(&mut migration).await;
-    for round in ["kafka", "postgres", "kafka"] {
-        let dir = match round {
-            "kafka" => &services.kafka_dir,
-            _ => &services.postgres_dir,
-        };
-        script(round, "restart", dir, &["--kill"]);
-        arrives_anew(&mut migration).await;
-    }
-    migration.sandbox.freeze().await;
-    let equal = migration.until_equal(LIMIT).await;
-    println!("{} records compared", equal.compared);
-    let letters = dead_letters(&migration);
-    assert!(letters.is_empty(), "{letters:?}");
-    migration.stop_all();
-}
-
-/// Makes an account in the source and waits for it in the target.
-async fn arrives_anew(migration: &mut Migration) {
-    let account = json!({"object": "Account", "create": {"Name": "Made meanwhile"}});
-    let made = migration.sandbox.edit(account).await;
-    let id = made["id"].as_str().expect("its id").to_owned();
-    until(
-        migration,
-        "a new account is in the target",
-        async |migration| column(migration, "company", &id, "name").await.map(drop),
     )
     .await;
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{DATA, Reply, Sandbox, until};
 
-const DELAY: Duration = Duration::from_millis(2_000);
+const DELAY: Duration = Duration::from_millis(6_000);
 
 /// `/updated` or `/deleted` between two times.
 async fn changed(sandbox: &Sandbox, what: &str, from: &str, to: &str) -> Reply {
@@ -27,7 +27,7 @@ fn ago(minutes: i64) -> String {
 
 #[tokio::test]
 async fn an_edit_shows_after_the_delay() {
-    let sandbox = Sandbox::start(&["--records", "300", "--visibility-delay", "2000"]);
+    let sandbox = Sandbox::start(&["--records", "300", "--visibility-delay", "6000"]);
     let id = sandbox
         .column("SELECT Id FROM Account LIMIT 1", "Id")
         .await
