@@ -14,7 +14,7 @@ use crate::deadletter::{DeadLetter, LiveLetters, Origin, record as dead_record, 
 use crate::envelope::{Envelope, JSON};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::compacted::read_to_end;
-use crate::kafka::producer::{Failure, Record, TransactionalProducer};
+use crate::kafka::producer::{Failure, Record, Reports, TransactionalProducer};
 use crate::kafka::{Place, client::Client};
 use crate::process::Context;
 use crate::record::{Fingerprint, Millis, Phase as ReadPhase, Raw, RawKey};
@@ -208,7 +208,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
 fn open(client: &Client, id: &str) -> Result<TransactionalProducer> {
     let mut backoff = Backoff::default();
     loop {
-        match TransactionalProducer::open(client, id) {
+        match TransactionalProducer::open(client, id, Reports::Failures) {
             Err(error) if error.class() == Class::Transient && backoff.tries() < 5 => {
                 std::thread::sleep(backoff.after(&error));
             }

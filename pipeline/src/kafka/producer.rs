@@ -23,6 +23,9 @@ use crate::error::{Code, Error, Result};
 /// How long one call of a transaction may take before it is looked at again.
 const CALL: Duration = Duration::from_secs(10);
 
+/// How often a producer without reports is asked whether it is through.
+const ASK: Duration = Duration::from_micros(200);
+
 /// Counts deliveries and keeps their offsets.
 #[derive(Default)]
 struct Deliveries {
@@ -50,10 +53,7 @@ impl Deliveries {
         while state.outstanding > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::new(
-                    Code::BrokerUnreachable,
-                    format!("records were not delivered within {limit:?}"),
-                ));
+                return Err(late(limit));
             }
             state = self
                 .changed
@@ -63,6 +63,13 @@ impl Deliveries {
         }
         Ok(state.failure.take())
     }
+}
+
+fn late(limit: Duration) -> Error {
+    Error::new(
+        Code::BrokerUnreachable,
+        format!("records were not delivered within {limit:?}"),
+    )
 }
 
 struct Context(Arc<Deliveries>);
@@ -141,6 +148,17 @@ pub struct Offsets<'a> {
 pub struct TransactionalProducer {
     inner: ThreadedProducer<Context>,
     deliveries: Arc<Deliveries>,
+    reports: Reports,
+}
+
+/// What a transactional producer is told of its deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reports {
+    /// Each record's offset: [`TransactionalProducer::transaction`] returns the
+    /// ends of the partitions.
+    All,
+    /// Failures only, which is cheaper; no ends are returned.
+    Failures,
 }
 
 /// How a transaction ended without success.
@@ -167,16 +185,23 @@ impl TransactionalProducer {
     /// Opens the producer and takes over its transactional id: an older process
     /// of the same id is fenced, and its open transaction aborted, when this
     /// returns. Blocks.
-    pub fn open(client: &Client, transactional_id: &str) -> Result<Self> {
+    pub fn open(client: &Client, transactional_id: &str, reports: Reports) -> Result<Self> {
         let deliveries = Arc::new(Deliveries::default());
-        let inner: ThreadedProducer<Context> = client
-            .transactional(transactional_id)
+        let mut settings = client.transactional(transactional_id);
+        if reports == Reports::Failures {
+            settings.set("delivery.report.only.error", "true");
+        }
+        let inner: ThreadedProducer<Context> = settings
             .create_with_context(Context(Arc::clone(&deliveries)))
             .map_err(|e| explain("making a producer", &e))?;
         inner
             .init_transactions(Duration::from_secs(30))
             .map_err(|e| explain("initialising transactions", &e))?;
-        Ok(TransactionalProducer { inner, deliveries })
+        Ok(TransactionalProducer {
+            inner,
+            deliveries,
+            reports,
+        })
     }
 
     /// Runs one transaction: `write` produces its records, then `offsets` (if
@@ -297,13 +322,32 @@ impl TransactionalProducer {
 
     /// Waits until every record of this transaction is on the broker.
     fn delivered(&self) -> Result<(), Failure> {
-        match self.deliveries.wait(Duration::from_secs(30)) {
+        let limit = Duration::from_secs(30);
+        let result = match self.reports {
+            Reports::All => self.deliveries.wait(limit),
+            Reports::Failures => self.drained(limit),
+        };
+        match result {
             Ok(None) => Ok(()),
             Ok(Some(error)) => Err(Failure::Aborted(
                 self.judge("producing", &error).into_error(),
             )),
             Err(late) => Err(Failure::Aborted(late)),
         }
+    }
+
+    /// The same without reports. librdkafka has no event for an empty queue but
+    /// its own `flush`, which rust-rdkafka calls in steps of 100 ms.
+    fn drained(&self, limit: Duration) -> Result<Option<KafkaError>> {
+        let deadline = Instant::now() + limit;
+        while self.inner.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(late(limit));
+            }
+            std::thread::sleep(ASK);
+        }
+        // A failure's report is taken before its record counts as gone.
+        Ok(self.deliveries.lock().failure.take())
     }
 
     fn reset(&self) {
@@ -331,6 +375,9 @@ pub struct Transaction<'p> {
 impl Transaction<'_> {
     /// Produces a record. Waits while the client's queue is full.
     pub fn send(&mut self, record: Record<'_>) -> Result<()> {
+        if self.producer.reports == Reports::Failures {
+            return enqueue(&self.producer.inner, record);
+        }
         self.producer.deliveries.lock().outstanding += 1;
         enqueue(&self.producer.inner, record).inspect_err(|_| {
             self.producer.deliveries.lock().outstanding -= 1;

@@ -22,7 +22,7 @@ use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
-use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+use crate::kafka::producer::{Failure, Offsets, Reports, TransactionalProducer};
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
@@ -405,7 +405,7 @@ fn start<L: Loader>(
     let producer = patiently(go_on, || {
         context.client.require_topics(&needed)?;
         context.plan.check_incarnations(&context.client, &needed)?;
-        TransactionalProducer::open(&context.client, &id)
+        TransactionalProducer::open(&context.client, &id, Reports::All)
     })?;
     let shared = Arc::new(Shared {
         loader,

@@ -14,11 +14,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use drover_pipeline::config::Problem;
+use drover_pipeline::envelope::Envelope;
 use drover_pipeline::extract::Object;
-use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw};
-use drover_pipeline::transform::{Mapping, Transformer};
+use drover_pipeline::record::{AbsentReason, Op};
+use drover_pipeline::transform::{Mapping, Outputs, Transformer};
 use drover_pipeline::{Code, Error, Result};
-use drover_schemas::{Custom, Datum, Value};
+use drover_schemas::{Custom, Value, encode_custom};
 
 use crate::body::Body;
 use crate::convert::{Fault, convert, reference};
@@ -41,113 +42,113 @@ impl Transformer for Mapper {
         compile::compile(mapping, objects).map(|objects| Mapper { objects })
     }
 
-    /// The canonical records of a raw one, one a slot.
+    /// Writes the canonical records of a raw one, one a slot.
     ///
     /// A record of an object that has no mapping is [`Code::Invariant`], not a
     /// dead letter: the plan lists only objects that have one, so something is
     /// wrong with Drover and not with the record. Every other error is of class
     /// Record.
-    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
-        let (source, object, _) = record.key.parts();
-        let plan = self.objects.get(object).ok_or_else(|| {
-            let message = format!("a record of {object}, which the mapping doesn't have");
-            Error::new(Code::Invariant, message).at(record.key.as_str())
+    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()> {
+        let plan = self.objects.get(record.object).ok_or_else(|| {
+            let message = format!(
+                "a record of {}, which the mapping doesn't have",
+                record.object
+            );
+            Error::new(Code::Invariant, message).at(key(record))
         })?;
-        match (record.op, &record.body) {
-            (Op::Delete, _) => Ok(plan
-                .slots
-                .iter()
-                .map(|slot| canonical(record, slot, Content::Absent(AbsentReason::Deleted)))
-                .collect()),
-            (Op::Upsert, Some(bytes)) => plan.transform(record, source, bytes),
+        match (record.op, record.body) {
+            (Op::Delete, _) => {
+                for slot in &plan.slots {
+                    out.absent(&slot.name, slot.entity, AbsentReason::Deleted);
+                }
+                Ok(())
+            }
+            (Op::Upsert, Some(bytes)) => plan.write(record.source, bytes, out),
             (Op::Upsert, None) => {
-                Err(Error::new(Code::InvalidBody, "the record has no body").at(object))
+                Err(Error::new(Code::InvalidBody, "the record has no body").at(record.object))
             }
             (Op::Absent, _) => {
-                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT")
-                    .at(record.key.as_str()))
+                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT").at(key(record)))
             }
         }
     }
 }
 
+fn key(record: &Envelope<'_>) -> String {
+    format!("{}/{}/{}", record.source, record.object, record.id)
+}
+
 impl ObjectPlan {
-    fn transform(&self, record: &Raw, source: &str, bytes: &[u8]) -> Result<Vec<Canonical>> {
+    fn write<'p>(&'p self, source: &str, bytes: &[u8], out: &mut Outputs<'p>) -> Result<()> {
         let body = Body::read(self, bytes)?;
-        let absent: Vec<_> = self.slots.iter().map(|slot| slot.absent(&body)).collect();
-        let filled = absent
+        let filled = self
+            .slots
             .iter()
             .enumerate()
-            .fold(0, |set: SlotSet, (at, reason)| {
-                set | (SlotSet::from(reason.is_none()) << at)
+            .fold(0, |set: SlotSet, (at, slot)| {
+                set | (SlotSet::from(slot.absent(&body).is_none()) << at)
             });
         let mut faults = Vec::new();
-        let mut out = Vec::with_capacity(self.slots.len());
-        for (slot, absent) in self.slots.iter().zip(absent) {
-            let content = match absent {
-                Some(reason) => Content::Absent(reason),
-                None => {
-                    let datum = Datum {
-                        values: self.values(slot, source, &body, &mut faults),
-                        custom: self.custom(slot, filled, &body),
-                    };
-                    let mut bytes = Vec::with_capacity(bytes.len() + 64);
-                    datum.encode(&mut bytes);
-                    Content::Upsert {
-                        schema: slot.entity.schema.clone(),
-                        datum: bytes,
-                    }
-                }
-            };
-            out.push(canonical(record, slot, content));
+        for (at, slot) in self.slots.iter().enumerate() {
+            if filled & (1 << at) != 0 {
+                out.upsert(&slot.name, slot.entity, |datum| {
+                    self.values(slot, source, &body, &mut faults, datum);
+                    self.custom(slot, filled, &body, datum);
+                });
+            } else if let Some(reason) = slot.absent(&body) {
+                out.absent(&slot.name, slot.entity, reason);
+            }
         }
-        match self.error(&faults) {
-            Some(error) => Err(error),
-            None => Ok(out),
-        }
+        self.error(&faults).map_or(Ok(()), Err)
     }
 
-    fn values<'a, 'p: 'a>(
+    /// Writes the typed fields. With a fault the datum is of no use.
+    fn values<'p>(
         &'p self,
         slot: &'p SlotPlan,
         source: &str,
-        body: &Body<'a>,
+        body: &Body<'_>,
         faults: &mut Vec<At<'p>>,
-    ) -> Vec<Value<'a>> {
-        let mut values = vec![Value::Null; slot.entity.fields.len()];
-        for rule in &slot.rules {
-            let field = &slot.entity.fields[rule.index];
+        datum: &mut Vec<u8>,
+    ) {
+        let mut rules = slot.rules.iter().peekable();
+        for (index, field) in slot.entity.fields.iter().enumerate() {
+            let Some(rule) = rules.next_if(|rule| rule.index == index) else {
+                Value::Null.encode(datum);
+                continue;
+            };
             let raw = rule.source.field().and_then(|place| body.filled(place));
-            let value = match (&rule.source, raw) {
-                (Source::Constant(value), _) => Ok(borrowed(value)),
+            let written = match (&rule.source, raw) {
+                (Source::Constant(value), _) => {
+                    value.encode(datum);
+                    Ok(())
+                }
                 (_, None) if field.required => Err(Fault::new(
                     Code::RequiredMissing,
                     "the field is empty and must be filled",
                 )),
-                (_, None) => continue,
-                (Source::Field(_), Some(raw)) => convert(raw, field),
+                (_, None) => {
+                    Value::Null.encode(datum);
+                    Ok(())
+                }
+                (Source::Field(_), Some(raw)) => {
+                    convert(raw, field).map(|value| value.encode(datum))
+                }
                 (Source::Reference { object, slot, .. }, Some(raw)) => {
-                    reference(raw, source, object, slot).map(|key| Value::Reference(key.into()))
+                    reference(raw, source, object, slot, datum)
                 }
             };
-            match value {
-                Ok(value) => values[rule.index] = value,
-                Err(fault) => faults.push(At { slot, rule, fault }),
+            if let Err(fault) = written {
+                faults.push(At { slot, rule, fault });
             }
         }
-        values
     }
 
     /// What no rule of a filled slot reads. A field that only an absent slot
     /// would read comes here too: no filled field is lost.
-    fn custom<'a, 'p: 'a>(
-        &'p self,
-        slot: &SlotPlan,
-        filled: SlotSet,
-        body: &Body<'a>,
-    ) -> Vec<Custom<'a>> {
+    fn custom(&self, slot: &SlotPlan, filled: SlotSet, body: &Body<'_>, datum: &mut Vec<u8>) {
         if !slot.custom {
-            return Vec::new();
+            return encode_custom([].iter(), datum);
         }
         let known = body.all_filled().filter_map(|(place, raw)| {
             let field = &self.fields[place];
@@ -157,7 +158,7 @@ impl ObjectPlan {
                 json: compact(raw),
             })
         });
-        let mut custom: Vec<Custom<'a>> = known.collect();
+        let mut custom: Vec<Custom<'_>> = known.collect();
         if !body.foreign.is_empty() {
             custom.extend(body.foreign.iter().map(|(name, raw)| Custom {
                 name: name.clone(),
@@ -166,7 +167,7 @@ impl ObjectPlan {
             }));
             custom.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        custom
+        encode_custom(custom.iter(), datum);
     }
 
     /// All problems of a record as one error: the first one decides the code.
@@ -223,22 +224,5 @@ impl At<'_> {
             "{from} -> {}.{}",
             entity.name, entity.fields[self.rule.index].name
         )
-    }
-}
-
-fn canonical(record: &Raw, slot: &SlotPlan, content: Content) -> Canonical {
-    Canonical {
-        key: record.key.slot(&slot.name),
-        entity: slot.entity.name.clone(),
-        content,
-    }
-}
-
-fn borrowed<'v>(value: &'v Value<'static>) -> Value<'v> {
-    match value {
-        Value::String(text) => Value::String(Cow::Borrowed(text)),
-        Value::Decimal(text) => Value::Decimal(Cow::Borrowed(text)),
-        // No other kind lies on the heap: a constant is never a reference.
-        other => other.clone(),
     }
 }

@@ -1,0 +1,170 @@
+//! A thread that commits one batch while the next one is made.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::batch::{Batch, Sinks};
+use crate::error::{Code, Error, Result};
+use crate::kafka::Place;
+use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+
+/// Whether a batch is being committed.
+#[derive(Default)]
+pub(super) struct Busy {
+    busy: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Busy {
+    fn set(&self, busy: bool) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy;
+        self.changed.notify_all();
+    }
+
+    /// Waits until nothing is being committed, at most that long.
+    pub fn wait(&self, limit: Duration) {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(busy, limit, |busy| *busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(waited);
+    }
+}
+
+/// A batch and how its transaction ended.
+pub(super) type Outcome = (Batch, Result<(), Failure>);
+
+/// Commits batches, one at a time.
+pub(super) struct Committer {
+    producer: Arc<TransactionalProducer>,
+    busy: Arc<Busy>,
+    /// The dead letters of the batch that is being committed.
+    dead: Option<HashMap<String, i64>>,
+    batches: Option<Sender<Batch>>,
+    outcomes: Receiver<Outcome>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub fn start(
+        producer: TransactionalProducer,
+        sinks: Arc<Sinks>,
+        busy: Arc<Busy>,
+    ) -> Result<Self> {
+        let producer = Arc::new(producer);
+        let (batches, to_commit) = channel::<Batch>();
+        let (done, outcomes) = channel();
+        let (shared, still) = (Arc::clone(&producer), Arc::clone(&busy));
+        let work = move || {
+            for batch in to_commit {
+                let result = commit(&shared, &sinks, &batch);
+                still.set(false);
+                if done.send((batch, result)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("commit".into())
+            .spawn(work);
+        Ok(Committer {
+            producer,
+            busy,
+            dead: None,
+            batches: Some(batches),
+            outcomes,
+            thread: Some(
+                thread.map_err(|e| Error::new(Code::Invariant, format!("no thread: {e}")))?,
+            ),
+        })
+    }
+
+    /// Whether nothing is under way, so that a batch may be handed over.
+    pub fn is_idle(&self) -> bool {
+        self.dead.is_none()
+    }
+
+    /// Hands a batch over. Only when idle: the batch after one that fails must
+    /// never be committed.
+    pub fn commit(&mut self, mut batch: Batch) -> Result<()> {
+        self.dead = Some(std::mem::take(&mut batch.dead));
+        self.busy.set(true);
+        match self.batches.as_ref().map(|batches| batches.send(batch)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(gone()),
+        }
+    }
+
+    /// The dead letters of the batch under way, by raw key.
+    pub fn dead(&self) -> Option<&HashMap<String, i64>> {
+        self.dead.as_ref()
+    }
+
+    /// How the batch under way has ended, if there is one; waits for it if told to.
+    pub fn outcome(&mut self, wait: bool) -> Result<Option<Outcome>> {
+        if self.is_idle() {
+            return Ok(None);
+        }
+        let outcome = if wait {
+            Some(self.outcomes.recv().map_err(|_| gone())?)
+        } else {
+            match self.outcomes.try_recv() {
+                Ok(outcome) => Some(outcome),
+                Err(std::sync::mpsc::TryRecvError::Empty) => None,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return Err(gone()),
+            }
+        };
+        if outcome.is_some() {
+            self.dead = None;
+        }
+        Ok(outcome)
+    }
+
+    /// The producer, for a transaction without records. Only when idle.
+    pub fn producer(&self) -> &TransactionalProducer {
+        &self.producer
+    }
+}
+
+impl Drop for Committer {
+    /// Lets the batch under way come to its end.
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported where its outcome was missed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn commit(producer: &TransactionalProducer, sinks: &Sinks, batch: &Batch) -> Result<(), Failure> {
+    let Some(group) = batch.group.as_deref() else {
+        let error = Error::new(Code::Invariant, "a batch without a group");
+        return Err(Failure::Dead(error));
+    };
+    let next: HashMap<Place, i64> = batch
+        .spans
+        .iter()
+        .map(|span| (span.place.clone(), span.next))
+        .collect();
+    let offsets = Offsets {
+        next: &next,
+        metadata: &HashMap::new(),
+        group,
+    };
+    producer
+        .transaction(
+            |transaction| batch.send(sinks, transaction),
+            Some(offsets),
+            |_| {},
+        )
+        .map(drop)
+}
+
+fn gone() -> Error {
+    Error::new(Code::Invariant, "the committing thread has ended")
+}
