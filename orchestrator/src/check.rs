@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
-use drover_pipeline::kafka::explain;
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Code, Error};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json};
@@ -142,13 +141,10 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
 
 /// Whether the bus answers, and what is there of this migration.
 fn reach(client: &Client, topics: &Topics, replication: Option<i32>) -> Result<String, Failures> {
-    let consumer: BaseConsumer = client
-        .reader("read_committed")
-        .create()
-        .map_err(|e| explain("making a client", &e))?;
-    let metadata = consumer
+    let metadata = client
+        .questions()?
         .fetch_metadata(None, PATIENCE)
-        .map_err(|e| explain("asking the broker for its topics", &e))?;
+        .map_err(|e| client.explain("asking the broker for its topics", &e))?;
     let brokers = metadata.brokers().len();
     if let Some(wanted) =
         replication.filter(|wanted| usize::try_from(*wanted).is_ok_and(|w| w > brokers))

@@ -233,11 +233,14 @@ impl Status {
         let seen = report.lanes.get(lane).and_then(|lane| lane.seen);
         let lane_now = Lane {
             phase,
-            error: Some(error.to_string()),
+            error: Some(match wait {
+                Some(_) => error.while_running(),
+                None => error.to_string(),
+            }),
             until: wait.map(|wait| now() + wait.as_millis() as Millis),
             seen,
         };
-        report.last_error = Some(error.to_string());
+        report.last_error = lane_now.error.clone();
         self.set_lane(&mut report, lane, lane_now);
     }
 
@@ -265,8 +268,13 @@ impl Status {
         }
     }
 
-    /// Notes an error that concerns the process, not a lane.
+    /// Notes an error that concerns the process, not a lane; it goes on.
     pub fn note_error(&self, error: &Error) {
+        self.lock().last_error = Some(error.while_running());
+    }
+
+    /// Notes the error that ends the process.
+    pub fn ended_by(&self, error: &Error) {
         self.lock().last_error = Some(error.to_string());
     }
 
@@ -297,16 +305,19 @@ impl Status {
         let Ok(producer) = PlainProducer::open(&client) else {
             return;
         };
-        let producer = Arc::new(producer);
+        let mut producer = Arc::new(producer);
         loop {
             let last = stop.is_cancelled();
             let report = self.report();
             let value = serde_json::to_vec(&report).unwrap_or_default();
-            let _ = producer.send(Record::new(
-                &topic,
-                report.instance.as_bytes(),
-                Some(&value),
-            ));
+            let record = Record::new(&topic, report.instance.as_bytes(), Some(&value));
+            // A producer that met a fatal error takes nothing more.
+            if producer.send(record.clone()).is_err()
+                && let Ok(another) = PlainProducer::open(&client)
+            {
+                producer = Arc::new(another);
+                let _ = producer.send(record);
+            }
             if last {
                 break;
             }
