@@ -119,6 +119,8 @@ codes! {
     TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs";
     /// A lane had more dead letters than its limit allows.
     TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then restart this process";
+    /// A run has ended, and records are missing in the target.
+    Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.

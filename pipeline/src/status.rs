@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::client::Client;
+use crate::kafka::compacted::read_to_end;
 use crate::kafka::producer::{PlainProducer, Record};
 use crate::metrics::Metrics;
 use crate::record::Millis;
+use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 
 /// How often a process reports.
@@ -71,7 +73,8 @@ pub enum Count {
     Recovered,
 }
 
-/// What one process counted for one object since it started.
+/// What the processes of one name counted for one object: a process goes on
+/// where the last one of its name stood.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // Each field is the count of the variant of the same name.
@@ -89,6 +92,19 @@ pub struct Counts {
 }
 
 impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.extracted += other.extracted;
+        self.transformed += other.transformed;
+        self.applied += other.applied;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.absent += other.absent;
+        self.parked += other.parked;
+        self.released += other.released;
+        self.dead += other.dead;
+        self.recovered += other.recovered;
+    }
+
     fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
         match count {
             Count::Extracted => (&mut self.extracted, "extracted"),
@@ -203,6 +219,15 @@ impl Status {
         }
     }
 
+    /// Goes on counting where the last process of this name stood, so that a
+    /// restart makes nobody's numbers smaller.
+    fn go_on_from(&self, last: Report) {
+        let mut report = self.lock();
+        for (object, counted) in last.objects {
+            report.objects.entry(object).or_default().add(counted);
+        }
+    }
+
     /// Says what the process as a whole is doing.
     pub fn phase(&self, phase: Phase) {
         self.lock().phase = phase;
@@ -300,12 +325,37 @@ impl Status {
     }
 
     /// Reports each second until `stop`, and once more at the end. A report
-    /// that does not arrive is no failure: the next one replaces it.
+    /// that does not arrive is no failure: the next one replaces it. The last
+    /// process's report is read before it is replaced.
     pub async fn publish(self: Arc<Self>, client: Client, topic: String, stop: CancellationToken) {
         let Ok(producer) = PlainProducer::open(&client) else {
             return;
         };
         let mut producer = Arc::new(producer);
+        let mut backoff = Backoff::default();
+        loop {
+            let (client, topic) = (client.clone(), topic.clone());
+            let read = tokio::task::spawn_blocking(move || read_to_end(&client, &topic)).await;
+            let instance = self.lock().instance.clone();
+            match read {
+                Ok(Err(error)) if passes(&error) && !stop.is_cancelled() => {
+                    let wait = backoff.after(&error).min(Duration::from_secs(2));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                Ok(Ok(reports)) => {
+                    let last = reports.get(instance.as_bytes());
+                    if let Some(last) = last.and_then(|value| serde_json::from_slice(value).ok()) {
+                        self.go_on_from(last);
+                    }
+                    break;
+                }
+                // Not initialised: there was nobody before.
+                _ => break,
+            }
+        }
         loop {
             let last = stop.is_cancelled();
             let report = self.report();
@@ -372,4 +422,21 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 
 async fn metrics(State(status): State<Arc<Status>>) -> String {
     status.metrics.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_makes_no_number_smaller() {
+        let status = || Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        let first = status();
+        first.count("Contact", Count::Unchanged, 3);
+        let second = status();
+        second.count("Contact", Count::Unchanged, 1);
+        second.go_on_from(first.report());
+        second.count("Contact", Count::Unchanged, 1);
+        assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
@@ -35,6 +36,9 @@ impl Client {
         let mut base = ClientConfig::new();
         base.set("bootstrap.servers", &config.brokers)
             .set("client.id", name)
+            // Why a connection failed stands only in the log, which a command
+            // without a log of its own hears too.
+            .set_log_level(RDKafkaLogLevel::Info)
             // A broker that restarts is found again quickly.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000");
@@ -69,6 +73,12 @@ impl Client {
             "{}: Kafka at {} does not answer",
             error.message, self.brokers
         );
+        // A client's log comes by its queue, and nobody else polls this one.
+        if let Ok(client) = self.questions() {
+            (0..100)
+                .take_while(|_| client.poll(Duration::ZERO).is_some())
+                .for_each(drop);
+        }
         if let Some(reason) = self.heard.reason() {
             error.message = format!("{} ({reason})", error.message);
             if reason.to_ascii_lowercase().contains("authentication") {
