@@ -215,3 +215,60 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::producer::BaseProducer;
+
+    use super::*;
+    use crate::config::{Document, Part};
+
+    #[test]
+    fn brokers_and_security_reach_every_client() {
+        let text = "
+id: m
+tenantId: t
+sourceType: x
+kafka:
+  brokers: kafka-1.example:9093,kafka-2.example:9093
+  security.protocol: SASL_SSL
+  client:
+    sasl.mechanism: SCRAM-SHA-512
+    sasl.username: drover
+    sasl.password: open sesame
+    ssl.endpoint.identification.algorithm: https
+";
+        let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+        let config = document
+            .migration(&document.environment(), Part::Skip, Part::Skip)
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
+        let client = Client::new(&config.kafka, "loader-1");
+        for made in [
+            client.member("group", "loader-1"),
+            client.reader("read_committed"),
+            client.transactional("id"),
+            client.producer(),
+            client.admin(),
+        ] {
+            for (name, value) in [
+                (
+                    "bootstrap.servers",
+                    "kafka-1.example:9093,kafka-2.example:9093",
+                ),
+                ("security.protocol", "SASL_SSL"),
+                ("sasl.mechanism", "SCRAM-SHA-512"),
+                ("sasl.username", "drover"),
+                ("sasl.password", "open sesame"),
+                ("ssl.endpoint.identification.algorithm", "https"),
+            ] {
+                assert_eq!(made.get(name), Some(value), "{name}");
+            }
+        }
+        // And librdkafka, as it was built, knows how to speak so.
+        client
+            .producer()
+            .create::<BaseProducer>()
+            .expect("SASL over TLS is built in");
+        assert!(!format!("{:?}", config.kafka).contains("sesame"));
+    }
+}
