@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_pipeline::extract::{Extractor, SourceField};
-use drover_pipeline::testing::extractor::{Reader, Setup, Source, checks, faults, object};
+use drover_pipeline::testing::extractor::{Reader, Setup, Source, object};
 use drover_pipeline::{Class, Code};
 use sandbox::Sandbox;
 use serde_json::{Map, Value, json};
