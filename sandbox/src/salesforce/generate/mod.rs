@@ -58,7 +58,7 @@ const ALL_SHARES: [(&str, f64); 25] = [
 ];
 
 /// From this size on an org has records of every object.
-const LARGE: u64 = 500;
+const LARGE: u64 = 1_000;
 
 /// The order in which records are made: what is looked up while others are
 /// made comes first.
