@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, init, run, status};
+use crate::{check, deadletter, exporter, init, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -51,6 +51,12 @@ enum Verb {
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(Deadletter),
+    /// Print the migration's metrics for Prometheus, or serve them.
+    Metrics {
+        /// Serve them at /metrics of this address until Ctrl-C; port 0 picks one.
+        #[arg(long, value_name = "ADDR")]
+        http: Option<std::net::SocketAddr>,
+    },
 }
 
 #[derive(Args)]
@@ -119,6 +125,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Run(options) => return run::run(&file, format, options).await,
         Verb::Status => status::run(&file, format).await?,
         Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
+        Verb::Metrics { http } => exporter::run(&file, http).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
