@@ -78,6 +78,11 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
+/// The transformer without anything beside it.
+pub fn alone(bench: &Bench) -> Result<Pace> {
+    Setting::new(bench)?.ours()
+}
+
 /// A migration with a filled raw topic.
 struct Setting {
     migration: Migration,

@@ -10,14 +10,16 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::{BadRecord, Change, Extractor, Object, Page, Reached};
-use crate::deadletter::{DeadLetter, LiveLetters, Origin, record as dead_record, topic_key};
+use crate::deadletter::{
+    Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
+};
 use crate::envelope::{Envelope, JSON};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::compacted::read_to_end;
-use crate::kafka::producer::{Failure, Record, Reports, TransactionalProducer};
+use crate::kafka::producer::{Failure, Record, TransactionalProducer};
 use crate::kafka::{Place, client::Client};
 use crate::process::Context;
-use crate::record::{Fingerprint, Millis, Phase as ReadPhase, Raw, RawKey};
+use crate::record::{Fingerprint, Millis, Op, Phase as ReadPhase, Raw, RawKey};
 use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Report, Status, now};
@@ -142,7 +144,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             let checkpoints = read_to_end(&client, &topic)?;
             let letters = LiveLetters::of(Stage::Extractor);
             for (key, value) in read_to_end(&client, &deadletter)? {
-                letters.note(&key, Some(&value));
+                letters.told(0, 0, &key, Some(&value));
             }
             Ok((producer, checkpoints, Arc::new(letters)))
         })
@@ -208,7 +210,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
 fn open(client: &Client, id: &str) -> Result<TransactionalProducer> {
     let mut backoff = Backoff::default();
     loop {
-        match TransactionalProducer::open(client, id, Reports::Failures) {
+        match TransactionalProducer::open(client, id) {
             Err(error) if error.class() == Class::Transient && backoff.tries() < 5 => {
                 std::thread::sleep(backoff.after(&error));
             }
@@ -389,14 +391,13 @@ impl<E: Extractor> Lane<E> {
         let (extracted, dead) = (batch.raws.len() as u64, batch.letters.len() as u64);
         let producer = Arc::clone(&self.producer).lock_owned().await;
         blocking(move || batch.write(&producer)).await?;
-        for letter in &noted {
-            let key = letter.topic_key();
-            self.letters.note(key.as_bytes(), Some(&letter.to_json()));
-        }
-        for key in &cleared {
-            self.letters
-                .note(topic_key(Stage::Extractor, key).as_bytes(), None);
-        }
+        let noted = noted
+            .iter()
+            .map(|letter| (letter.topic_key(), Some(letter.to_json())));
+        let cleared = cleared
+            .iter()
+            .map(|key| (topic_key(Stage::Extractor, key), None));
+        self.letters.committed([], noted.chain(cleared));
         for (id, version, print) in fresh {
             self.seen.note(id, version, print);
         }
@@ -433,7 +434,7 @@ impl<E: Extractor> Lane<E> {
     }
 
     fn letter(&self, bad: &BadRecord, at: Millis) -> DeadLetter {
-        let key = format!("{}/{}/{}", E::NAME, self.object.name, bad.place);
+        let key = key_of_bad(E::NAME, &self.object.name, bad);
         let origin = Origin {
             place: Place::new(
                 self.context
@@ -444,16 +445,28 @@ impl<E: Extractor> Lane<E> {
             offset: -1,
         };
         let error = Error::new(bad.code, bad.message.clone()).at(bad.place.clone());
-        DeadLetter::new(
-            Stage::Extractor,
-            &key,
-            &error,
-            &origin,
-            0,
-            None,
-            at,
-            bad.body.as_bytes(),
-        )
+        let author = Author {
+            stage: Stage::Extractor,
+            connector: E::NAME.to_owned(),
+            instance: self.context.instance.clone(),
+        };
+        let body = bad.body.as_bytes();
+        let mut letter = DeadLetter::new(&author, &key, &error, &origin, 0, None, at, body);
+        self.letters.count_on(&mut letter);
+        letter
+    }
+}
+
+/// The key of something that is no record. What has no id is named by its
+/// content: by its place alone one of another page would take its letter away,
+/// and the same page, read again, must not write a second one.
+fn key_of_bad(source: &str, object: &str, bad: &BadRecord) -> String {
+    match bad.code {
+        Code::MissingId => {
+            let content = Fingerprint::of(Op::Upsert, "", bad.body.as_bytes());
+            format!("{source}/{object}/without an id, {content}")
+        }
+        _ => format!("{source}/{object}/{}", bad.place),
     }
 }
 
@@ -571,7 +584,26 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Op;
+
+    #[test]
+    fn records_without_an_id_take_no_letter_from_each_other() {
+        let bad = |code, place: &str, body: &str| BadRecord {
+            place: place.into(),
+            code,
+            message: "x".into(),
+            body: body.into(),
+        };
+        let key = |bad: &BadRecord| key_of_bad("salesforce", "Contact", bad);
+        let one = key(&bad(Code::MissingId, "record 3", "{\"Name\":\"a\"}"));
+        let other = key(&bad(Code::MissingId, "record 3", "{\"Name\":\"b\"}"));
+        assert_ne!(one, other, "two pages, the same place");
+        let again = key(&bad(Code::MissingId, "record 4", "{\"Name\":\"a\"}"));
+        assert_eq!(one, again, "the same, read again elsewhere");
+        assert_eq!(
+            key(&bad(Code::TooLarge, "003", "")),
+            "salesforce/Contact/003"
+        );
+    }
 
     #[test]
     fn the_overlap_is_seen_once_and_forgotten_when_it_has_passed() {

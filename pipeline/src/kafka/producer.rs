@@ -5,40 +5,54 @@
 //! deliveries first, on a condition variable, and commits an empty queue.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{Client, log_error};
+use super::client::Client;
+use super::heard::{log, log_error};
 use super::{Place, explain};
 use crate::error::{Code, Error, Result};
 
 /// How long one call of a transaction may take before it is looked at again.
 const CALL: Duration = Duration::from_secs(10);
 
-/// How often a producer without reports is asked whether it is through.
-const ASK: Duration = Duration::from_micros(200);
-
 /// Counts deliveries and keeps their offsets.
 #[derive(Default)]
 struct Deliveries {
+    outstanding: AtomicUsize,
     state: Mutex<Delivered>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Delivered {
-    outstanding: usize,
     failure: Option<KafkaError>,
-    /// By partition, the offset behind the last delivered record.
-    ends: HashMap<Place, i64>,
+    /// By partition, the offset behind the last delivered record. A list: it is
+    /// asked for each record, and a transaction writes to few partitions.
+    ends: Vec<(Place, i64)>,
+}
+
+impl Delivered {
+    fn arrived(&mut self, topic: &str, partition: i32, end: i64) {
+        let known = self
+            .ends
+            .iter_mut()
+            .find(|(place, _)| place.partition == partition && place.topic == topic);
+        match known {
+            Some((_, known)) => *known = (*known).max(end),
+            None => self.ends.push((Place::new(topic, partition), end)),
+        }
+    }
 }
 
 impl Deliveries {
@@ -50,10 +64,13 @@ impl Deliveries {
     fn wait(&self, limit: Duration) -> Result<Option<KafkaError>> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
-        while state.outstanding > 0 {
+        while self.outstanding.load(Ordering::SeqCst) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(late(limit));
+                return Err(Error::new(
+                    Code::BrokerUnreachable,
+                    format!("records were not delivered within {limit:?}"),
+                ));
             }
             state = self
                 .changed
@@ -65,16 +82,16 @@ impl Deliveries {
     }
 }
 
-fn late(limit: Duration) -> Error {
-    Error::new(
-        Code::BrokerUnreachable,
-        format!("records were not delivered within {limit:?}"),
-    )
+struct Context {
+    deliveries: Arc<Deliveries>,
+    client: Client,
 }
 
-struct Context(Arc<Deliveries>);
-
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(&self.client.context().0, level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
     }
@@ -84,21 +101,18 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = self.0.lock();
-        state.outstanding = state.outstanding.saturating_sub(1);
+        let mut state = self.deliveries.lock();
         match result {
             Ok(message) => {
-                let end = message.offset() + 1;
-                let place = Place::new(message.topic(), message.partition());
-                let known = state.ends.entry(place).or_insert(end);
-                *known = (*known).max(end);
+                state.arrived(message.topic(), message.partition(), message.offset() + 1);
             }
             Err((error, _)) => {
                 state.failure.get_or_insert_with(|| error.clone());
             }
         }
-        if state.outstanding == 0 {
-            self.0.changed.notify_all();
+        // Under the lock, so that nobody begins to wait in between.
+        if self.deliveries.outstanding.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.deliveries.changed.notify_all();
         }
     }
 }
@@ -148,17 +162,6 @@ pub struct Offsets<'a> {
 pub struct TransactionalProducer {
     inner: ThreadedProducer<Context>,
     deliveries: Arc<Deliveries>,
-    reports: Reports,
-}
-
-/// What a transactional producer is told of its deliveries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reports {
-    /// Each record's offset: [`TransactionalProducer::transaction`] returns the
-    /// ends of the partitions.
-    All,
-    /// Failures only, which is cheaper; no ends are returned.
-    Failures,
 }
 
 /// How a transaction ended without success.
@@ -168,7 +171,8 @@ pub enum Failure {
     /// by whoever owns it now.
     Aborted(Error),
     /// This producer is of no use any more (it was fenced, or the broker's
-    /// answer is fatal); the process must start again.
+    /// answer is fatal), and whether its transaction was committed is not known:
+    /// what was built on it must be built anew from Kafka.
     Dead(Error),
 }
 
@@ -185,23 +189,19 @@ impl TransactionalProducer {
     /// Opens the producer and takes over its transactional id: an older process
     /// of the same id is fenced, and its open transaction aborted, when this
     /// returns. Blocks.
-    pub fn open(client: &Client, transactional_id: &str, reports: Reports) -> Result<Self> {
+    pub fn open(client: &Client, transactional_id: &str) -> Result<Self> {
         let deliveries = Arc::new(Deliveries::default());
-        let mut settings = client.transactional(transactional_id);
-        if reports == Reports::Failures {
-            settings.set("delivery.report.only.error", "true");
-        }
-        let inner: ThreadedProducer<Context> = settings
-            .create_with_context(Context(Arc::clone(&deliveries)))
+        let inner: ThreadedProducer<Context> = client
+            .transactional(transactional_id)
+            .create_with_context(Context {
+                deliveries: Arc::clone(&deliveries),
+                client: client.clone(),
+            })
             .map_err(|e| explain("making a producer", &e))?;
         inner
             .init_transactions(Duration::from_secs(30))
-            .map_err(|e| explain("initialising transactions", &e))?;
-        Ok(TransactionalProducer {
-            inner,
-            deliveries,
-            reports,
-        })
+            .map_err(|e| client.explain("initialising transactions", &e))?;
+        Ok(TransactionalProducer { inner, deliveries })
     }
 
     /// Runs one transaction: `write` produces its records, then `offsets` (if
@@ -223,7 +223,10 @@ impl TransactionalProducer {
         let result = self.fill(write, offsets, &at);
         let failure = match result {
             Ok(()) => match self.commit() {
-                Ok(()) => return Ok(std::mem::take(&mut self.deliveries.lock().ends)),
+                Ok(()) => {
+                    let ends = std::mem::take(&mut self.deliveries.lock().ends);
+                    return Ok(ends.into_iter().collect());
+                }
                 Err(failure) => failure,
             },
             Err(failure) => failure,
@@ -286,7 +289,7 @@ impl TransactionalProducer {
     }
 
     fn judge(&self, doing: &str, error: &KafkaError) -> Failure {
-        let explained = explain(doing, error);
+        let explained = self.inner.context().client.explain(doing, error);
         let fatal = match error {
             KafkaError::Transaction(inner) => inner.is_fatal() || !inner.txn_requires_abort(),
             _ => matches!(
@@ -314,6 +317,17 @@ impl TransactionalProducer {
             _ => explained,
         };
         if fatal {
+            // What it was: the error itself may say `Fatal` only.
+            let cause = self.inner.client().fatal_error();
+            let explained = match cause.filter(|_| !lasting) {
+                Some((code, text)) => Error::new(Code::Fenced, format!("{doing}: {text}"))
+                    .source_code(format!("{code:?}")),
+                None if lasting => explained,
+                None => Error {
+                    code: Code::Fenced,
+                    ..explained
+                },
+            };
             Failure::Dead(explained)
         } else {
             Failure::Aborted(explained)
@@ -322,38 +336,19 @@ impl TransactionalProducer {
 
     /// Waits until every record of this transaction is on the broker.
     fn delivered(&self) -> Result<(), Failure> {
-        let limit = Duration::from_secs(30);
-        let result = match self.reports {
-            Reports::All => self.deliveries.wait(limit),
-            Reports::Failures => self.drained(limit),
-        };
-        match result {
+        match self.deliveries.wait(Duration::from_secs(30)) {
             Ok(None) => Ok(()),
             Ok(Some(error)) => Err(Failure::Aborted(
                 self.judge("producing", &error).into_error(),
             )),
-            Err(late) => Err(Failure::Aborted(late)),
+            Err(late) => Err(Failure::Aborted(self.inner.context().client.named(late))),
         }
-    }
-
-    /// The same without reports. librdkafka has no event for an empty queue but
-    /// its own `flush`, which rust-rdkafka calls in steps of 100 ms.
-    fn drained(&self, limit: Duration) -> Result<Option<KafkaError>> {
-        let deadline = Instant::now() + limit;
-        while self.inner.in_flight_count() > 0 {
-            if Instant::now() > deadline {
-                return Err(late(limit));
-            }
-            std::thread::sleep(ASK);
-        }
-        // A failure's report is taken before its record counts as gone.
-        Ok(self.deliveries.lock().failure.take())
     }
 
     fn reset(&self) {
         let mut state = self.deliveries.lock();
         state.failure = None;
-        state.outstanding = 0;
+        self.deliveries.outstanding.store(0, Ordering::SeqCst);
         state.ends.clear();
     }
 }
@@ -375,12 +370,10 @@ pub struct Transaction<'p> {
 impl Transaction<'_> {
     /// Produces a record. Waits while the client's queue is full.
     pub fn send(&mut self, record: Record<'_>) -> Result<()> {
-        if self.producer.reports == Reports::Failures {
-            return enqueue(&self.producer.inner, record);
-        }
-        self.producer.deliveries.lock().outstanding += 1;
+        let outstanding = &self.producer.deliveries.outstanding;
+        outstanding.fetch_add(1, Ordering::SeqCst);
         enqueue(&self.producer.inner, record).inspect_err(|_| {
-            self.producer.deliveries.lock().outstanding -= 1;
+            outstanding.fetch_sub(1, Ordering::SeqCst);
         })
     }
 }
@@ -433,24 +426,30 @@ impl PlainProducer {
         let deliveries = Arc::new(Deliveries::default());
         let inner = client
             .producer()
-            .create_with_context(Context(Arc::clone(&deliveries)))
+            .create_with_context(Context {
+                deliveries: Arc::clone(&deliveries),
+                client: client.clone(),
+            })
             .map_err(|e| explain("making a producer", &e))?;
         Ok(PlainProducer { inner, deliveries })
     }
 
     /// Hands a record over; [`PlainProducer::flush`] says whether it arrived.
     pub fn send(&self, record: Record<'_>) -> Result<()> {
-        self.deliveries.lock().outstanding += 1;
+        let outstanding = &self.deliveries.outstanding;
+        outstanding.fetch_add(1, Ordering::SeqCst);
         enqueue(&self.inner, record).inspect_err(|_| {
-            self.deliveries.lock().outstanding -= 1;
+            outstanding.fetch_sub(1, Ordering::SeqCst);
         })
     }
 
     /// Waits until everything handed over is durable, or fails.
     pub fn flush(&self, limit: Duration) -> Result<()> {
-        match self.deliveries.wait(limit)? {
+        let client = &self.inner.context().client;
+        let waited = self.deliveries.wait(limit);
+        match waited.map_err(|late| client.named(late))? {
             None => Ok(()),
-            Some(error) => Err(explain("producing", &error)),
+            Some(error) => Err(client.explain("producing", &error)),
         }
     }
 }

@@ -22,7 +22,8 @@ use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
-use crate::kafka::producer::{Failure, Offsets, Reports, TransactionalProducer};
+use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+use crate::lasting::through_losses;
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
@@ -39,11 +40,13 @@ const RESTORE: Duration = Duration::from_secs(60);
 
 /// What the lanes, the polling thread and the tail share.
 pub(super) struct Shared<L> {
-    pub(super) loader: L,
+    pub(super) loader: Arc<L>,
     pub(super) topics: Topics,
     pub(super) client: Client,
     pub(super) status: Arc<Status>,
     pub(super) owner: String,
+    /// This process's name.
+    pub(super) instance: String,
     pub(super) stop: CancellationToken,
     pub(super) tables: Tables,
     pub(super) lanes: Lanes,
@@ -226,7 +229,7 @@ impl<L: Loader> Shared<L> {
 impl<L: Loader> Follower for Shared<L> {
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
         if place.topic == self.topics.deadletter() {
-            self.letters.note(key, value);
+            self.letters.told(place.partition, offset, key, value);
             return;
         }
         let Some(key) = std::str::from_utf8(key).ok().and_then(CanonicalKey::parse) else {
@@ -288,6 +291,15 @@ impl<L: Loader> Follower for Shared<L> {
 
 /// Runs the loader until it is told to stop.
 pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
+    if !prepare(&loader, &context).await? {
+        return Ok(());
+    }
+    let loader = Arc::new(loader);
+    through_losses(&context, |context| live(Arc::clone(&loader), context)).await
+}
+
+/// Runs it until it is told to stop, or loses its place in Kafka.
+async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
     let supports: Vec<EntitySupport> = loader
         .entities()
         .into_iter()
@@ -295,9 +307,6 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
         .collect();
     let topics = context.topics.clone();
     let stop = context.stop.clone();
-    if !prepare(&loader, &context).await? {
-        return Ok(());
-    }
     let lanes = Lanes::new(
         supports
             .iter()
@@ -359,9 +368,13 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(15), poller).await;
     }
     tasks.shutdown().await;
-    tokio::task::spawn_blocking(move || shared.tail().take())
-        .await
-        .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
+    // The end of a producer or a consumer may wait for the broker.
+    tokio::task::spawn_blocking(move || {
+        shared.tail().take();
+        drop(shared);
+    })
+    .await
+    .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
     result
 }
 
@@ -387,7 +400,7 @@ async fn prepare<L: Loader>(loader: &L, context: &Context) -> Result<bool> {
 }
 
 fn start<L: Loader>(
-    loader: L,
+    loader: Arc<L>,
     context: Context,
     lanes: Lanes,
     inputs: &[String],
@@ -405,7 +418,7 @@ fn start<L: Loader>(
     let producer = patiently(go_on, || {
         context.client.require_topics(&needed)?;
         context.plan.check_incarnations(&context.client, &needed)?;
-        TransactionalProducer::open(&context.client, &id, Reports::All)
+        TransactionalProducer::open(&context.client, &id)
     })?;
     let shared = Arc::new(Shared {
         loader,
@@ -420,6 +433,7 @@ fn start<L: Loader>(
         client: context.client,
         status: context.status,
         owner: context.owner,
+        instance: context.instance,
         stop: context.stop,
     });
     let follower = || Arc::clone(&shared) as Arc<dyn Follower>;

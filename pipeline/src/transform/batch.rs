@@ -11,16 +11,19 @@ use drover_schemas::{Entity, entities};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
 
+use super::redo::Redo;
 use super::{Outputs, Transformer};
 use crate::control::INCARNATION;
-use crate::deadletter::{DeadLetter, LiveLetters, Origin, record as dead_record, topic_key};
+use crate::deadletter::{
+    Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
+};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::producer::{Record, Transaction};
 use crate::record::{Fingerprint, Millis, Op, RawKey};
 use crate::spec::Stage;
-use crate::status::now;
+use crate::status::{Count, now};
 use crate::topics::Topics;
 
 /// The largest value that is written: a dead letter of it, in base64, still fits
@@ -35,6 +38,8 @@ pub(super) struct Sinks {
     canonical: Vec<String>,
     /// The topic of dead letters.
     pub deadletter: String,
+    /// The topic of retries.
+    redo: String,
 }
 
 impl Sinks {
@@ -45,6 +50,7 @@ impl Sinks {
                 .map(|entity| topics.canonical(&entity.name))
                 .collect(),
             deadletter: topics.deadletter(),
+            redo: topics.redo_transform(),
         }
     }
 }
@@ -54,6 +60,8 @@ pub(super) struct Desk<T> {
     pub transformer: T,
     /// The mapping's generation.
     pub generation: u32,
+    /// Who signs dead letters.
+    pub author: Author,
     /// How many threads may work at once.
     pub threads: usize,
 }
@@ -106,16 +114,37 @@ pub(super) struct Span {
     pub next: i64,
 }
 
+/// What a record became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Became {
+    Transformed,
+    Dead,
+    /// The same version failed before: it was counted then.
+    DeadAgain,
+}
+
+impl Became {
+    /// As what it is counted.
+    pub fn count(self) -> Count {
+        match self {
+            Became::Transformed => Count::Transformed,
+            Became::Dead | Became::DeadAgain => Count::Dead,
+        }
+    }
+}
+
 /// Messages in a row that became the same.
 pub(super) struct Tally {
     pub topic: String,
     pub object: String,
-    /// Dead letters, or else transformed records.
-    pub dead: bool,
+    pub became: Became,
     pub number: u64,
     /// When the last of them was extracted.
     pub extracted_at: Option<Millis>,
 }
+
+/// By raw key, the version of the dead letter that stands; `None`: none does.
+pub(super) type Touched = HashMap<String, Option<Millis>>;
 
 /// What goes into one transaction.
 #[derive(Default)]
@@ -126,8 +155,14 @@ pub(super) struct Batch {
     pub letters: Vec<Letter>,
     pub spans: Vec<Span>,
     pub tallies: Vec<Tally>,
-    /// By raw key, the versions of the dead letters that this batch leaves.
-    pub dead: HashMap<String, Millis>,
+    /// By raw key, the versions of the dead letters that this batch leaves;
+    /// `None` where it takes one back.
+    pub touched: Touched,
+    /// Retries that end with this batch: key, object, and what became of it.
+    pub retried: Vec<(String, String, Option<Became>)>,
+    /// Offsets to commit once more where nothing was read: only offsets are
+    /// fenced.
+    pub fence: HashMap<Place, i64>,
     /// Messages.
     pub records: usize,
     /// Of the messages' values.
@@ -138,32 +173,31 @@ pub(super) struct Batch {
     pub group: Option<Arc<ConsumerGroupMetadata>>,
 }
 
-/// Where a message stands, and whose it is.
-struct At<'m> {
+/// A message, or a retry of one.
+struct Input<'m> {
     topic: &'m str,
     partition: i32,
     offset: i64,
     key: &'m [u8],
-    /// Of its value, in bytes.
-    length: usize,
+    value: &'m [u8],
 }
 
-impl<'m> At<'m> {
+impl<'m> Input<'m> {
     fn of(message: &'m BorrowedMessage<'_>) -> Self {
-        At {
+        Input {
             topic: message.topic(),
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().unwrap_or_default(),
-            length: message.payload_len(),
+            value: message.payload().unwrap_or_default(),
         }
     }
 }
 
 impl Batch {
-    /// Whether nothing was read.
+    /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.spans.is_empty() && self.retried.is_empty()
     }
 
     /// Forgets everything and keeps the memory.
@@ -190,7 +224,7 @@ impl Batch {
         desk: &Desk<T>,
         messages: &[BorrowedMessage<'_>],
         live: &LiveLetters,
-        before: &HashMap<String, Millis>,
+        before: &Touched,
     ) -> Result<(), (String, Error)> {
         self.since.get_or_insert_with(Instant::now);
         let share = messages
@@ -214,10 +248,10 @@ impl Batch {
             let verdicts = std::mem::take(&mut part.verdicts);
             self.parts.push(part);
             for (message, verdict) in share.iter().zip(verdicts) {
-                if let Err(trouble) = self.note(&At::of(message), verdict, live, before) {
+                if let Err(trouble) = self.note(&Input::of(message), verdict, live, before) {
                     // Whoever goes back must go behind all that was read.
                     for message in messages {
-                        self.read(&At::of(message));
+                        self.read(&Input::of(message));
                     }
                     return Err(trouble);
                 }
@@ -226,17 +260,56 @@ impl Batch {
         Ok(())
     }
 
+    /// Takes up a retry. Its letter must be live: otherwise this or a newer
+    /// version has gone through since, and nothing is left to do. An error
+    /// means that it waits for a person.
+    pub fn retry<T: Transformer>(
+        &mut self,
+        desk: &Desk<T>,
+        redo: &Redo,
+        raw_topic: impl Fn(&str) -> Option<String>,
+        live: &LiveLetters,
+    ) -> Result<()> {
+        let envelope = Envelope::decode(&redo.value).map_err(|e| e.at(redo.key.clone()))?;
+        let lives = live.clears(&redo.key, envelope.version);
+        let mut became = None;
+        if let Some(topic) = raw_topic(envelope.object).filter(|_| lives) {
+            let input = Input {
+                topic: &topic,
+                partition: redo.partition,
+                offset: envelope.order.map_or(-1, |order| order.offset),
+                key: redo.key.as_bytes(),
+                value: &redo.value,
+            };
+            let mut part = self.spare.pop().unwrap_or_default();
+            let verdict = desk.one(&input, &mut Outputs::default(), &mut part);
+            self.parts.push(part);
+            became = match verdict {
+                Verdict::Blocked(error) => return Err(*error),
+                Verdict::Transformed { version, .. } => {
+                    self.succeeded(&input, &redo.key, version, live, &Touched::new());
+                    Some(Became::Transformed)
+                }
+                Verdict::Dead(letter) => Some(self.died(&input, *letter, live)),
+                Verdict::Passed => None,
+            };
+        }
+        let object = envelope.object.to_owned();
+        self.retried.push((redo.key.clone(), object, became));
+        Ok(())
+    }
+
     /// Notes what became of a message, in the order of the messages.
     fn note(
         &mut self,
-        at: &At<'_>,
+        input: &Input<'_>,
         verdict: Verdict,
         live: &LiveLetters,
-        before: &HashMap<String, Millis>,
+        before: &Touched,
     ) -> Result<(), (String, Error)> {
-        self.read(at);
+        self.read(input);
         self.records += 1;
-        self.bytes += at.length;
+        self.bytes += input.value.len();
         match verdict {
             Verdict::Passed => {}
             Verdict::Transformed {
@@ -244,63 +317,86 @@ impl Batch {
                 extracted_at,
             } => {
                 // A key that is the record's is text.
-                let key =
-                    std::str::from_utf8(message.key().unwrap_or_default()).unwrap_or_default();
-                let died = || self.dead.get(key).or_else(|| before.get(key));
-                if died().is_some_and(|dead| *dead <= version) || live.clears(key, version) {
-                    self.dead.remove(key);
-                    self.letters.push(Letter {
-                        partition: at.partition,
-                        key: topic_key(Stage::Transformer, key),
-                        value: None,
-                        headers: None,
-                    });
-                }
+                let key = std::str::from_utf8(input.key).unwrap_or_default();
+                self.succeeded(input, key, version, live, before);
                 let object = key.split('/').nth(1).unwrap_or_default();
-                self.tally(at.topic, object, false, Some(extracted_at));
+                self.tally(input.topic, object, Became::Transformed, Some(extracted_at));
             }
             Verdict::Dead(letter) => {
-                self.tally(at.topic, &letter.object, true, None);
-                self.letters.push(Letter {
-                    partition: at.partition,
-                    key: letter.topic_key(),
-                    value: Some(letter.to_json()),
-                    headers: Some(letter.headers()),
-                });
-                self.dead.insert(letter.key, letter.version);
+                let object = letter.object.clone();
+                let became = self.died(input, *letter, live);
+                self.tally(input.topic, &object, became, None);
             }
-            Verdict::Blocked(error) => return Err((at.topic.to_owned(), *error)),
+            Verdict::Blocked(error) => return Err((input.topic.to_owned(), *error)),
         }
         Ok(())
     }
 
-    fn read(&mut self, at: &At<'_>) {
+    /// A success takes back the record's dead letter of this or an older
+    /// version: one of this batch, of the one before it, or of any earlier.
+    fn succeeded(
+        &mut self,
+        input: &Input<'_>,
+        key: &str,
+        version: Millis,
+        live: &LiveLetters,
+        before: &Touched,
+    ) {
+        let stands = match self.touched.get(key).or_else(|| before.get(key)) {
+            Some(letter) => letter.is_some_and(|dead| dead <= version),
+            None => live.clears(key, version),
+        };
+        if stands {
+            self.touched.insert(key.to_owned(), None);
+            self.letters.push(Letter {
+                partition: input.partition,
+                key: topic_key(Stage::Transformer, key),
+                value: None,
+                headers: None,
+            });
+        }
+    }
+
+    fn died(&mut self, input: &Input<'_>, mut letter: DeadLetter, live: &LiveLetters) -> Became {
+        let became = match live.count_on(&mut letter) {
+            true => Became::DeadAgain,
+            false => Became::Dead,
+        };
+        self.letters.push(Letter {
+            partition: input.partition,
+            key: letter.topic_key(),
+            value: Some(letter.to_json()),
+            headers: Some(letter.headers()),
+        });
+        self.touched.insert(letter.key, Some(letter.version));
+        became
+    }
+
+    fn read(&mut self, input: &Input<'_>) {
         // Messages of a partition come in a row, so it is mostly the last one.
-        let known = self
-            .spans
-            .iter_mut()
-            .rev()
-            .find(|span| span.place.partition == at.partition && span.place.topic == at.topic);
+        let known = self.spans.iter_mut().rev().find(|span| {
+            span.place.partition == input.partition && span.place.topic == input.topic
+        });
         match known {
-            Some(span) => span.next = at.offset + 1,
+            Some(span) => span.next = input.offset + 1,
             None => self.spans.push(Span {
-                place: Place::new(at.topic, at.partition),
-                start: at.offset,
-                next: at.offset + 1,
+                place: Place::new(input.topic, input.partition),
+                start: input.offset,
+                next: input.offset + 1,
             }),
         }
     }
 
-    fn tally(&mut self, topic: &str, object: &str, dead: bool, extracted_at: Option<Millis>) {
+    fn tally(&mut self, topic: &str, object: &str, became: Became, extracted_at: Option<Millis>) {
         match self.tallies.last_mut() {
-            Some(last) if last.dead == dead && last.object == object && last.topic == topic => {
+            Some(last) if last.became == became && last.object == object && last.topic == topic => {
                 last.number += 1;
                 last.extracted_at = extracted_at;
             }
             _ => self.tallies.push(Tally {
                 topic: topic.to_owned(),
                 object: object.to_owned(),
-                dead,
+                became,
                 number: 1,
                 extracted_at,
             }),
@@ -327,6 +423,9 @@ impl Batch {
                 letter.headers.clone(),
             ))?;
         }
+        for (key, _, _) in &self.retried {
+            transaction.send(Record::new(&sinks.redo, key.as_bytes(), None))?;
+        }
         Ok(())
     }
 }
@@ -335,30 +434,24 @@ impl<T: Transformer> Desk<T> {
     fn share(&self, messages: &[BorrowedMessage<'_>], part: &mut Part) {
         let mut out = Outputs::default();
         for message in messages {
-            let verdict = self.one(message, &mut out, part);
+            let verdict = self.one(&Input::of(message), &mut out, part);
             part.verdicts.push(verdict);
         }
     }
 
-    fn one<'t>(
-        &'t self,
-        message: &BorrowedMessage<'_>,
-        out: &mut Outputs<'t>,
-        part: &mut Part,
-    ) -> Verdict {
-        let key = message.key().unwrap_or_default();
+    fn one<'t>(&'t self, input: &Input<'_>, out: &mut Outputs<'t>, part: &mut Part) -> Verdict {
+        let (key, value) = (input.key, input.value);
         if key == INCARNATION {
             return Verdict::Passed;
         }
-        let value = message.payload().unwrap_or_default();
         let envelope = match Envelope::decode(value) {
             Ok(envelope) => envelope,
             Err(error) if error.class() == Class::Record => {
-                return dead(message, &error, 0, value);
+                return self.dead(input, &error, 0, value);
             }
             Err(error) => {
-                let place = Place::new(message.topic(), message.partition());
-                return blocked(error.at(format!("{place}@{}", message.offset())));
+                let place = Place::new(input.topic, input.partition);
+                return blocked(error.at(format!("{place}@{}", input.offset)));
             }
         };
         if let Err(error) = names_itself(&envelope, key) {
@@ -366,13 +459,13 @@ impl<T: Transformer> Desk<T> {
                 Code::ForeignBytes => 0,
                 _ => envelope.version,
             };
-            return dead(message, &error, version, value);
+            return self.dead(input, &error, version, value);
         }
         out.clear();
         match self.transformer.write(&envelope, out) {
             Ok(()) => {}
             Err(error) if error.class() == Class::Record => {
-                return dead(message, &error, envelope.version, value);
+                return self.dead(input, &error, envelope.version, value);
             }
             Err(error) => return blocked(error.at(String::from_utf8_lossy(key))),
         }
@@ -385,9 +478,28 @@ impl<T: Transformer> Desk<T> {
             Err(error) => {
                 part.data.truncate(data);
                 part.outputs.truncate(outputs);
-                dead(message, &error, envelope.version, b"")
+                self.dead(input, &error, envelope.version, b"")
             }
         }
+    }
+
+    fn dead(&self, input: &Input<'_>, error: &Error, version: Millis, value: &[u8]) -> Verdict {
+        let origin = Origin {
+            place: Place::new(input.topic, input.partition),
+            offset: input.offset,
+        };
+        let key = String::from_utf8_lossy(input.key);
+        let letter = DeadLetter::new(
+            &self.author,
+            &key,
+            error,
+            &origin,
+            version,
+            None,
+            now(),
+            value,
+        );
+        Verdict::Dead(Box::new(letter))
     }
 
     /// Puts a record's outputs into their envelopes.
@@ -467,37 +579,19 @@ fn blocked(error: Error) -> Verdict {
     Verdict::Blocked(Box::new(error))
 }
 
-fn dead(message: &BorrowedMessage<'_>, error: &Error, version: Millis, value: &[u8]) -> Verdict {
-    let origin = Origin {
-        place: Place::new(message.topic(), message.partition()),
-        offset: message.offset(),
-    };
-    let key = String::from_utf8_lossy(message.key().unwrap_or_default());
-    Verdict::Dead(Box::new(DeadLetter::new(
-        Stage::Transformer,
-        &key,
-        error,
-        &origin,
-        version,
-        None,
-        now(),
-        value,
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const KEY: &str = "salesforce/Contact/1";
 
-    fn at(partition: i32, offset: i64) -> At<'static> {
-        At {
+    fn input(partition: i32, offset: i64) -> Input<'static> {
+        Input {
             topic: "raw",
             partition,
             offset,
             key: KEY.as_bytes(),
-            length: 10,
+            value: b"ten bytes.",
         }
     }
 
@@ -514,19 +608,23 @@ mod tests {
             offset: 0,
         };
         let error = Error::new(Code::TooLong, "300 characters");
-        let stage = Stage::Transformer;
-        let letter = DeadLetter::new(stage, KEY, &error, &origin, version, None, 0, b"x");
+        let author = Author {
+            stage: Stage::Transformer,
+            connector: "mapper".into(),
+            instance: "t".into(),
+        };
+        let letter = DeadLetter::new(&author, KEY, &error, &origin, version, None, 0, b"x");
         Verdict::Dead(Box::new(letter))
     }
 
     /// A batch of these versions, and which of them are taken back.
-    fn letters(before: &[(&str, Millis)], verdicts: Vec<Verdict>) -> (Batch, Vec<bool>) {
+    fn letters(before: &[(&str, Option<Millis>)], verdicts: Vec<Verdict>) -> (Batch, Vec<bool>) {
         let live = LiveLetters::of(Stage::Transformer);
         let before = before.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         let mut batch = Batch::default();
         for (offset, verdict) in verdicts.into_iter().enumerate() {
             batch
-                .note(&at(0, offset as i64), verdict, &live, &before)
+                .note(&input(0, offset as i64), verdict, &live, &before)
                 .expect("no lane is blocked");
         }
         let tombstones = batch.letters.iter().map(|l| l.value.is_none()).collect();
@@ -537,17 +635,17 @@ mod tests {
     fn a_success_takes_back_a_letter_of_its_own_batch() {
         let (batch, tombstones) = letters(&[], vec![bad(1), good(2), good(3)]);
         assert_eq!(tombstones, [false, true]);
-        assert!(batch.dead.is_empty());
+        assert_eq!(batch.touched.get(KEY), Some(&None));
         let (batch, tombstones) = letters(&[], vec![bad(5), good(4)]);
         assert_eq!(tombstones, [false], "an older version takes nothing back");
-        assert_eq!(batch.dead.get(KEY), Some(&5));
+        assert_eq!(batch.touched.get(KEY), Some(&Some(5)));
     }
 
     #[test]
     fn a_success_takes_back_a_letter_that_is_being_committed() {
-        let (_, tombstones) = letters(&[(KEY, 1)], vec![good(2)]);
+        let (_, tombstones) = letters(&[(KEY, Some(1))], vec![good(2)]);
         assert_eq!(tombstones, [true]);
-        let (_, tombstones) = letters(&[(KEY, 3), ("other", 1)], vec![good(2)]);
+        let (_, tombstones) = letters(&[(KEY, Some(3)), ("other", Some(1))], vec![good(2)]);
         assert_eq!(tombstones, [] as [bool; 0]);
     }
 
@@ -562,7 +660,7 @@ mod tests {
                 good(1)
             };
             batch
-                .note(&at(partition, offset), verdict, &live, &HashMap::new())
+                .note(&input(partition, offset), verdict, &live, &Touched::new())
                 .expect("no lane is blocked");
         }
         let spans = batch

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::batch::{Batch, Sinks};
+use super::batch::{Batch, Sinks, Touched};
 use crate::error::{Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
@@ -36,14 +36,16 @@ impl Busy {
 }
 
 /// A batch and how its transaction ended.
-pub(super) type Outcome = (Batch, Result<(), Failure>);
+///
+/// Success brings the ends of the partitions written.
+pub(super) type Outcome = (Batch, Result<HashMap<Place, i64>, Failure>);
 
 /// Commits batches, one at a time.
 pub(super) struct Committer {
     producer: Arc<TransactionalProducer>,
     busy: Arc<Busy>,
-    /// The dead letters of the batch that is being committed.
-    dead: Option<HashMap<String, i64>>,
+    /// What the batch that is being committed does to dead letters.
+    under_way: Option<Touched>,
     batches: Option<Sender<Batch>>,
     outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
@@ -74,7 +76,7 @@ impl Committer {
         Ok(Committer {
             producer,
             busy,
-            dead: None,
+            under_way: None,
             batches: Some(batches),
             outcomes,
             thread: Some(
@@ -85,23 +87,24 @@ impl Committer {
 
     /// Whether nothing is under way, so that a batch may be handed over.
     pub fn is_idle(&self) -> bool {
-        self.dead.is_none()
+        self.under_way.is_none()
     }
 
     /// Hands a batch over. Only when idle: the batch after one that fails must
     /// never be committed.
     pub fn commit(&mut self, mut batch: Batch) -> Result<()> {
-        self.dead = Some(std::mem::take(&mut batch.dead));
+        self.under_way = Some(std::mem::take(&mut batch.touched));
         self.busy.set(true);
-        match self.batches.as_ref().map(|batches| batches.send(batch)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(gone()),
+        let batches = self.batches.as_ref();
+        match batches.is_some_and(|batches| batches.send(batch).is_ok()) {
+            true => Ok(()),
+            false => Err(gone()),
         }
     }
 
-    /// The dead letters of the batch under way, by raw key.
-    pub fn dead(&self) -> Option<&HashMap<String, i64>> {
-        self.dead.as_ref()
+    /// What the batch under way does to dead letters.
+    pub fn touched(&self) -> Option<&Touched> {
+        self.under_way.as_ref()
     }
 
     /// How the batch under way has ended, if there is one; waits for it if told to.
@@ -119,7 +122,7 @@ impl Committer {
             }
         };
         if outcome.is_some() {
-            self.dead = None;
+            self.under_way = None;
         }
         Ok(outcome)
     }
@@ -141,28 +144,32 @@ impl Drop for Committer {
     }
 }
 
-fn commit(producer: &TransactionalProducer, sinks: &Sinks, batch: &Batch) -> Result<(), Failure> {
+fn commit(
+    producer: &TransactionalProducer,
+    sinks: &Sinks,
+    batch: &Batch,
+) -> Result<HashMap<Place, i64>, Failure> {
     let Some(group) = batch.group.as_deref() else {
         let error = Error::new(Code::Invariant, "a batch without a group");
         return Err(Failure::Dead(error));
     };
-    let next: HashMap<Place, i64> = batch
-        .spans
-        .iter()
-        .map(|span| (span.place.clone(), span.next))
-        .collect();
+    let mut next = batch.fence.clone();
+    next.extend(
+        batch
+            .spans
+            .iter()
+            .map(|span| (span.place.clone(), span.next)),
+    );
     let offsets = Offsets {
         next: &next,
         metadata: &HashMap::new(),
         group,
     };
-    producer
-        .transaction(
-            |transaction| batch.send(sinks, transaction),
-            Some(offsets),
-            |_| {},
-        )
-        .map(drop)
+    producer.transaction(
+        |transaction| batch.send(sinks, transaction),
+        Some(offsets),
+        |_| {},
+    )
 }
 
 fn gone() -> Error {

@@ -8,6 +8,7 @@ mod mapping;
 mod merge;
 mod outputs;
 mod parse;
+mod redo;
 mod run;
 
 #[cfg(test)]

@@ -10,21 +10,23 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::BorrowedMessage;
 
 use super::Transformer;
-use super::batch::{Batch, Desk, Sinks};
+use super::batch::{Batch, Became, Desk, Sinks, Touched};
 use super::committer::{Busy, Committer};
-use crate::deadletter::{FailureShare, LiveLetters};
+use super::redo::Redos;
+use crate::deadletter::{Author, FailureShare, LiveLetters};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
-use crate::kafka::producer::{Failure, Offsets, Reports, TransactionalProducer};
+use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+use crate::lasting::through_losses;
 use crate::process::Context;
-use crate::retry::{Backoff, patiently};
+use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
-use crate::status::{Count, Phase, Status};
+use crate::status::{Phase, Status};
 
 /// Records in one transaction at the most.
-const BATCH: usize = 20_000;
+const BATCH: usize = 10_000;
 /// Bytes in one transaction at the most.
 const BATCH_BYTES: usize = 8 << 20;
 /// With so many records a batch waits for no more.
@@ -37,14 +39,19 @@ const LINGER: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long an idle transformer waits for a record.
 const IDLE: Duration = Duration::from_millis(200);
+/// Retries in one transaction at the most.
+const MOST_RETRIES: usize = 500;
 
 /// Runs the transformer until it is told to stop.
 pub async fn run<T: Transformer>(context: Context) -> Result<()> {
-    // One blocking thread does all of it: rdkafka's calls block, and a batch
-    // borrows its messages from the consumer.
-    tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
-        .await
-        .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
+    through_losses(&context, |context| async {
+        // Threads of its own: rdkafka's calls block, and a batch borrows its
+        // messages from the consumer.
+        tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
+            .await
+            .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
+    })
+    .await
 }
 
 /// What the polling thread and the rebalance callbacks share.
@@ -53,10 +60,12 @@ struct Shared {
     epoch: AtomicU64,
     group: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     letters: LiveLetters,
+    redos: Redos,
     /// Whether a batch is being committed.
     busy: Arc<Busy>,
     tail: Mutex<Option<Tail>>,
     deadletter: String,
+    redo: String,
     client: crate::kafka::client::Client,
     status: Arc<Status>,
 }
@@ -64,7 +73,7 @@ struct Shared {
 impl Rebalance for Shared {
     fn assigned(&self, assignment: &Assignment) -> Result<()> {
         // The dead letters of these partitions must be known, or a success
-        // would leave an old one standing.
+        // would leave an old one standing, and a retry would find none.
         let mut partitions: Vec<i32> = assignment.starts.keys().map(|p| p.partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
@@ -77,6 +86,7 @@ impl Rebalance for Shared {
         }
         *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::clone(&assignment.group));
+        self.redos.assigned(&assignment.starts);
         self.status.phase(Phase::Running);
         tracing::info!(partitions = assignment.starts.len(), "assigned");
         Ok(())
@@ -86,16 +96,21 @@ impl Rebalance for Shared {
         // What is under way may still be committed; what is only made is dropped.
         self.busy.wait(Duration::from_secs(5));
         self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.redos.revoked();
     }
 }
 
 impl Follower for Shared {
-    fn record(&self, _: &Place, _: i64, key: &[u8], value: Option<&[u8]>) {
-        self.letters.note(key, value);
+    fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
+        if place.topic == self.redo {
+            self.redos.told(place.partition, key, value);
+        } else {
+            self.letters.told(place.partition, offset, key, value);
+        }
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following dead letters");
+        tracing::warn!(%error, "following dead letters and retries");
     }
 }
 
@@ -161,6 +176,7 @@ impl<T: Transformer> Runner<T> {
         }
         let mut needed: Vec<String> = lanes.keys().cloned().collect();
         needed.push(context.topics.deadletter());
+        needed.push(context.topics.redo_transform());
         needed.extend(
             context
                 .plan
@@ -180,28 +196,34 @@ impl<T: Transformer> Runner<T> {
             epoch: AtomicU64::new(0),
             group: Mutex::new(None),
             letters: LiveLetters::of(Stage::Transformer),
+            redos: Redos::default(),
             busy: Arc::default(),
             tail: Mutex::new(None),
             deadletter: context.topics.deadletter(),
+            redo: context.topics.redo_transform(),
             client: context.client.clone(),
             status: Arc::clone(&context.status),
         });
         let tail = patiently(go_on, || {
             let follower = Arc::clone(&shared) as Arc<dyn Follower>;
-            Tail::start(&context.client, &[context.topics.deadletter()], follower)
+            let tables = [shared.deadletter.clone(), shared.redo.clone()];
+            Tail::start(&context.client, &tables, follower)
         })?;
         *shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         let group = context.topics.transform_group();
         let id = context.topics.transactional_id(&group, &context.instance);
-        let producer = patiently(go_on, || {
-            TransactionalProducer::open(&context.client, &id, Reports::Failures)
-        })?;
+        let producer = patiently(go_on, || TransactionalProducer::open(&context.client, &id))?;
         let sinks = Arc::new(Sinks::new(&context.topics));
         let busy = Arc::clone(&shared.busy);
         Ok(Runner {
             desk: Desk {
                 transformer,
                 generation: context.plan.generation,
+                author: Author {
+                    stage: Stage::Transformer,
+                    connector: T::NAME.to_owned(),
+                    instance: context.instance.clone(),
+                },
                 // The others fetch, compress and commit meanwhile.
                 threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
             },
@@ -239,6 +261,11 @@ impl<T: Transformer> Runner<T> {
                 continue;
             };
             ended |= end;
+            if self.making.is_empty() {
+                // As it is when the batch begins; never refreshed.
+                self.making.group = self.group();
+                self.retry();
+            }
             let mut trouble = self.make(&messages);
             drop(messages);
             // Before a batch is dropped or grows too large, it must be known
@@ -277,8 +304,9 @@ impl<T: Transformer> Runner<T> {
             } else if paused || full || self.is_due() {
                 let mut empty = std::mem::take(&mut self.spare);
                 empty.clear();
-                self.committer
-                    .commit(std::mem::replace(&mut self.making, empty))?;
+                let mut batch = std::mem::replace(&mut self.making, empty);
+                batch.fence = self.fence(&batch);
+                self.committer.commit(batch)?;
             }
         }
         self.context.status.phase(Phase::Stopping);
@@ -294,6 +322,18 @@ impl<T: Transformer> Runner<T> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What is committed already, for a batch of retries alone.
+    fn fence(&self, batch: &Batch) -> HashMap<Place, i64> {
+        if !batch.spans.is_empty() {
+            return HashMap::new();
+        }
+        let mut fence = batch.fence.clone();
+        for (place, offset) in &mut fence {
+            *offset = self.committed.get(place).copied().unwrap_or(*offset);
+        }
+        fence
     }
 
     fn is_due(&self) -> bool {
@@ -321,7 +361,7 @@ impl<T: Transformer> Runner<T> {
                 Ok(Polled::End) => ended = true,
                 Ok(Polled::NotAssigned(error)) => return Err(error),
                 Ok(Polled::Nothing) => paused = true,
-                Err(error) if error.class() == Class::Transient => {
+                Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
                     tracing::warn!(%error, "reading");
                     paused = true;
@@ -344,16 +384,36 @@ impl<T: Transformer> Runner<T> {
         if messages.is_empty() {
             return None;
         }
-        if self.making.is_empty() {
-            // As it is when the batch begins; never refreshed.
-            self.making.group = self.group();
-        }
-        let none = HashMap::new();
-        let before = self.committer.dead().unwrap_or(&none);
+        let none = Touched::new();
+        let before = self.committer.touched().unwrap_or(&none);
         self.making
             .add(&self.desk, messages, &self.shared.letters, before)
             .err()
             .map(|(topic, error)| Trouble::Lane(topic, error))
+    }
+
+    /// Takes up retries, before the messages: these may hold newer versions of
+    /// the same keys.
+    fn retry(&mut self) {
+        let (redos, starts) = self.shared.redos.due(MOST_RETRIES);
+        for redo in redos {
+            // What is under way may be a newer version of it, or itself.
+            let touched = self.committer.touched();
+            if touched.is_some_and(|touched| touched.contains_key(&redo.key)) {
+                continue;
+            }
+            let raw_topic = |object: &str| {
+                let objects = &self.context.plan.objects;
+                let object = objects.iter().find(|one| one.name == object)?;
+                Some(self.context.topics.raw(&object.name, object.custom))
+            };
+            let letters = &self.shared.letters;
+            if let Err(error) = self.making.retry(&self.desk, &redo, raw_topic, letters) {
+                tracing::error!(key = %redo.key, %error, "a retry waits for a person");
+                self.shared.redos.stuck(redo.key);
+            }
+        }
+        self.making.fence = starts;
     }
 
     /// The partitions were taken away: their new owner reads on behind what is
@@ -375,47 +435,60 @@ impl<T: Transformer> Runner<T> {
     }
 
     /// Notes how a batch has ended. An error ends the process.
-    fn settle(&mut self, batch: &Batch, result: Result<(), Failure>) -> Result<Option<Trouble>> {
-        match result {
-            Ok(()) => {}
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        result: Result<HashMap<Place, i64>, Failure>,
+    ) -> Result<Option<Trouble>> {
+        let ends = match result {
+            Ok(ends) => ends,
             Err(Failure::Aborted(error)) => return Ok(Some(Trouble::Again(error))),
             Err(Failure::Dead(error)) => return Err(error),
-        }
+        };
         self.backoff.reset();
-        let mut stopped: Vec<String> = Vec::new();
+        let mut too_many: Vec<(String, Error)> = Vec::new();
         for tally in &batch.tallies {
-            let lane = self.lanes.get(&tally.topic);
             let share = self.shares.entry(tally.object.clone()).or_default();
-            let too_many = (0..tally.number).find_map(|_| share.note(tally.dead).err());
-            let count = match tally.dead {
-                true => Count::Dead,
-                false => Count::Transformed,
-            };
+            let failed = tally.became == Became::Dead;
+            if let Some(error) = (0..tally.number).find_map(|_| share.note(failed).err()) {
+                too_many.push((tally.topic.clone(), error.at(tally.object.clone())));
+            }
+            let count = tally.became.count();
             self.context
                 .status
                 .count(&tally.object, count, tally.number);
-            let Some(lane) = lane else { continue };
-            self.context.status.lane_runs(lane, tally.extracted_at);
-            // Committed all the same, so that the dead letters can be read.
-            if let Some(error) = too_many {
-                stopped.push(tally.topic.clone());
-                let error = error.at(tally.object.clone());
-                self.context.status.lane_failed(lane, &error, None);
+            if let Some(lane) = self.lanes.get(&tally.topic) {
+                self.context.status.lane_runs(lane, tally.extracted_at);
             }
         }
-        for letter in &batch.letters {
-            self.shared
-                .letters
-                .note(letter.key.as_bytes(), letter.value.as_deref());
+        let ends = ends
+            .iter()
+            .filter(|(place, _)| place.topic == self.shared.deadletter)
+            .map(|(place, end)| (place.partition, *end));
+        let letters = batch.letters.iter();
+        let letters = letters.map(|letter| (letter.key.as_bytes(), letter.value.as_deref()));
+        self.shared.letters.committed(ends, letters);
+        for (key, object, became) in &batch.retried {
+            self.shared.redos.done([key.clone()]);
+            if let Some(became) = became {
+                self.context.status.count(object, became.count(), 1);
+            }
         }
         for span in &batch.spans {
             self.sought.remove(&span.place);
             self.committed.insert(span.place.clone(), span.next);
         }
-        if stopped.is_empty() {
+        if too_many.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Trouble::Stopped(stopped)))
+        // Committed all the same, so that the dead letters can be read.
+        for (topic, error) in &too_many {
+            if let Some(lane) = self.lanes.get(topic) {
+                self.context.status.lane_failed(lane, error, None);
+            }
+        }
+        let stopped = too_many.into_iter().map(|(topic, _)| topic);
+        Ok(Some(Trouble::Stopped(stopped.collect())))
     }
 
     /// Commits positions behind commit markers, so that a drained topic shows

@@ -315,3 +315,32 @@ fn wrong(value: &Json<'_>, due: &str) -> Fault {
     };
     Fault::new(Code::WrongType, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Every digit may be wrong: days that are none, hours above 23.
+        #[test]
+        fn the_usual_moment_is_what_chrono_reads(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{3}(\\+0000|Z)",
+        ) {
+            let standard = text.replace("+0000", "Z");
+            let theirs = DateTime::parse_from_rfc3339(&standard).map(|moment| moment.timestamp_millis()).ok();
+            match usual(text.as_bytes()) {
+                Some(ours) => prop_assert_eq!(Some(ours), theirs),
+                // A leap second is left to chrono.
+                None => prop_assert!(theirs.is_none() || text.contains(":60.")),
+            }
+            prop_assert_eq!(datetime(Json::Text(text.clone().into())).ok(), theirs);
+        }
+
+        #[test]
+        fn a_day_is_what_chrono_reads(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]") {
+            prop_assert_eq!(day(&text), NaiveDate::from_str(&text).ok());
+        }
+    }
+}
