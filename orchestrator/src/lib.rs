@@ -12,15 +12,21 @@ pub mod table;
 pub mod topics;
 pub mod view;
 
+mod body;
 mod check;
 mod cli;
 mod deadletter;
+mod explain;
 mod init;
+mod lookup;
 mod offsets;
+mod parked;
 mod progress;
+mod redo;
 mod run;
 mod status;
 mod supervise;
 mod synced;
+mod when;
 
 pub use cli::main;
