@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, explain, init, parked, run, status};
+use crate::{check, deadletter, doctor, explain, exporter, init, parked, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -47,7 +47,11 @@ enum Verb {
     /// Run all stages here, and start again what fails; Ctrl-C ends cleanly.
     Run(Run),
     /// Show where the migration stands.
-    Status,
+    Status {
+        /// Show it again each second, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+    },
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(deadletter::Deadletter),
@@ -58,6 +62,14 @@ enum Verb {
     Explain {
         /// The code: TOO_LONG. Without one, all are listed.
         code: Option<String>,
+    },
+    /// Tell what this machine and the cluster lack, and the commands that mend it.
+    Doctor,
+    /// Print the migration's metrics for Prometheus, or serve them.
+    Metrics {
+        /// Serve them at /metrics of this address until Ctrl-C; port 0 picks one.
+        #[arg(long, value_name = "ADDR")]
+        http: Option<std::net::SocketAddr>,
     },
 }
 
@@ -119,19 +131,24 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         explain::run(code.as_deref(), arguments.format)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if matches!(arguments.verb, Verb::Doctor) {
+        return doctor::run(arguments.config.as_deref(), arguments.format).await;
+    }
     let Some(file) = arguments.config else {
         let what = "no configuration is named";
         return Err(Failure::new(Code::ConfigInvalid, what, "add `-c FILE`").into());
     };
     let format = arguments.format;
     match arguments.verb {
+        // Done above: they need no configuration.
+        Verb::Doctor | Verb::Explain { .. } => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
-        Verb::Status => status::run(&file, format).await?,
+        Verb::Status { watch } => status::run(&file, format, watch).await?,
         Verb::Deadletter(verb) => return deadletter::run(verb, &file, format).await,
         Verb::Parked(verb) => return parked::run(verb, &file, format).await,
-        Verb::Explain { .. } => {}
+        Verb::Metrics { http } => exporter::run(&file, http).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
