@@ -7,6 +7,7 @@ use drover_pipeline::config::{Document, MigrationConfig, Part, Problem};
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::spec::{Spec, Stage};
 use drover_pipeline::topics::Topics;
+use drover_pipeline::transform::merge;
 
 use crate::connectors::{Connector, Connectors, TRANSFORMER};
 use crate::failure::{Failure, Failures, Result};
@@ -27,6 +28,15 @@ impl Bus {
     pub fn load(file: &Path) -> Result<Self> {
         let config = MigrationConfig::load_for(file, Part::Skip, Part::Skip)?;
         Ok(Bus::of(config))
+    }
+
+    /// The same once more, for work on another thread.
+    pub(crate) fn again(&self) -> Self {
+        Bus {
+            config: self.config.clone(),
+            topics: self.topics.clone(),
+            client: self.client.clone(),
+        }
     }
 
     fn of(config: MigrationConfig) -> Self {
@@ -105,7 +115,18 @@ impl Migration {
         };
         let source_part = source_schema.as_ref().map_or(Part::Plain, Part::Against);
         match document.migration(&document.environment(), source_part, target_part) {
-            Err(problems) => {
+            Err(mut problems) => {
+                // What is wrong elsewhere does not hide what is wrong with the
+                // mappings, as far as that is known without the source.
+                let connector = source
+                    .as_ref()
+                    .and_then(|source| source.spec.mapping.as_ref());
+                if let Some(Err(wrong)) =
+                    connector.map(|connector| merge(connector, &document.mappings(), &[]))
+                {
+                    problems.extend(wrong.into_iter().map(|problem| document.placed(problem)));
+                    problems.sort_by_key(|problem| problem.line);
+                }
                 failures.splice(0..0, problems.into_iter().map(Failure::from));
                 Err(Failures(failures))
             }

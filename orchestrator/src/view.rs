@@ -29,7 +29,9 @@ pub use model::{Model, Table};
 pub struct View {
     /// Its id.
     pub migration: String,
-    /// `ready`, `loading`, `syncing`, or `dry-running`.
+    /// `ready`, `loading` (until the source is wholly copied once), `syncing`,
+    /// `paused` (the same while no process runs), or `dry-running` (`ready`
+    /// while none runs).
     pub phase: &'static str,
     /// Whether every record is in exactly one place; null until that is counted.
     pub balanced: Option<bool>,
@@ -74,6 +76,8 @@ pub struct ObjectView {
     pub parked: u64,
     /// Records that could not go on.
     pub dead: u64,
+    /// Of these, what a person has decided to leave.
+    pub waived: u64,
     /// How far it is behind.
     pub lag: LagView,
 }
@@ -170,13 +174,14 @@ impl Reader {
     }
 
     /// The state topics, and what each holds.
-    fn tables(&self) -> [(String, Table); 5] {
+    fn tables(&self) -> [(String, Table); 6] {
         [
             (self.topics.status(), Table::Status),
             (self.topics.checkpoint(), Table::Checkpoint),
             (self.topics.idempotency(), Table::Idempotency),
             (self.topics.parked(), Table::Parked),
             (self.topics.deadletter(), Table::DeadLetter),
+            (self.topics.control(), Table::Control),
         ]
     }
 
@@ -282,9 +287,14 @@ impl Reader {
                 .and_then(|_| hops.iter().filter_map(|hop| hop.seconds).max());
             view.objects.push(shown);
         }
+        let runs = view.processes.iter().any(|process| process.alive);
         view.phase = match () {
-            () if self.header.dry_run => "dry-running",
-            () if view.objects.iter().all(|object| object.snapshot_complete) => "syncing",
+            () if self.header.dry_run && runs => "dry-running",
+            () if self.header.dry_run => "ready",
+            () if view.objects.iter().all(|object| object.snapshot_complete) => match runs {
+                true => "syncing",
+                false => "paused",
+            },
             () if model.has_started() => "loading",
             () => "ready",
         };

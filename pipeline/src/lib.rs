@@ -15,6 +15,7 @@ pub mod extract;
 pub mod http;
 pub mod idempotency;
 pub mod kafka;
+mod lasting;
 pub mod load;
 pub mod metrics;
 pub mod parking;
@@ -26,5 +27,6 @@ pub mod status;
 pub mod testing;
 pub mod topics;
 pub mod transform;
+pub mod waiver;
 
 pub use error::{Class, Code, Error, Result};
