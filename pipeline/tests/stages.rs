@@ -22,7 +22,7 @@ use drover_pipeline::kafka::compacted::read_to_end;
 use drover_pipeline::load::{Applied, EntitySupport, Found, Item, Loader, Outcome, Write};
 use drover_pipeline::parking::Parked;
 use drover_pipeline::process::Context;
-use drover_pipeline::record::{AbsentReason, CanonicalKey, Op};
+use drover_pipeline::record::{AbsentReason, CanonicalKey, Op, Told};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::Status;
 use drover_pipeline::topics::Topics;
@@ -76,7 +76,7 @@ impl Extractor for Source {
     async fn check(&self) -> Result<()> {
         Ok(())
     }
-    async fn discover(&self) -> Result<Discovery> {
+    async fn discover(&self, _named: &[String]) -> Result<Discovery> {
         Ok(Discovery {
             objects: Vec::new(),
         })
@@ -145,7 +145,10 @@ impl Transformer for Fake {
                 datum.values[place] = Value::Reference(format!("{slot}/{id}#main").into());
             }
         }
-        out.upsert("main", entity, |bytes| datum.encode(bytes));
+        out.upsert("main", entity, |bytes| {
+            datum.encode(bytes);
+            Told::default()
+        });
         Ok(())
     }
 }
@@ -379,10 +382,12 @@ impl Rig {
                     custom: false,
                     fields: Vec::<SourceField>::new(),
                     count: None,
+                    ..Object::default()
                 })
                 .into(),
             entities: objects.map(str::to_owned).into(),
             incarnations: BTreeMap::new(),
+            ..Plan::default()
         };
         Rig {
             _cluster: cluster,

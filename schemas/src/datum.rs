@@ -26,51 +26,6 @@ pub enum Value<'a> {
     Reference(Cow<'a, str>),
 }
 
-impl Value<'_> {
-    /// Writes the value as a field of a datum: a union with null.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        if *self == Value::Null {
-            out.push(0);
-            return;
-        }
-        out.push(2);
-        match self {
-            Value::Null => {}
-            Value::String(text) | Value::Decimal(text) | Value::Reference(text) => {
-                put_str(out, text);
-            }
-            Value::Boolean(value) => out.push(u8::from(*value)),
-            Value::Long(value) | Value::Datetime(value) => put_long(out, *value),
-            Value::Date(value) => put_long(out, i64::from(*value)),
-        }
-    }
-}
-
-/// Writes a [`Value::Reference`] whose key comes in parts.
-pub fn put_reference<'p>(parts: impl Iterator<Item = &'p str> + Clone, out: &mut Vec<u8>) {
-    out.push(2);
-    put_long(out, parts.clone().map(str::len).sum::<usize>() as i64);
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
-    }
-}
-
-/// Writes `custom`, a datum's last field. It must be sorted by name already.
-pub fn encode_custom<'c, 'a: 'c>(
-    all: impl ExactSizeIterator<Item = &'c Custom<'a>>,
-    out: &mut Vec<u8>,
-) {
-    if all.len() > 0 {
-        put_long(out, all.len() as i64);
-        for custom in all {
-            put_str(out, &custom.name);
-            put_str(out, &custom.kind);
-            put_str(out, &custom.json);
-        }
-    }
-    out.push(0);
-}
-
 /// A filled field without a mapping.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Custom<'a> {
@@ -103,9 +58,32 @@ impl<'a> Datum<'a> {
     /// Writes the Avro datum. `custom` must be sorted by name already.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for value in &self.values {
-            value.encode(out);
+            match value {
+                Value::Null => {
+                    out.push(0);
+                    continue;
+                }
+                _ => out.push(2),
+            }
+            match value {
+                Value::Null => {}
+                Value::String(text) | Value::Decimal(text) | Value::Reference(text) => {
+                    put_str(out, text);
+                }
+                Value::Boolean(value) => out.push(u8::from(*value)),
+                Value::Long(value) | Value::Datetime(value) => put_long(out, *value),
+                Value::Date(value) => put_long(out, i64::from(*value)),
+            }
         }
-        encode_custom(self.custom.iter(), out);
+        if !self.custom.is_empty() {
+            put_long(out, self.custom.len() as i64);
+            for custom in &self.custom {
+                put_str(out, &custom.name);
+                put_str(out, &custom.kind);
+                put_str(out, &custom.json);
+            }
+        }
+        out.push(0);
     }
 
     /// Reads the Avro datum of that entity. Fails on anything that is not
@@ -274,10 +252,14 @@ mod tests {
             for field in &entity.fields {
                 assert_eq!(
                     field.kind == Kind::Reference,
-                    field.entity.is_some(),
+                    field.entity.is_some() != field.type_field.is_some(),
                     "{name}.{}",
                     field.name
                 );
+                if let Some(beside) = &field.type_field {
+                    let (_, beside) = entity.field(beside).expect("a field of the entity");
+                    assert_eq!(beside.kind, Kind::String, "{name}.{}", field.name);
+                }
                 if let Some(target) = &field.entity {
                     assert!(crate::entity(target).is_some(), "{name}.{}", field.name);
                 }

@@ -8,7 +8,7 @@ pub mod avro;
 mod datum;
 mod entity;
 
-pub use datum::{Custom, Datum, Value, encode_custom, put_reference};
+pub use datum::{Custom, Datum, Value};
 pub use entity::{Entity, Field, Format, Kind, entities, entity, entity_of_schema};
 
 /// The schema of the envelope that stands around every record.

@@ -2,7 +2,7 @@
 //! by several threads and in the order of the messages, so that the consumer's
 //! memory is free again at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::producer::{Record, Transaction};
-use crate::record::{Fingerprint, Millis, Op, RawKey};
+use crate::record::{Fingerprint, Millis, Op, RawKey, Told};
 use crate::spec::Stage;
 use crate::status::{Count, now};
 use crate::topics::Topics;
@@ -91,6 +91,7 @@ enum Verdict {
     Transformed {
         version: Millis,
         extracted_at: Millis,
+        told: Told,
     },
     Dead(Box<DeadLetter>),
     /// The lane has to stop before it.
@@ -141,6 +142,10 @@ pub(super) struct Tally {
     pub number: u64,
     /// When the last of them was extracted.
     pub extracted_at: Option<Millis>,
+    /// Fields of theirs that went to `custom`.
+    pub custom: u64,
+    /// What else is worth telling, and how often.
+    pub remarks: BTreeMap<String, u64>,
 }
 
 /// By raw key, the version of the dead letter that stands; `None`: none does.
@@ -315,17 +320,23 @@ impl Batch {
             Verdict::Transformed {
                 version,
                 extracted_at,
+                told,
             } => {
                 // A key that is the record's is text.
                 let key = std::str::from_utf8(input.key).unwrap_or_default();
                 self.succeeded(input, key, version, live, before);
                 let object = key.split('/').nth(1).unwrap_or_default();
-                self.tally(input.topic, object, Became::Transformed, Some(extracted_at));
+                let tally = self.tally(input.topic, object, Became::Transformed);
+                tally.extracted_at = Some(extracted_at);
+                tally.custom += told.custom as u64;
+                for remark in told.remarks {
+                    *tally.remarks.entry(remark).or_default() += 1;
+                }
             }
             Verdict::Dead(letter) => {
                 let object = letter.object.clone();
                 let became = self.died(input, *letter, live);
-                self.tally(input.topic, &object, became, None);
+                self.tally(input.topic, &object, became);
             }
             Verdict::Blocked(error) => return Err((input.topic.to_owned(), *error)),
         }
@@ -387,20 +398,25 @@ impl Batch {
         }
     }
 
-    fn tally(&mut self, topic: &str, object: &str, became: Became, extracted_at: Option<Millis>) {
-        match self.tallies.last_mut() {
-            Some(last) if last.became == became && last.object == object && last.topic == topic => {
-                last.number += 1;
-                last.extracted_at = extracted_at;
-            }
-            _ => self.tallies.push(Tally {
+    /// Counts one more, and returns what it was counted in.
+    fn tally(&mut self, topic: &str, object: &str, became: Became) -> &mut Tally {
+        let same =
+            |last: &Tally| last.became == became && last.object == object && last.topic == topic;
+        if !self.tallies.last().is_some_and(same) {
+            self.tallies.push(Tally {
                 topic: topic.to_owned(),
                 object: object.to_owned(),
                 became,
-                number: 1,
-                extracted_at,
-            }),
+                number: 0,
+                extracted_at: None,
+                custom: 0,
+                remarks: BTreeMap::new(),
+            });
         }
+        let last = self.tallies.len() - 1;
+        let tally = &mut self.tallies[last];
+        tally.number += 1;
+        tally
     }
 
     /// Produces everything.
@@ -471,9 +487,10 @@ impl<T: Transformer> Desk<T> {
         }
         let (data, outputs) = (part.data.len(), part.outputs.len());
         match self.place(&envelope, key, out, part) {
-            Ok(()) => Verdict::Transformed {
+            Ok(told) => Verdict::Transformed {
                 version: envelope.version,
                 extracted_at: envelope.extracted_at,
+                told,
             },
             Err(error) => {
                 part.data.truncate(data);
@@ -509,8 +526,11 @@ impl<T: Transformer> Desk<T> {
         key: &[u8],
         out: &Outputs<'_>,
         part: &mut Part,
-    ) -> Result<()> {
+    ) -> Result<Told> {
+        let mut told = Told::default();
         for output in out.iter() {
+            told.custom += output.told.custom;
+            told.remarks.extend_from_slice(&output.told.remarks);
             let start = part.data.len();
             part.data.extend_from_slice(key);
             part.data.push(b'#');
@@ -543,7 +563,7 @@ impl<T: Transformer> Desk<T> {
                 value: split..end,
             });
         }
-        Ok(())
+        Ok(told)
     }
 }
 
@@ -599,6 +619,7 @@ mod tests {
         Verdict::Transformed {
             version,
             extracted_at: version,
+            told: Told::default(),
         }
     }
 

@@ -16,9 +16,10 @@ mod tests;
 
 pub(crate) use batch::MAX_RECORD;
 pub use kinds::{can_become, kind_name};
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, Slot};
 pub use merge::merge;
 pub use outputs::{Output, Outputs};
+pub(crate) use parse::own_rule;
 pub use run::run;
 
 use crate::envelope::Envelope;

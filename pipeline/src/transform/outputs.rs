@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use drover_schemas::Entity;
 
-use crate::record::{AbsentReason, Canonical, Content, RawKey};
+use crate::record::{AbsentReason, Canonical, Content, RawKey, Told};
 
 /// What a transformer makes of one record, one output a slot.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ struct Made<'t> {
     slot: &'t str,
     entity: &'static Entity,
     content: Result<Range<usize>, AbsentReason>,
+    told: Told,
 }
 
 /// One output, as it lies in [`Outputs`].
@@ -30,6 +31,8 @@ pub struct Output<'a> {
     pub entity: &'static Entity,
     /// The Avro datum of the entity's schema, or why there is none.
     pub content: Result<&'a [u8], AbsentReason>,
+    /// What is worth telling about it.
+    pub told: &'a Told,
 }
 
 impl<'t> Outputs<'t> {
@@ -46,23 +49,26 @@ impl<'t> Outputs<'t> {
             slot,
             entity,
             content,
+            told: Told::default(),
         });
     }
 
-    /// The slot has a datum, which `write` appends to the bytes that it is given.
+    /// The slot has a datum, which `write` appends to the bytes that it is given;
+    /// it returns what is worth telling about it.
     pub fn upsert(
         &mut self,
         slot: &'t str,
         entity: &'static Entity,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Vec<u8>) -> Told,
     ) {
         let start = self.data.len();
-        write(&mut self.data);
+        let told = write(&mut self.data);
         let content = Ok(start..self.data.len());
         self.made.push(Made {
             slot,
             entity,
             content,
+            told,
         });
     }
 
@@ -75,6 +81,7 @@ impl<'t> Outputs<'t> {
                 Ok(range) => Ok(&self.data[range.clone()]),
                 Err(reason) => Err(*reason),
             },
+            told: &made.told,
         })
     }
 
@@ -90,6 +97,7 @@ impl<'t> Outputs<'t> {
                 },
                 Err(reason) => Content::Absent(reason),
             },
+            told: output.told.clone(),
         });
         outputs.collect()
     }

@@ -23,7 +23,7 @@ use crate::lasting::through_losses;
 use crate::process::Context;
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
-use crate::status::{Phase, Status};
+use crate::status::{Count, Phase, Status};
 
 /// Records in one transaction at the most.
 const BATCH: usize = 10_000;
@@ -457,6 +457,13 @@ impl<T: Transformer> Runner<T> {
             self.context
                 .status
                 .count(&tally.object, count, tally.number);
+            if tally.custom > 0 {
+                let (object, custom) = (&tally.object, tally.custom);
+                self.context.status.count(object, Count::Custom, custom);
+            }
+            if !tally.remarks.is_empty() {
+                self.context.status.remark(&tally.object, &tally.remarks);
+            }
             if let Some(lane) = self.lanes.get(&tally.topic) {
                 self.context.status.lane_runs(lane, tally.extracted_at);
             }

@@ -7,8 +7,11 @@ mod body;
 mod compile;
 mod convert;
 mod filter;
+mod form;
 mod json;
 mod plan;
+mod prefix;
+mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,14 +19,14 @@ use std::collections::HashMap;
 use drover_pipeline::config::Problem;
 use drover_pipeline::envelope::Envelope;
 use drover_pipeline::extract::Object;
-use drover_pipeline::record::{AbsentReason, Op};
+use drover_pipeline::record::{AbsentReason, Op, Told};
 use drover_pipeline::transform::{Mapping, Outputs, Transformer};
 use drover_pipeline::{Code, Error, Result};
-use drover_schemas::{Custom, Value, encode_custom};
+use drover_schemas::{Custom, Datum, Value};
 
 use crate::body::Body;
-use crate::convert::{Fault, convert, reference};
-use crate::json::compact;
+use crate::convert::{Fault, any_reference, reference};
+use crate::json::{compact, list};
 use crate::plan::{ObjectPlan, Rule, SlotPlan, SlotSet, Source};
 
 /// How many further problems of a record its error names.
@@ -91,9 +94,15 @@ impl ObjectPlan {
         let mut faults = Vec::new();
         for (at, slot) in self.slots.iter().enumerate() {
             if filled & (1 << at) != 0 {
-                out.upsert(&slot.name, slot.entity, |datum| {
-                    self.values(slot, source, &body, &mut faults, datum);
-                    self.custom(slot, filled, &body, datum);
+                out.upsert(&slot.name, slot.entity, |bytes| {
+                    let mut told = Told::default();
+                    let mut unread = Vec::new();
+                    let values =
+                        self.values(slot, source, &body, &mut unread, &mut told, &mut faults);
+                    let custom = self.custom(slot, filled, &unread, &body);
+                    told.custom = custom.len();
+                    Datum { values, custom }.encode(bytes);
+                    told
                 });
             } else if let Some(reason) = slot.absent(&body) {
                 out.absent(&slot.name, slot.entity, reason);
@@ -102,63 +111,99 @@ impl ObjectPlan {
         self.error(&faults).map_or(Ok(()), Err)
     }
 
-    /// Writes the typed fields. With a fault the datum is of no use.
-    fn values<'p>(
+    /// The values of a slot. `unread` are filled fields that a rule passed over.
+    fn values<'a, 'p: 'a>(
         &'p self,
         slot: &'p SlotPlan,
         source: &str,
-        body: &Body<'_>,
+        body: &Body<'a>,
+        unread: &mut Vec<usize>,
+        told: &mut Told,
         faults: &mut Vec<At<'p>>,
-        datum: &mut Vec<u8>,
-    ) {
-        let mut rules = slot.rules.iter().peekable();
-        for (index, field) in slot.entity.fields.iter().enumerate() {
-            let Some(rule) = rules.next_if(|rule| rule.index == index) else {
-                Value::Null.encode(datum);
-                continue;
+    ) -> Vec<Value<'a>> {
+        let mut values = vec![Value::Null; slot.entity.fields.len()];
+        for rule in &slot.rules {
+            let field = &slot.entity.fields[rule.index];
+            let read = rule.read(body, unread);
+            let value = match (&rule.source, read) {
+                (Source::Constant(value), _) => Ok(borrowed(value)),
+                (Source::Reference { .. } | Source::Any { .. }, None) => continue,
+                (_, None) => match rule.default() {
+                    Some(value) => Ok(borrowed(value)),
+                    None if field.required => Err(Fault::new(
+                        Code::RequiredMissing,
+                        "the field is empty and must be filled",
+                    )),
+                    None => continue,
+                },
+                (Source::Field(_), Some((place, raw))) => {
+                    let name = &self.fields[place].name;
+                    rule.convert(raw, field, name, body, &mut told.remarks)
+                }
+                (
+                    Source::Reference {
+                        object,
+                        slot,
+                        beside,
+                        ..
+                    },
+                    Some((_, raw)),
+                ) => {
+                    if let Some((place, entity)) = beside {
+                        values[*place] = Value::String(Cow::Borrowed(entity));
+                    }
+                    reference(raw, source, object, slot).map(|key| Value::Reference(key.into()))
+                }
+                (Source::Any { known, beside, .. }, Some((place, raw))) => {
+                    match any_reference(raw, source, known) {
+                        Ok(Some((key, owner))) => {
+                            if let (Some(at), Some(entity)) = (beside, &owner.entity) {
+                                values[*at] = Value::String(Cow::Borrowed(entity));
+                            }
+                            Ok(Value::Reference(key.into()))
+                        }
+                        Ok(None) => {
+                            unread.push(place);
+                            continue;
+                        }
+                        Err(fault) => Err(fault),
+                    }
+                }
             };
-            let raw = rule.source.field().and_then(|place| body.filled(place));
-            let written = match (&rule.source, raw) {
-                (Source::Constant(value), _) => {
-                    value.encode(datum);
-                    Ok(())
-                }
-                (_, None) if field.required => Err(Fault::new(
-                    Code::RequiredMissing,
-                    "the field is empty and must be filled",
-                )),
-                (_, None) => {
-                    Value::Null.encode(datum);
-                    Ok(())
-                }
-                (Source::Field(_), Some(raw)) => {
-                    convert(raw, field).map(|value| value.encode(datum))
-                }
-                (Source::Reference { object, slot, .. }, Some(raw)) => {
-                    reference(raw, source, object, slot, datum)
-                }
-            };
-            if let Err(fault) = written {
-                faults.push(At { slot, rule, fault });
+            match value {
+                Ok(value) => values[rule.index] = value,
+                Err(fault) => faults.push(At { slot, rule, fault }),
             }
         }
+        values
     }
 
-    /// What no rule of a filled slot reads. A field that only an absent slot
-    /// would read comes here too: no filled field is lost.
-    fn custom(&self, slot: &SlotPlan, filled: SlotSet, body: &Body<'_>, datum: &mut Vec<u8>) {
+    /// What no rule of a filled slot reads, and what this one's rules passed
+    /// over. A field that only an absent slot would read comes here too: no
+    /// filled field is lost.
+    fn custom<'a, 'p: 'a>(
+        &'p self,
+        slot: &SlotPlan,
+        filled: SlotSet,
+        unread: &[usize],
+        body: &Body<'a>,
+    ) -> Vec<Custom<'a>> {
         if !slot.custom {
-            return encode_custom([].iter(), datum);
+            return Vec::new();
         }
         let known = body.all_filled().filter_map(|(place, raw)| {
             let field = &self.fields[place];
-            (field.typed & filled == 0 && !field.ignored).then(|| Custom {
+            let free = field.typed & filled == 0 || unread.contains(&place);
+            (free && !field.ignored).then(|| Custom {
                 name: Cow::Borrowed(field.name.as_str()),
                 kind: Cow::Borrowed(field.kind.as_str()),
-                json: compact(raw),
+                json: match field.separator {
+                    Some(separator) => list(raw, separator),
+                    None => compact(raw),
+                },
             })
         });
-        let mut custom: Vec<Custom<'_>> = known.collect();
+        let mut custom: Vec<Custom<'a>> = known.collect();
         if !body.foreign.is_empty() {
             custom.extend(body.foreign.iter().map(|(name, raw)| Custom {
                 name: name.clone(),
@@ -167,7 +212,7 @@ impl ObjectPlan {
             }));
             custom.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        encode_custom(custom.iter(), datum);
+        custom
     }
 
     /// All problems of a record as one error: the first one decides the code.
@@ -195,6 +240,9 @@ impl ObjectPlan {
 impl SlotPlan {
     /// Why the slot has nothing, if it has nothing.
     fn absent(&self, body: &Body<'_>) -> Option<AbsentReason> {
+        if self.retired {
+            return Some(AbsentReason::SlotEmpty);
+        }
         let meets = |condition: &filter::Condition| condition.holds(body.filled(condition.field));
         if !self.conditions.iter().all(meets) {
             return Some(AbsentReason::Filtered);
@@ -224,5 +272,14 @@ impl At<'_> {
             "{from} -> {}.{}",
             entity.name, entity.fields[self.rule.index].name
         )
+    }
+}
+
+fn borrowed<'v>(value: &'v Value<'static>) -> Value<'v> {
+    match value {
+        Value::String(text) => Value::String(Cow::Borrowed(text)),
+        Value::Decimal(text) => Value::Decimal(Cow::Borrowed(text)),
+        // No other kind lies on the heap: a constant is never a reference.
+        other => other.clone(),
     }
 }
