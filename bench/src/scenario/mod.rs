@@ -3,7 +3,6 @@
 
 mod extractor;
 mod growth;
-mod latency;
 mod transformer;
 
 use crate::bench::{Bench, Result};
@@ -22,9 +21,4 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub const SCENARIOS: &[Scenario] = &[
-    transformer::SCENARIO,
-    extractor::SCENARIO,
-    latency::SCENARIO,
-    growth::SCENARIO,
-];
+pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO, extractor::SCENARIO, growth::SCENARIO];

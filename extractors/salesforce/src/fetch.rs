@@ -27,9 +27,6 @@ use crate::{deletes, time};
 /// How far an idle lane lets its position stay, so that it has nothing to save.
 const STAY: Millis = 3_600_000;
 
-/// What the source's clock counts in.
-const SECOND: Millis = 1_000;
-
 /// A page of a query.
 struct Rows {
     rows: Vec<Row>,
@@ -146,11 +143,7 @@ async fn delta(
     let lookback = Millis::from(api.config().lookback_ms);
     let mut bad = Vec::new();
     if until > from.since {
-        // The running second too: stamps are whole seconds, and to wait for its
-        // end would add up to one to every change. What is stamped with it later
-        // is in the next round, which begins before it.
-        let behind = until + SECOND;
-        let soql = selection.by_stamp(from.since, behind, after, api.config().page_size);
+        let soql = selection.by_stamp(from.since, until, after, api.config().page_size);
         let place = after.map_or("the round's start", |key| key.1);
         let mut read = page(api, selection, "/queryAll", &soql, place).await?;
         let last = read

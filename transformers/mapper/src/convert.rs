@@ -227,8 +227,8 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 /// The milliseconds since 1970 of `YYYY-MM-DDTHH:MM:SS.mmm+0000` and of the same
-/// with `Z`, which is how sources mostly print a moment: chrono's reader of all
-/// forms takes ten times as long.
+/// with `Z`, which is how sources mostly print a moment: most moments need not go
+/// through chrono's reader of all forms.
 fn usual(bytes: &[u8]) -> Option<i64> {
     let shape = matches!(bytes.get(23..)?, b"+0000" | b"Z")
         && bytes
