@@ -209,10 +209,7 @@ pub fn loader<L: Loader>() -> ExitCode {
     let verb = Arguments::parse().verb;
     block_on(async move {
         match verb {
-            Verb::Spec => {
-                let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
-                print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), entities.collect())
-            }
+            Verb::Spec => print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), L::takes()),
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Differences, compare, compare_appendonly};
+use crate::oracle::{Differences, Truth, compare, compare_appendonly};
 use crate::process::{Process, binary};
 use crate::sandbox::Sandbox;
 use crate::services::{Services, services};
@@ -187,6 +187,16 @@ impl Migration {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// The objects that are migrated.
+    pub fn objects(&self) -> Vec<String> {
+        let status = self.status();
+        let objects = status["objects"].as_array().expect("objects");
+        let names = objects
+            .iter()
+            .filter_map(|object| object["object"].as_str());
+        names.map(str::to_owned).collect()
+    }
+
     /// Starts a stage by hand.
     pub fn start(&mut self, stage: &str, instance: &str, environment: &[(&str, &str)]) {
         let binary_name = match stage {
@@ -267,13 +277,15 @@ impl Migration {
     /// were compared and how many wait for a parent that the source lacks.
     pub async fn until_equal(&mut self, limit: Duration) -> Differences {
         let deadline = Instant::now() + limit;
+        let objects = self.objects();
         loop {
+            let truth = Truth::of(&self.sandbox, &objects).await;
             let differences = match &self.appendonly {
                 Some(server) => {
                     let url = server.first["url"].as_str().unwrap_or_default();
-                    compare_appendonly(&self.sandbox, url).await
+                    compare_appendonly(&truth, url).await
                 }
-                None => compare(&self.sandbox, &self.services.postgres, &self.schema).await,
+                None => compare(&truth, &self.services.postgres, &self.schema).await,
             };
             let Some(missing) = differences.missing() else {
                 assert!(differences.compared > 0, "nothing was compared");
