@@ -11,16 +11,18 @@
 //! | one bad row rejects only itself | the batch is divided inside its transaction until the culprit is alone |
 //!
 //! Read in this order: `config` (what it needs), `table` (what it makes),
-//! `prepare`, `apply` (how a batch gets in), `isolate` (how a culprit gets
+//! `prepare`, `apply` (how a batch gets in), `quick` (how it mostly does), `isolate` (how a culprit gets
 //! out), `error` (what PostgreSQL's codes mean to a runner).
 
 mod apply;
+mod binary;
 mod config;
 mod error;
 mod isolate;
 mod lookup;
 mod pool;
 mod prepare;
+mod quick;
 mod table;
 mod text;
 

@@ -288,12 +288,12 @@ impl<L: Loader> Worker<L> {
                     absent: work.op == Op::Absent,
                 };
                 let seen = known.pending_for(&work.key);
-                match judge(entry, &incoming, &self.support.lease, seen) {
+                match judge(entry.as_ref(), &incoming, &self.support.lease, seen) {
                     Verdict::Stale => Plan::Drop(Count::Stale),
                     Verdict::Unchanged => Plan::Note(
                         Entry {
                             order: work.order,
-                            ..entry.cloned().unwrap_or_else(|| self.fresh(work, None))
+                            ..entry.unwrap_or_else(|| self.fresh(work, None))
                         },
                         Count::Unchanged,
                     ),
@@ -301,23 +301,23 @@ impl<L: Loader> Worker<L> {
                     // version that no entry knows of: its sender was killed
                     // between the target's commit and Kafka's.
                     Verdict::Remember if self.support.ordered => {
-                        self.sending(work, entry, false, &known)
+                        self.sending(work, entry.as_ref(), false, &known)
                     }
                     Verdict::Remember => Plan::Note(
                         Entry {
                             state: State::Deleted {
                                 reason: work.reason,
                             },
-                            ..self.fresh(work, entry)
+                            ..self.fresh(work, entry.as_ref())
                         },
                         Count::Absent,
                     ),
                     Verdict::Wait(left) => Plan::Park(Reason::Lease, Some(left)),
                     Verdict::Recover => {
                         changes.count(&work.object, Count::Recovered);
-                        self.sending(work, entry, true, &known)
+                        self.sending(work, entry.as_ref(), true, &known)
                     }
-                    Verdict::Apply => self.sending(work, entry, false, &known),
+                    Verdict::Apply => self.sending(work, entry.as_ref(), false, &known),
                 }
             })
             .collect()
@@ -390,7 +390,7 @@ impl<L: Loader> Worker<L> {
                 );
             };
             match known.target_of(&parent) {
-                Some(id) => sending.links.push((place, id.clone())),
+                Some(id) => sending.links.push((place, id)),
                 None if self
                     .shared
                     .required(&work.key, &self.entity.fields[place].name) =>

@@ -45,9 +45,11 @@ impl Changes {
                 topic: topics.idempotency(),
                 partition: None,
                 key: key.as_str().to_owned(),
-                value: entry
-                    .as_ref()
-                    .map(|entry| serde_json::to_vec(entry).unwrap_or_default()),
+                value: entry.as_ref().map(|entry| {
+                    let mut json = Vec::with_capacity(256);
+                    entry.write_json(&mut json);
+                    json
+                }),
                 headers: None,
             });
         }
@@ -182,7 +184,7 @@ impl<L: Loader> Shared<L> {
                 known.put_parked(key, parked.clone());
             }
             for (key, entry) in &changes.entries {
-                arrived.extend(known.put_entry(key, entry.clone()));
+                arrived.extend(known.put_entry(key, entry.as_ref()));
             }
             for key in arrived {
                 if let Some(parked) = known.parked(&key) {

@@ -252,9 +252,9 @@ impl<L: Loader> Follower for Shared<L> {
             }
             known.told(place, offset);
             if place.topic == self.topics.idempotency() {
-                match value.map(serde_json::from_slice::<Entry>).transpose() {
+                match value.map(Entry::from_json).transpose() {
                     Ok(entry) => {
-                        for child in known.put_entry(&key, entry) {
+                        for child in known.put_entry(&key, entry.as_ref()) {
                             if let Some(parked) = known.parked(&child) {
                                 released.push((child.clone(), parked.entity.clone()));
                             }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::idempotency::{Entry, State};
+use crate::idempotency::{Entry, PackedTable, State, Table, TargetId};
 use crate::kafka::Place;
 use crate::parking::Parked;
 use crate::record::CanonicalKey;
@@ -28,7 +28,7 @@ pub(super) struct Known {
     partitions: i32,
     idempotency: String,
     parked_topic: String,
-    entries: HashMap<CanonicalKey, Entry>,
+    entries: Box<dyn Table>,
     /// When this process first saw each Pending, by its monotonic clock.
     pending_seen: HashMap<CanonicalKey, Instant>,
     parked: HashMap<CanonicalKey, Parked>,
@@ -51,7 +51,7 @@ impl Tables {
                 partitions,
                 idempotency,
                 parked_topic,
-                entries: HashMap::new(),
+                entries: Box::new(PackedTable::default()),
                 pending_seen: HashMap::new(),
                 parked: HashMap::new(),
                 waiting: HashMap::new(),
@@ -70,7 +70,7 @@ impl Tables {
 
 impl Known {
     /// What is known of a key.
-    pub(super) fn entry(&self, key: &CanonicalKey) -> Option<&Entry> {
+    pub(super) fn entry(&self, key: &CanonicalKey) -> Option<Entry> {
         self.entries.get(key)
     }
 
@@ -90,8 +90,8 @@ impl Known {
     }
 
     /// Whether what a reference points to is in the target, and under which id.
-    pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<&String> {
-        self.entries.get(key)?.target_id.as_ref()
+    pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<TargetId> {
+        self.entries.target_id(key)
     }
 
     pub(super) fn owns(&self, key: &CanonicalKey) -> bool {
@@ -149,7 +149,7 @@ impl Known {
     pub(super) fn put_entry(
         &mut self,
         key: &CanonicalKey,
-        entry: Option<Entry>,
+        entry: Option<&Entry>,
     ) -> Vec<CanonicalKey> {
         match entry {
             None => {
@@ -160,7 +160,7 @@ impl Known {
             Some(entry) => {
                 match entry.state {
                     // The lease runs from when this very Pending was first seen.
-                    State::Pending { .. } if self.entries.get(key) == Some(&entry) => {
+                    State::Pending { .. } if self.entries.get(key).as_ref() == Some(entry) => {
                         self.pending_seen
                             .entry(key.clone())
                             .or_insert_with(Instant::now);
@@ -169,11 +169,14 @@ impl Known {
                         self.pending_seen.insert(key.clone(), Instant::now());
                     }
                     State::Applied | State::Deleted { .. } => {
-                        self.pending_seen.remove(key);
+                        // Nearly always empty, and then not worth a hash.
+                        if !self.pending_seen.is_empty() {
+                            self.pending_seen.remove(key);
+                        }
                     }
                 }
                 let arrived = entry.target_id.is_some();
-                self.entries.insert(key.clone(), entry);
+                self.entries.put(key, entry);
                 if arrived {
                     self.waiters(key)
                 } else {
