@@ -3,6 +3,7 @@
 //! and memory can be told from the harness's.
 
 pub mod copy;
+pub mod merge;
 
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +17,8 @@ use crate::bench::Result;
 pub enum Bare {
     /// Copies a topic.
     Copy(copy::Copy),
+    /// Merges rows into PostgreSQL.
+    Merge(merge::Merge),
 }
 
 impl Bare {
@@ -38,6 +41,7 @@ impl Bare {
     pub fn run(self) -> Result<()> {
         match self {
             Bare::Copy(copy) => copy.run(),
+            Bare::Merge(merge) => merge.run(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The scenarios, one a module. A scenario measures, and leaves nothing behind
 //! but its figures.
 
+mod loader;
 mod transformer;
 
 use crate::bench::{Bench, Result};
@@ -19,4 +20,4 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO, loader::SCENARIO, loader::VERSIONS];
