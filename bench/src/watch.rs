@@ -105,15 +105,18 @@ impl Watch {
 
     /// How many records the group has committed.
     pub fn committed(&self) -> Result<u64> {
+        Ok(self.each()?.iter().sum::<i64>() as u64)
+    }
+
+    /// The same by partition.
+    pub fn each(&self) -> Result<Vec<i64>> {
         let answer = self
             .consumer
             .committed_offsets(self.list.clone(), Duration::from_secs(10))?;
-        Ok(answer
-            .elements()
-            .iter()
-            .filter_map(|elem| elem.offset().to_raw())
-            .filter(|offset| *offset > 0)
-            .sum::<i64>() as u64)
+        let offset = |elem: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            elem.offset().to_raw().unwrap_or(0).max(0)
+        };
+        Ok(answer.elements().iter().map(offset).collect())
     }
 
     /// The offsets behind the partitions' last records, summed, without markers

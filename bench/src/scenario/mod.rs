@@ -2,6 +2,9 @@
 //! but its figures.
 
 mod loader;
+mod recovery;
+mod start;
+mod table;
 mod transformer;
 
 use crate::bench::{Bench, Result};
@@ -20,4 +23,11 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO, loader::SCENARIO, loader::VERSIONS];
+pub const SCENARIOS: &[Scenario] = &[
+    transformer::SCENARIO,
+    loader::SCENARIO,
+    loader::VERSIONS,
+    table::SCENARIO,
+    start::SCENARIO,
+    recovery::SCENARIO,
+];

@@ -46,6 +46,7 @@ const BATCH: usize = 10_000;
 /// The loader.
 pub struct Postgres {
     pool: Pool,
+    connections: usize,
     schema: String,
     tables: Vec<Table>,
 }
@@ -76,6 +77,7 @@ impl Loader for Postgres {
             .collect();
         Ok(Postgres {
             pool: Pool::new(parsed, config.connections),
+            connections: config.connections,
             schema: config.schema,
             tables,
         })
@@ -87,6 +89,7 @@ impl Loader for Postgres {
             .map(|table| EntitySupport {
                 entity: table.entity.name.clone(),
                 batch: BATCH,
+                concurrency: self.connections,
                 // The unique key refuses a second create at once, so nobody
                 // ever waits for this lease.
                 lease: Lease {

@@ -34,8 +34,9 @@ struct Deliveries {
 struct Delivered {
     outstanding: usize,
     failure: Option<KafkaError>,
-    /// By partition, the offset behind the last delivered record.
-    ends: HashMap<Place, i64>,
+    /// By partition, the offset behind the last delivered record: a handful, and
+    /// asked of each record.
+    ends: Vec<(Place, i64)>,
 }
 
 impl Deliveries {
@@ -82,9 +83,14 @@ impl ProducerContext for Context {
         match result {
             Ok(message) => {
                 let end = message.offset() + 1;
-                let place = Place::new(message.topic(), message.partition());
-                let known = state.ends.entry(place).or_insert(end);
-                *known = (*known).max(end);
+                let (topic, partition) = (message.topic(), message.partition());
+                let same = |known: &&mut (Place, i64)| {
+                    known.0.partition == partition && known.0.topic == topic
+                };
+                match state.ends.iter_mut().find(same) {
+                    Some((_, known)) => *known = end.max(*known),
+                    None => state.ends.push((Place::new(topic, partition), end)),
+                }
             }
             Err((error, _)) => {
                 state.failure.get_or_insert_with(|| error.clone());
@@ -198,7 +204,10 @@ impl TransactionalProducer {
         let result = self.fill(write, offsets, &at);
         let failure = match result {
             Ok(()) => match self.commit() {
-                Ok(()) => return Ok(std::mem::take(&mut self.deliveries.lock().ends)),
+                Ok(()) => {
+                    let ends = std::mem::take(&mut self.deliveries.lock().ends);
+                    return Ok(ends.into_iter().collect());
+                }
                 Err(failure) => failure,
             },
             Err(failure) => failure,

@@ -2,11 +2,15 @@
 //! The steps are [`super::Step`]; each can be a crash, and each crash is
 //! harmless because of what was committed before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_schemas::{Datum, Entity, Value};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::lanes::{Batch, Message};
@@ -40,6 +44,8 @@ pub(super) struct Work {
     pub(super) key: CanonicalKey,
     pub(super) object: String,
     pub(super) value: Vec<u8>,
+    /// Where in `value` the content lies.
+    pub(super) body: Range<usize>,
     pub(super) order: Order,
     pub(super) op: Op,
     pub(super) reason: AbsentReason,
@@ -87,11 +93,11 @@ pub(super) struct Worker<L: Loader> {
 impl<L: Loader> Worker<L> {
     /// Does a batch to its end. On success everything of it is committed and
     /// in memory; on an error nothing of it counts as done.
-    pub(super) async fn batch(&mut self, batch: Batch) -> Result<(), Dropped> {
+    pub(super) async fn batch(&mut self, mut batch: Batch) -> Result<(), Dropped> {
         kill_point(Step::Taken);
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
-        let works = self.works(&batch, &mut changes)?;
+        let works = self.works(&mut batch, &mut changes)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
         self.recover(&batch, &works, &mut plans).await?;
@@ -113,16 +119,16 @@ impl<L: Loader> Worker<L> {
     }
 
     /// Decodes the batch and keeps the newest version of each key.
-    fn works(&self, batch: &Batch, changes: &mut Changes) -> Result<Vec<Work>, Dropped> {
+    fn works(&self, batch: &mut Batch, changes: &mut Changes) -> Result<Vec<Work>, Dropped> {
         let mut works: Vec<Work> = Vec::with_capacity(batch.messages.len());
-        for message in &batch.messages {
+        for mut message in std::mem::take(&mut batch.messages) {
             if message.key == INCARNATION {
                 continue;
             }
-            match self.decode(message) {
+            match self.decode(&mut message) {
                 Ok(work) => works.push(work),
                 Err(error) if error.class() == Class::Record => {
-                    self.bury(message, &error, changes);
+                    self.bury(&message, &error, changes);
                 }
                 Err(error) => {
                     let place = format!("{}@{}", message.place, message.offset);
@@ -131,34 +137,32 @@ impl<L: Loader> Worker<L> {
             }
         }
         works.extend(self.released(&batch.released));
-        let mut newest: HashMap<CanonicalKey, usize> = HashMap::new();
-        let mut superseded = HashSet::new();
+        let hash = |work: &Work| xxh3_64(work.key.as_str().as_bytes());
+        let mut newest: HashTable<usize> = HashTable::with_capacity(works.len());
+        let mut superseded = vec![false; works.len()];
         for (place, work) in works.iter().enumerate() {
-            match newest.get(&work.key) {
-                Some(&other) if works[other].order >= work.order => {
-                    superseded.insert(place);
-                }
-                Some(&other) => {
-                    superseded.insert(other);
-                    newest.insert(work.key.clone(), place);
-                }
+            let same = |other: &usize| works[*other].key == work.key;
+            match newest.find_mut(hash(work), same) {
+                Some(other) if works[*other].order >= work.order => superseded[place] = true,
+                Some(other) => superseded[std::mem::replace(other, place)] = true,
                 None => {
-                    newest.insert(work.key.clone(), place);
+                    newest.insert_unique(hash(work), place, |other| hash(&works[*other]));
                 }
             }
         }
-        for place in &superseded {
-            changes.count(&works[*place].object, Count::Stale);
-        }
         let mut place = 0;
-        works.retain(|_| {
+        works.retain(|work| {
             place += 1;
-            !superseded.contains(&(place - 1))
+            if superseded[place - 1] {
+                changes.count(&work.object, Count::Stale);
+            }
+            !superseded[place - 1]
         });
         Ok(works)
     }
 
-    fn decode(&self, message: &Message) -> Result<Work> {
+    /// Takes the message's value, unless it fails.
+    fn decode(&self, message: &mut Message) -> Result<Work> {
         let envelope = Envelope::decode(&message.value)?;
         let incarnation = self.shared.incarnation(&message.place.topic);
         let order = Order {
@@ -172,22 +176,23 @@ impl<L: Loader> Worker<L> {
             place: message.place.clone(),
             offset: message.offset,
         };
-        let work = self.work(&envelope, order, message.value.clone(), origin)?;
-        if work.key.as_str().as_bytes() == message.key {
-            Ok(work)
-        } else {
-            Err(Error::new(
+        let mut work = self.work(&envelope, order, &message.value, origin)?;
+        if work.key.as_str().as_bytes() != message.key {
+            return Err(Error::new(
                 Code::ForeignBytes,
                 "the message's key is not the record's key",
-            ))
+            ));
         }
+        work.value = std::mem::take(&mut message.value);
+        Ok(work)
     }
 
+    /// The record of that envelope; the caller gives it `value`, its bytes.
     fn work(
         &self,
         envelope: &Envelope<'_>,
         order: Order,
-        value: Vec<u8>,
+        value: &[u8],
         origin: Origin,
     ) -> Result<Work> {
         if envelope.body_schema != self.entity.schema {
@@ -213,7 +218,8 @@ impl<L: Loader> Worker<L> {
         Ok(Work {
             key,
             object: envelope.object.to_owned(),
-            value,
+            value: Vec::new(),
+            body: place_in(value, envelope.body.unwrap_or_default()),
             order,
             op: envelope.op,
             reason: envelope.reason.unwrap_or(AbsentReason::Deleted),
@@ -252,10 +258,10 @@ impl<L: Loader> Worker<L> {
                         place: Place::new(topic, partition),
                         offset: order.offset,
                     };
-                    self.work(&envelope, order, value.clone(), origin)
+                    self.work(&envelope, order, &value, origin)
                 });
                 match work {
-                    Ok(work) => works.push(work),
+                    Ok(work) => works.push(Work { value, ..work }),
                     Err(error) => tracing::error!(%key, %error, "a record can't be released"),
                 }
             }
@@ -357,11 +363,7 @@ impl<L: Loader> Worker<L> {
         if work.op == Op::Absent {
             return Plan::Send(Box::new(sending));
         }
-        let body = match Envelope::decode(&work.value).map(|envelope| envelope.body) {
-            Ok(body) => body.unwrap_or_default(),
-            Err(error) => return Plan::Refuse(error),
-        };
-        let datum = match Datum::decode(self.entity, body) {
+        let datum = match Datum::decode(self.entity, &work.value[work.body.clone()]) {
             Ok(datum) => datum,
             Err(malformed) => {
                 return Plan::Refuse(Error::new(
@@ -459,69 +461,95 @@ impl<L: Loader> Worker<L> {
             if !self.support.ordered {
                 self.commit_pending(batch, works, plans, &open).await?;
             }
+            let parts = Parts::of(&open, &self.support, pending_since);
+            let senders = (0..self.support.concurrency.max(1))
+                .map(|_| self.send_parts(batch, works, plans, &parts));
+            let answers = futures::future::try_join_all(senders).await?;
             let mut left = Vec::new();
             let mut trouble = None;
-            for chunk in open.chunks(self.support.batch.max(1)) {
-                // A request must not leave so late that its Pending's lease may
-                // lapse at another loader before the target is through with it.
-                let fresh = self.support.ordered
-                    || matches!(self.support.lease.identity, Identity::Upsert)
-                    || pending_since.elapsed() < self.support.lease.length / 2;
-                if !fresh || trouble.is_some() {
-                    left.extend_from_slice(chunk);
-                    continue;
-                }
-                if self.gone(batch) {
-                    return Err(Dropped::Gone);
-                }
-                if !self.shared.lanes.heard_lately() {
-                    // Paused for long: the partitions may be another's by now.
-                    left.extend_from_slice(chunk);
-                    trouble = Some(Error::new(
-                        Code::KafkaBusy,
-                        "this process has not heard of its group for a while",
-                    ));
-                    continue;
-                }
-                let items: Vec<Item<'_>> = chunk
-                    .iter()
-                    .filter_map(|place| self.item(&works[*place], &plans[*place]))
-                    .collect();
-                match self.shared.loader.apply(&items).await {
-                    Ok(outcomes) if outcomes.len() == items.len() => {
-                        drop(items);
-                        for (place, outcome) in chunk.iter().zip(outcomes) {
-                            match outcome {
-                                Outcome::NotSent(error) => {
-                                    left.push(*place);
-                                    trouble.get_or_insert(error);
-                                }
-                                outcome => {
-                                    if let Plan::Send(sending) = &mut plans[*place] {
-                                        sending.outcome = Some(outcome);
-                                    }
-                                }
+            for (part, answer) in answers.into_iter().flatten() {
+                let outcomes = match answer {
+                    Ok(outcomes) => outcomes,
+                    Err(error) => {
+                        left.extend_from_slice(part);
+                        trouble = trouble.or(error);
+                        continue;
+                    }
+                };
+                for (place, outcome) in part.iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::NotSent(error) => {
+                            left.push(*place);
+                            trouble.get_or_insert(error);
+                        }
+                        outcome => {
+                            if let Plan::Send(sending) = &mut plans[*place] {
+                                sending.outcome = Some(outcome);
                             }
                         }
                     }
-                    Ok(outcomes) => {
-                        return Err(Dropped::Dead(Error::new(
-                            Code::Invariant,
-                            format!("apply answered {} of {}", outcomes.len(), items.len()),
-                        )));
-                    }
-                    Err(error) => {
-                        left.extend_from_slice(chunk);
-                        trouble = Some(error);
-                    }
                 }
             }
+            left.sort_unstable();
             open = left;
             if let Some(error) = trouble {
                 self.wait_or_drop(batch, &error, &mut backoff).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes one part after the other, and applies it; the parts that are left
+    /// when there is trouble are not sent.
+    async fn send_parts<'p>(
+        &self,
+        batch: &Batch,
+        works: &[Work],
+        plans: &[Plan<'_>],
+        parts: &Parts<'p>,
+    ) -> Result<Vec<Answer<'p>>, Dropped> {
+        let mut answers = Vec::new();
+        while let Some(part) = parts.next() {
+            // A request must not leave so late that its Pending's lease may
+            // lapse at another loader before the target is through with it.
+            let fresh = self.support.ordered
+                || matches!(self.support.lease.identity, Identity::Upsert)
+                || parts.pending_since.elapsed() < self.support.lease.length / 2;
+            if !fresh || parts.trouble.load(Ordering::Relaxed) {
+                answers.push((part, Err(None)));
+                continue;
+            }
+            if self.gone(batch) {
+                return Err(Dropped::Gone);
+            }
+            let answer = if self.shared.lanes.heard_lately() {
+                let items: Vec<Item<'_>> = part
+                    .iter()
+                    .filter_map(|place| self.item(&works[*place], &plans[*place]))
+                    .collect();
+                let outcomes = self.shared.loader.apply(&items).await;
+                if let Ok(outcomes) = &outcomes
+                    && outcomes.len() != items.len()
+                {
+                    return Err(Dropped::Dead(Error::new(
+                        Code::Invariant,
+                        format!("apply answered {} of {}", outcomes.len(), items.len()),
+                    )));
+                }
+                outcomes
+            } else {
+                // Paused for long: the partitions may be another's by now.
+                Err(Error::new(
+                    Code::KafkaBusy,
+                    "this process has not heard of its group for a while",
+                ))
+            };
+            if answer.is_err() {
+                parts.trouble.store(true, Ordering::Relaxed);
+            }
+            answers.push((part, answer.map_err(Some)));
+        }
+        Ok(answers)
     }
 
     fn item<'i>(&self, work: &'i Work, plan: &'i Plan<'_>) -> Option<Item<'i>> {
@@ -685,10 +713,58 @@ fn clone(error: &Error) -> Error {
     }
 }
 
-fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
+/// Fewer records than this are not worth a request of their own.
+const SMALL: usize = 1000;
+
+/// What is sent of a batch, in parts, each one `apply`.
+struct Parts<'p> {
+    parts: Vec<&'p [usize]>,
+    next: AtomicUsize,
+    trouble: AtomicBool,
+    pending_since: Instant,
+}
+
+/// A part, and what the target said; an error without a text: not sent.
+type Answer<'p> = (&'p [usize], Result<Vec<Outcome>, Option<Error>>);
+
+impl<'p> Parts<'p> {
+    fn of(open: &'p [usize], support: &EntitySupport, pending_since: Instant) -> Self {
+        let most = support.batch.max(1);
+        let size = match support.concurrency {
+            0 | 1 => most,
+            several => open.len().div_ceil(several).max(SMALL).min(most),
+        };
+        Parts {
+            parts: open.chunks(size).collect(),
+            next: AtomicUsize::new(0),
+            trouble: AtomicBool::new(false),
+            pending_since,
+        }
+    }
+
+    fn next(&self) -> Option<&'p [usize]> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.parts.get(next).copied()
+    }
+}
+
+/// By partition, the offset behind the last of these messages.
+pub(super) fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
     let mut next = HashMap::new();
-    for message in messages {
-        next.insert(message.place.clone(), message.offset + 1);
+    // Messages come in runs of one partition.
+    for run in messages.chunk_by(|one, other| one.place == other.place) {
+        if let Some(last) = run.last() {
+            next.insert(last.place.clone(), last.offset + 1);
+        }
     }
     next
+}
+
+/// Where in a text a part of it lies.
+fn place_in(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let from = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    match whole.get(from..from + part.len()) {
+        Some(_) if !part.is_empty() => from..from + part.len(),
+        _ => 0..0,
+    }
 }

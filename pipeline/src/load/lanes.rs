@@ -16,7 +16,7 @@ use crate::record::CanonicalKey;
 /// A lane asks for no more while it holds this many bytes.
 const FULL_BYTES: usize = 24 << 20;
 /// Nor while it holds this many records.
-const FULL_RECORDS: usize = 30_000;
+pub(super) const FULL_RECORDS: usize = 40_000;
 
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ struct Lane {
     topic: String,
     queue: Mutex<Queue>,
     wake: Notify,
+    /// Records were taken out of the queue.
+    room: Condvar,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Lanes {
                         topic,
                         queue: Mutex::default(),
                         wake: Notify::new(),
+                        room: Condvar::new(),
                     };
                     (entity, lane)
                 })
@@ -153,6 +156,7 @@ impl Lanes {
         drop(state);
         for lane in self.lanes.values() {
             *lane.queue() = Queue::default();
+            lane.room.notify_all();
             lane.wake.notify_one();
         }
     }
@@ -172,10 +176,24 @@ impl Lanes {
         queue.bytes += message.value.len() + message.key.len();
         queue.first_at.get_or_insert_with(Instant::now);
         queue.messages.push_back(message);
-        let full = queue.bytes >= FULL_BYTES || queue.messages.len() >= FULL_RECORDS;
+        let full = queue.is_full();
         drop(queue);
         lane.wake.notify_one();
         full
+    }
+
+    /// Waits until a lane is no longer full; `false` when it still is after
+    /// `limit`.
+    pub(super) fn wait_for_room(&self, entity: &str, limit: Duration) -> bool {
+        let Some(lane) = self.lanes.get(entity) else {
+            return true;
+        };
+        let full = |queue: &mut Queue| queue.is_full();
+        let (queue, _) = lane
+            .room
+            .wait_timeout_while(lane.queue(), limit, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        !queue.is_full()
     }
 
     /// Whether a full lane has room again.
@@ -269,6 +287,7 @@ impl Lanes {
         let count = queue.released.len().min(most);
         let released: Vec<CanonicalKey> = queue.released.drain(..count).collect();
         drop(queue);
+        lane.room.notify_all();
         if messages.is_empty() && released.is_empty() {
             return None;
         }
@@ -278,11 +297,14 @@ impl Lanes {
             .filter(|(place, _)| place.topic == lane.topic)
             .map(|(place, offset)| (place.clone(), *offset))
             .collect();
-        let mut firsts = HashSet::new();
+        let mut firsts: HashSet<&Place> = HashSet::new();
+        let mut last = None;
         for message in &messages {
-            if firsts.insert(message.place.clone()) {
+            // Messages come in runs of one partition.
+            if last != Some(&message.place) && firsts.insert(&message.place) {
                 starts.insert(message.place.clone(), message.offset);
             }
+            last = Some(&message.place);
         }
         state.in_flight.insert(entity.to_owned());
         Some(Batch {
@@ -359,6 +381,12 @@ impl Lanes {
 
     fn state(&self) -> MutexGuard<'_, Assigned> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        self.bytes >= FULL_BYTES || self.messages.len() >= FULL_RECORDS
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use rdkafka::message::Message as _;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Dropped, Worker};
-use super::lanes::{Lanes, Message};
+use super::batch::{Dropped, Worker, next_offsets};
+use super::lanes::{FULL_RECORDS, Lanes, Message};
 use super::tables::Tables;
 use super::{EntitySupport, Loader, Step};
 use crate::deadletter::{FailureShare, LiveLetters};
@@ -34,6 +34,9 @@ use crate::transform::{FieldRule, Mapping};
 
 /// How long a batch waits for more records.
 const LINGER: Duration = Duration::from_millis(20);
+/// How long the reading of all lanes waits for one that is full before it is
+/// paused alone.
+const PATIENT: Duration = Duration::from_millis(200);
 /// How long an open transaction of a dead owner may hide a table's end.
 const RESTORE: Duration = Duration::from_secs(60);
 
@@ -227,7 +230,7 @@ impl<L: Loader> Shared<L> {
 
 impl<L: Loader> Follower for Shared<L> {
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
-        if place.topic == self.topics.deadletter() {
+        if self.topics.is_deadletter(&place.topic) {
             self.letters.told(place.partition, offset, key, value);
             return;
         }
@@ -235,7 +238,7 @@ impl<L: Loader> Follower for Shared<L> {
             tracing::error!(%place, offset, "a table's key is not ours");
             return;
         };
-        if place.topic == self.topics.redo() {
+        if self.topics.is_redo(&place.topic) {
             let owned = {
                 let mut known = self.tables.lock();
                 known.put_redo(&key, value.map(<[u8]>::to_vec));
@@ -253,7 +256,7 @@ impl<L: Loader> Follower for Shared<L> {
                 return;
             }
             known.told(place, offset);
-            if place.topic == self.topics.idempotency() {
+            if self.topics.is_idempotency(&place.topic) {
                 match value.map(Entry::from_json).transpose() {
                     Ok(entry) => {
                         for child in known.put_entry(&key, entry.as_ref()) {
@@ -434,19 +437,22 @@ fn start<L: Loader>(
     Ok(shared)
 }
 
+/// How many records a lane takes at once. Where a request is not preceded by a
+/// Pending, several apply at a time and share one transaction, in turns of two.
+fn most(support: &EntitySupport) -> usize {
+    let turns = if support.ordered { 2 } else { 1 };
+    (support.batch * support.concurrency.max(1) * turns).clamp(1, FULL_RECORDS)
+}
+
 /// One lane: batch after batch.
 async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender<Error>) {
     let shared = Arc::clone(&worker.shared);
     let entity = worker.entity.name.clone();
-    let most = worker.support.batch.clamp(1, 10_000);
+    let most = most(&worker.support);
     while !shared.stop.is_cancelled() {
         let batch = shared.lanes.take(&entity, most, LINGER).await;
         let epoch = batch.epoch;
-        let next: HashMap<Place, i64> = batch
-            .messages
-            .iter()
-            .map(|m| (m.place.clone(), m.offset + 1))
-            .collect();
+        let next = next_offsets(&batch.messages);
         match worker.batch(batch).await {
             Ok(()) => shared.lanes.done(&entity, epoch, Some(&next)),
             Err(Dropped::Gone) => {
@@ -513,7 +519,12 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
                         place,
                     },
                 );
-                if full && !paused.contains_key(&entity) {
+                // A pause throws away what was fetched ahead, and the reader is
+                // slow to begin again: a lane that soon has room is waited for.
+                if full
+                    && !paused.contains_key(&entity)
+                    && !shared.lanes.wait_for_room(&entity, PATIENT)
+                {
                     let topic = shared.topics.canonical(&entity);
                     let places: Vec<Place> = member
                         .assigned()
