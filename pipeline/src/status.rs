@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::client::Client;
+use crate::kafka::compacted::read_to_end;
 use crate::kafka::producer::{PlainProducer, Record};
 use crate::metrics::Metrics;
 use crate::record::Millis;
+use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 
 /// How often a process reports.
@@ -46,6 +48,22 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// Its name, as reports and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Standby => "standby",
+            Phase::Running => "running",
+            Phase::Degraded => "degraded",
+            Phase::Throttled => "throttled",
+            Phase::Blocked => "blocked",
+            Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
@@ -71,7 +89,8 @@ pub enum Count {
     Recovered,
 }
 
-/// What one process counted for one object since it started.
+/// What the processes of one name counted for one object: a process goes on
+/// where the last one of its name stood.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // Each field is the count of the variant of the same name.
@@ -89,6 +108,19 @@ pub struct Counts {
 }
 
 impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.extracted += other.extracted;
+        self.transformed += other.transformed;
+        self.applied += other.applied;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.absent += other.absent;
+        self.parked += other.parked;
+        self.released += other.released;
+        self.dead += other.dead;
+        self.recovered += other.recovered;
+    }
+
     fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
         match count {
             Count::Extracted => (&mut self.extracted, "extracted"),
@@ -153,7 +185,7 @@ pub struct Report {
 /// The report of this process, updated as it works.
 pub struct Status {
     report: Mutex<Report>,
-    metrics: Metrics,
+    metrics: Mutex<Metrics>,
 }
 
 /// Now, by our clock, in milliseconds.
@@ -180,7 +212,7 @@ impl Status {
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
             }),
-            metrics,
+            metrics: Mutex::new(metrics),
         }))
     }
 
@@ -196,10 +228,16 @@ impl Status {
         if let Some(counts) = report.objects.get_mut(object) {
             let (value, name) = counts.of(what);
             *value += number;
-            self.metrics
-                .records
-                .with_label_values(&[object, name])
-                .inc_by(number);
+            self.metrics().count(object, name, number);
+        }
+    }
+
+    /// Goes on counting where the last process of this name stood, so that a
+    /// restart makes nobody's numbers smaller.
+    fn go_on_from(&self, last: Report) {
+        let mut report = self.lock();
+        for (object, counted) in last.objects {
+            report.objects.entry(object).or_default().add(counted);
         }
     }
 
@@ -218,7 +256,7 @@ impl Status {
             until: None,
             seen: seen.or(known),
         };
-        self.set_lane(&mut report, lane, lane_now);
+        self.set_lane(&mut report, lane, lane_now, None);
     }
 
     /// A lane met an error; `wait` is how long it waits before it tries again.
@@ -233,26 +271,28 @@ impl Status {
         let seen = report.lanes.get(lane).and_then(|lane| lane.seen);
         let lane_now = Lane {
             phase,
-            error: Some(error.to_string()),
+            error: Some(match wait {
+                Some(_) => error.while_running(),
+                None => error.to_string(),
+            }),
             until: wait.map(|wait| now() + wait.as_millis() as Millis),
             seen,
         };
-        report.last_error = Some(error.to_string());
-        self.set_lane(&mut report, lane, lane_now);
+        report.last_error = lane_now.error.clone();
+        let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
+        self.set_lane(&mut report, lane, lane_now, throttled);
     }
 
-    fn set_lane(&self, report: &mut Report, lane: &str, now: Lane) {
-        for phase in [
-            (Phase::Running, "running"),
-            (Phase::Degraded, "degraded"),
-            (Phase::Throttled, "throttled"),
-            (Phase::Blocked, "blocked"),
-        ] {
-            self.metrics
-                .lanes
-                .with_label_values(&[lane, phase.1])
-                .set(i64::from(now.phase == phase.0));
-        }
+    /// `throttled` is the code of what a throttled lane waits for.
+    fn set_lane(
+        &self,
+        report: &mut Report,
+        lane: &str,
+        now: Lane,
+        throttled: Option<&'static str>,
+    ) {
+        self.metrics()
+            .lane(lane, now.phase.as_str(), throttled, now.seen);
         report.lanes.insert(lane.to_owned(), now);
         let worst = [Phase::Blocked, Phase::Throttled, Phase::Degraded]
             .into_iter()
@@ -265,8 +305,13 @@ impl Status {
         }
     }
 
-    /// Notes an error that concerns the process, not a lane.
+    /// Notes an error that concerns the process, not a lane; it goes on.
     pub fn note_error(&self, error: &Error) {
+        self.lock().last_error = Some(error.while_running());
+    }
+
+    /// Notes the error that ends the process.
+    pub fn ended_by(&self, error: &Error) {
         self.lock().last_error = Some(error.to_string());
     }
 
@@ -291,22 +336,54 @@ impl Status {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn metrics(&self) -> std::sync::MutexGuard<'_, Metrics> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reports each second until `stop`, and once more at the end. A report
-    /// that does not arrive is no failure: the next one replaces it.
+    /// that does not arrive is no failure: the next one replaces it. The last
+    /// process's report is read before it is replaced.
     pub async fn publish(self: Arc<Self>, client: Client, topic: String, stop: CancellationToken) {
         let Ok(producer) = PlainProducer::open(&client) else {
             return;
         };
-        let producer = Arc::new(producer);
+        let mut producer = Arc::new(producer);
+        let mut backoff = Backoff::default();
+        loop {
+            let (client, topic) = (client.clone(), topic.clone());
+            let read = tokio::task::spawn_blocking(move || read_to_end(&client, &topic)).await;
+            let instance = self.lock().instance.clone();
+            match read {
+                Ok(Err(error)) if passes(&error) && !stop.is_cancelled() => {
+                    let wait = backoff.after(&error).min(Duration::from_secs(2));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                Ok(Ok(reports)) => {
+                    let last = reports.get(instance.as_bytes());
+                    if let Some(last) = last.and_then(|value| serde_json::from_slice(value).ok()) {
+                        self.go_on_from(last);
+                    }
+                    break;
+                }
+                // Not initialised: there was nobody before.
+                _ => break,
+            }
+        }
         loop {
             let last = stop.is_cancelled();
             let report = self.report();
             let value = serde_json::to_vec(&report).unwrap_or_default();
-            let _ = producer.send(Record::new(
-                &topic,
-                report.instance.as_bytes(),
-                Some(&value),
-            ));
+            let record = Record::new(&topic, report.instance.as_bytes(), Some(&value));
+            // A producer that met a fatal error takes nothing more.
+            if producer.send(record.clone()).is_err()
+                && let Ok(another) = PlainProducer::open(&client)
+            {
+                producer = Arc::new(another);
+                let _ = producer.send(record);
+            }
             if last {
                 break;
             }
@@ -360,5 +437,22 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> String {
-    status.metrics.render()
+    status.metrics().render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_makes_no_number_smaller() {
+        let status = || Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        let first = status();
+        first.count("Contact", Count::Unchanged, 3);
+        let second = status();
+        second.count("Contact", Count::Unchanged, 1);
+        second.go_on_from(first.report());
+        second.count("Contact", Count::Unchanged, 1);
+        assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use drover_pipeline::kafka::client::Client;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -60,6 +62,17 @@ pub fn delete(brokers: &str, topic: &str) {
     });
 }
 
+pub fn alter(brokers: &str, topic: &str, name: &str, value: &str) {
+    admin(brokers, async |admin, options| {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let altered = admin.alter_configs(&[config], &options).await;
+        altered.unwrap().pop().unwrap().unwrap();
+    });
+    soon("the setting is altered", || {
+        setting(brokers, topic, name) == value
+    });
+}
+
 pub fn setting(brokers: &str, topic: &str, name: &str) -> String {
     admin(brokers, async |admin, options| {
         let described = admin
@@ -71,16 +84,13 @@ pub fn setting(brokers: &str, topic: &str, name: &str) -> String {
 }
 
 pub fn produce(brokers: &str, topic: &str, partition: i32, key: &str, value: &Value) {
+    produce_bytes(brokers, topic, partition, key, value.to_string().as_bytes());
+}
+
+pub fn produce_bytes(brokers: &str, topic: &str, partition: i32, key: &str, value: &[u8]) {
     let producer: BaseProducer = clients(brokers).create().unwrap();
-    let value = value.to_string();
-    producer
-        .send(
-            BaseRecord::to(topic)
-                .partition(partition)
-                .key(key)
-                .payload(&value),
-        )
-        .unwrap();
+    let record = BaseRecord::to(topic).partition(partition).key(key);
+    producer.send(record.payload(value)).unwrap();
     producer.flush(Duration::from_secs(10)).unwrap();
 }
 
