@@ -68,7 +68,13 @@ fn recover(bench: &Bench, replica: bool) -> Result<(f64, f64)> {
     let services = bench.services();
     let bus = Bus::new(&services.brokers, &migration.id);
     let (topic, group) = (bus.name("canonical.contact"), bus.name("load.postgres"));
-    canonical::fill(&services.brokers, &topic, &migration.id, bench.records, 0..1)?;
+    canonical::fill(
+        &services.brokers,
+        &topic,
+        &migration.id,
+        bench.records,
+        0..1,
+    )?;
     let watch = Watch::new(&services.brokers, &group, &topic, PARTITIONS)?;
     let end = watch.end()?;
     migration.start("loader", "loader-1", &[]);

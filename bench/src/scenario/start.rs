@@ -59,7 +59,10 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let usage = Usage::of(pid).ok_or("the loader has gone")?;
         resident.push(mib(usage.resident));
         cpu.push(usage.cpu);
-        eprintln!("  round {round}: {:.2} s, CPU {:.2} s", took[round], usage.cpu);
+        eprintln!(
+            "  round {round}: {:.2} s, CPU {:.2} s",
+            took[round], usage.cpu
+        );
         migration.stop_all();
     }
     runtime.block_on(bus.delete("idempotency.postgres"));
@@ -78,7 +81,10 @@ async fn until_ready(http: &str) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let url = format!("http://{http}/readyz");
     loop {
-        if reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        if reqwest::get(&url)
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
             return Ok(());
         }
         if Instant::now() > deadline {

@@ -51,7 +51,10 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         if found != keys.len() {
             return Err(format!("{found} of {} keys were found", keys.len()).into());
         }
-        eprintln!("  round {round}: {:.1} bytes, {:.0} ns", beyond[round], lookup[round]);
+        eprintln!(
+            "  round {round}: {:.1} bytes, {:.0} ns",
+            beyond[round], lookup[round]
+        );
     }
     let name = SCENARIO.name;
     Ok(vec![

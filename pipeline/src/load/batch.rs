@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_schemas::{Datum, Entity, Value};
@@ -82,10 +81,12 @@ pub(super) struct Sending<'w> {
     pub(super) outcome: Option<Outcome>,
 }
 
-/// Works on one lane's batches.
+/// Works on the batches of one lane's part.
 pub(super) struct Worker<L: Loader> {
     pub(super) shared: Arc<Shared<L>>,
     pub(super) entity: &'static Entity,
+    /// Which part of the entity's lane.
+    pub(super) part: usize,
     pub(super) support: EntitySupport,
     pub(super) share: FailureShare,
 }
@@ -110,7 +111,10 @@ impl<L: Loader> Worker<L> {
         offsets.extend(next);
         self.commit(&batch, offsets, changes, &OUTCOME).await?;
         if let Some(seen) = works.iter().map(|work| work.extracted_at).max() {
-            self.shared.status.lane_runs(&self.entity.name, Some(seen));
+            // Not over what another part of the lane was stopped by.
+            let (shared, name) = (&self.shared, &self.entity.name);
+            let runs = || shared.status.lane_runs(name, Some(seen));
+            shared.lanes.unless_held(name, runs);
         }
         for failed in dead {
             self.share.note(failed).map_err(Dropped::Blocked)?;
@@ -461,95 +465,69 @@ impl<L: Loader> Worker<L> {
             if !self.support.ordered {
                 self.commit_pending(batch, works, plans, &open).await?;
             }
-            let parts = Parts::of(&open, &self.support, pending_since);
-            let senders = (0..self.support.concurrency.max(1))
-                .map(|_| self.send_parts(batch, works, plans, &parts));
-            let answers = futures::future::try_join_all(senders).await?;
             let mut left = Vec::new();
             let mut trouble = None;
-            for (part, answer) in answers.into_iter().flatten() {
-                let outcomes = match answer {
-                    Ok(outcomes) => outcomes,
-                    Err(error) => {
-                        left.extend_from_slice(part);
-                        trouble = trouble.or(error);
-                        continue;
-                    }
-                };
-                for (place, outcome) in part.iter().zip(outcomes) {
-                    match outcome {
-                        Outcome::NotSent(error) => {
-                            left.push(*place);
-                            trouble.get_or_insert(error);
-                        }
-                        outcome => {
-                            if let Plan::Send(sending) = &mut plans[*place] {
-                                sending.outcome = Some(outcome);
+            for chunk in open.chunks(self.support.batch.max(1)) {
+                // A request must not leave so late that its Pending's lease may
+                // lapse at another loader before the target is through with it.
+                let fresh = self.support.ordered
+                    || matches!(self.support.lease.identity, Identity::Upsert)
+                    || pending_since.elapsed() < self.support.lease.length / 2;
+                if !fresh || trouble.is_some() {
+                    left.extend_from_slice(chunk);
+                    continue;
+                }
+                if self.gone(batch) {
+                    return Err(Dropped::Gone);
+                }
+                if !self.shared.lanes.heard_lately() {
+                    // Paused for long: the partitions may be another's by now.
+                    left.extend_from_slice(chunk);
+                    trouble = Some(Error::new(
+                        Code::KafkaBusy,
+                        "this process has not heard of its group for a while",
+                    ));
+                    continue;
+                }
+                let items: Vec<Item<'_>> = chunk
+                    .iter()
+                    .filter_map(|place| self.item(&works[*place], &plans[*place]))
+                    .collect();
+                match self.shared.loader.apply(&items).await {
+                    Ok(outcomes) if outcomes.len() == items.len() => {
+                        drop(items);
+                        for (place, outcome) in chunk.iter().zip(outcomes) {
+                            match outcome {
+                                Outcome::NotSent(error) => {
+                                    left.push(*place);
+                                    trouble.get_or_insert(error);
+                                }
+                                outcome => {
+                                    if let Plan::Send(sending) = &mut plans[*place] {
+                                        sending.outcome = Some(outcome);
+                                    }
+                                }
                             }
                         }
                     }
+                    Ok(outcomes) => {
+                        return Err(Dropped::Dead(Error::new(
+                            Code::Invariant,
+                            format!("apply answered {} of {}", outcomes.len(), items.len()),
+                        )));
+                    }
+                    Err(error) => {
+                        left.extend_from_slice(chunk);
+                        trouble = Some(error);
+                    }
                 }
             }
-            left.sort_unstable();
             open = left;
             if let Some(error) = trouble {
                 self.wait_or_drop(batch, &error, &mut backoff).await?;
             }
         }
         Ok(())
-    }
-
-    /// Takes one part after the other, and applies it; the parts that are left
-    /// when there is trouble are not sent.
-    async fn send_parts<'p>(
-        &self,
-        batch: &Batch,
-        works: &[Work],
-        plans: &[Plan<'_>],
-        parts: &Parts<'p>,
-    ) -> Result<Vec<Answer<'p>>, Dropped> {
-        let mut answers = Vec::new();
-        while let Some(part) = parts.next() {
-            // A request must not leave so late that its Pending's lease may
-            // lapse at another loader before the target is through with it.
-            let fresh = self.support.ordered
-                || matches!(self.support.lease.identity, Identity::Upsert)
-                || parts.pending_since.elapsed() < self.support.lease.length / 2;
-            if !fresh || parts.trouble.load(Ordering::Relaxed) {
-                answers.push((part, Err(None)));
-                continue;
-            }
-            if self.gone(batch) {
-                return Err(Dropped::Gone);
-            }
-            let answer = if self.shared.lanes.heard_lately() {
-                let items: Vec<Item<'_>> = part
-                    .iter()
-                    .filter_map(|place| self.item(&works[*place], &plans[*place]))
-                    .collect();
-                let outcomes = self.shared.loader.apply(&items).await;
-                if let Ok(outcomes) = &outcomes
-                    && outcomes.len() != items.len()
-                {
-                    return Err(Dropped::Dead(Error::new(
-                        Code::Invariant,
-                        format!("apply answered {} of {}", outcomes.len(), items.len()),
-                    )));
-                }
-                outcomes
-            } else {
-                // Paused for long: the partitions may be another's by now.
-                Err(Error::new(
-                    Code::KafkaBusy,
-                    "this process has not heard of its group for a while",
-                ))
-            };
-            if answer.is_err() {
-                parts.trouble.store(true, Ordering::Relaxed);
-            }
-            answers.push((part, answer.map_err(Some)));
-        }
-        Ok(answers)
     }
 
     fn item<'i>(&self, work: &'i Work, plan: &'i Plan<'_>) -> Option<Item<'i>> {
@@ -710,41 +688,6 @@ fn clone(error: &Error) -> Error {
         source_code: error.source_code.clone(),
         place: error.place.clone(),
         retry_after: error.retry_after,
-    }
-}
-
-/// Fewer records than this are not worth a request of their own.
-const SMALL: usize = 1000;
-
-/// What is sent of a batch, in parts, each one `apply`.
-struct Parts<'p> {
-    parts: Vec<&'p [usize]>,
-    next: AtomicUsize,
-    trouble: AtomicBool,
-    pending_since: Instant,
-}
-
-/// A part, and what the target said; an error without a text: not sent.
-type Answer<'p> = (&'p [usize], Result<Vec<Outcome>, Option<Error>>);
-
-impl<'p> Parts<'p> {
-    fn of(open: &'p [usize], support: &EntitySupport, pending_since: Instant) -> Self {
-        let most = support.batch.max(1);
-        let size = match support.concurrency {
-            0 | 1 => most,
-            several => open.len().div_ceil(several).max(SMALL).min(most),
-        };
-        Parts {
-            parts: open.chunks(size).collect(),
-            next: AtomicUsize::new(0),
-            trouble: AtomicBool::new(false),
-            pending_since,
-        }
-    }
-
-    fn next(&self) -> Option<&'p [usize]> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.parts.get(next).copied()
     }
 }
 

@@ -90,7 +90,8 @@ pub struct EntitySupport {
     pub entity: String,
     /// The most items of one `apply`.
     pub batch: usize,
-    /// How many such batches of the entity it applies at once, of different keys.
+    /// How many such batches of the entity it applies at once: so many parts the
+    /// entity's lane has, each with partitions of its own.
     pub concurrency: usize,
     /// How it finds what we wrote, and how long a request may be on its way.
     pub lease: Lease,

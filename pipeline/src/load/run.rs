@@ -11,7 +11,7 @@ use rdkafka::message::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Dropped, Worker, next_offsets};
-use super::lanes::{FULL_RECORDS, Lanes, Message};
+use super::lanes::{Lanes, Message};
 use super::tables::Tables;
 use super::{EntitySupport, Loader, Step};
 use crate::deadletter::{FailureShare, LiveLetters};
@@ -311,9 +311,11 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
     let topics = context.topics.clone();
     let stop = context.stop.clone();
     let lanes = Lanes::new(
-        supports
-            .iter()
-            .map(|s| (s.entity.clone(), topics.canonical(&s.entity))),
+        topics.partitions(),
+        supports.iter().map(|support| {
+            let topic = topics.canonical(&support.entity);
+            (support.entity.clone(), topic, parts(support, &topics))
+        }),
     );
     let inputs: Vec<String> = supports
         .iter()
@@ -333,14 +335,17 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
         };
-        let worker = Worker {
-            shared: Arc::clone(&shared),
-            entity,
-            support,
-            share: FailureShare::default(),
-        };
         shared.status.lane_runs(&entity.name, None);
-        tasks.spawn(lane(worker, fatal.clone()));
+        for part in 0..parts(&support, &topics) {
+            let worker = Worker {
+                shared: Arc::clone(&shared),
+                entity,
+                part,
+                support: support.clone(),
+                share: FailureShare::default(),
+            };
+            tasks.spawn(lane(worker, fatal.clone()));
+        }
     }
     let mut poller = tokio::task::spawn_blocking({
         let shared = Arc::clone(&shared);
@@ -448,26 +453,26 @@ fn start<L: Loader>(
     Ok(shared)
 }
 
-/// How many records a lane takes at once. Where a request is not preceded by a
-/// Pending, several apply at a time and share one transaction, in turns of two.
-fn most(support: &EntitySupport) -> usize {
-    let turns = if support.ordered { 2 } else { 1 };
-    (support.batch * support.concurrency.max(1) * turns).clamp(1, FULL_RECORDS)
+/// How many parts the lane of an entity has.
+fn parts(support: &EntitySupport, topics: &Topics) -> usize {
+    let partitions = topics.partitions().unsigned_abs() as usize;
+    support.concurrency.clamp(1, partitions.max(1))
 }
 
-/// One lane: batch after batch.
+/// One part of a lane: batch after batch.
 async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender<Error>) {
     let shared = Arc::clone(&worker.shared);
     let entity = worker.entity.name.clone();
-    let most = most(&worker.support);
+    let part = worker.part;
+    let most = worker.support.batch.clamp(1, 10_000);
     while !shared.stop.is_cancelled() {
-        let batch = shared.lanes.take(&entity, most, LINGER).await;
+        let batch = shared.lanes.take(&entity, part, most, LINGER).await;
         let epoch = batch.epoch;
         let next = next_offsets(&batch.messages);
         match worker.batch(batch).await {
-            Ok(()) => shared.lanes.done(&entity, epoch, Some(&next)),
+            Ok(()) => shared.lanes.done(&entity, part, epoch, Some(&next)),
             Err(Dropped::Gone) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 let going = shared.lanes.closing() || shared.stop.is_cancelled();
                 if shared.lanes.epoch() == epoch && !going {
                     // Refused by the broker before we heard of it: without a
@@ -478,7 +483,7 @@ async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender
                 }
             }
             Err(Dropped::Blocked(error)) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 shared.status.lane_failed(&entity, &error, None);
                 if shared.status.all_blocked() {
                     // Give the report a chance to be read before the end.
@@ -492,7 +497,7 @@ async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender
                 }
             }
             Err(Dropped::Dead(error)) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 let _ = fatal.send(error).await;
                 return;
             }
@@ -517,7 +522,8 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
         shared.lanes.polled();
         match polled {
             Ok(Polled::Message(message)) => {
-                let place = Place::new(message.topic(), message.partition());
+                let partition = message.partition();
+                let place = Place::new(message.topic(), partition);
                 let Some(entity) = shared.topics.entity_of(&place.topic).map(str::to_owned) else {
                     continue;
                 };
@@ -534,7 +540,7 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
                 // slow to begin again: a lane that soon has room is waited for.
                 if full
                     && !paused.contains_key(&entity)
-                    && !shared.lanes.wait_for_room(&entity, PATIENT)
+                    && !shared.lanes.wait_for_room(&entity, partition, PATIENT)
                 {
                     let topic = shared.topics.canonical(&entity);
                     let places: Vec<Place> = member
