@@ -476,7 +476,7 @@ mod tests {
 
     fn key(n: u16) -> CanonicalKey {
         // Some keys are longer than a whole chunk.
-        let id = "x".repeat(if n % 50 == 0 {
+        let id = "x".repeat(if n.is_multiple_of(50) {
             2000
         } else {
             usize::from(n % 7)
