@@ -4,6 +4,7 @@
 
 pub mod copy;
 pub mod merge;
+pub mod pages;
 
 use std::process::{Child, Command, Stdio};
 
@@ -19,6 +20,8 @@ pub enum Bare {
     Copy(copy::Copy),
     /// Merges rows into PostgreSQL.
     Merge(merge::Merge),
+    /// Reads the source's pages.
+    Pages(pages::Pages),
 }
 
 impl Bare {
@@ -37,11 +40,26 @@ impl Bare {
             .spawn()?)
     }
 
+    /// Runs it as a process to its end, and returns what it printed.
+    pub fn output(&self) -> Result<Vec<u8>> {
+        let output = Command::new(std::env::current_exe()?)
+            .arg("--bare")
+            .arg(serde_json::to_string(self)?)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("a bare program ended with {}", output.status).into()),
+        }
+    }
+
     /// Runs it in this process, to its end.
     pub fn run(self) -> Result<()> {
         match self {
             Bare::Copy(copy) => copy.run(),
             Bare::Merge(merge) => merge.run(),
+            Bare::Pages(pages) => pages.run(),
         }
     }
 }

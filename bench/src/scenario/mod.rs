@@ -1,6 +1,8 @@
 //! The scenarios, one a module. A scenario measures, and leaves nothing behind
 //! but its figures.
 
+mod extractor;
+mod growth;
 mod loader;
 mod recovery;
 mod start;
@@ -25,6 +27,8 @@ pub struct Scenario {
 /// All of them, in the order of the table.
 pub const SCENARIOS: &[Scenario] = &[
     transformer::SCENARIO,
+    extractor::SCENARIO,
+    growth::SCENARIO,
     loader::SCENARIO,
     loader::VERSIONS,
     table::SCENARIO,
