@@ -97,6 +97,14 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
+/// The first load of that many records, without a side to compare.
+pub fn alone(bench: &Bench, records: u64) -> Result<Pace> {
+    let mut setting = Setting::new(bench, records, 1)?;
+    setting.migration.drover_ok(&["init"]);
+    setting.fill(0..1)?;
+    setting.load()
+}
+
 fn run_versions(bench: &Bench) -> Result<Vec<Figure>> {
     let outcomes = rounds(bench, bench.records.div_ceil(10), 10)?;
     let rates = |side: usize| {

@@ -3,6 +3,7 @@
 
 mod extractor;
 mod growth;
+mod latency;
 mod loader;
 mod recovery;
 mod start;
@@ -33,5 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
     loader::VERSIONS,
     table::SCENARIO,
     start::SCENARIO,
+    start::LARGE,
     recovery::SCENARIO,
+    latency::SCENARIO,
 ];
