@@ -44,10 +44,16 @@ pub fn read(
     let mut found = Vec::with_capacity(count);
     if let Some(header) = lines.next() {
         let columns = columns(&header.map_err(wrong)?, selection)?;
+        let mut whole = true;
         for (at, line) in lines.enumerate() {
             let line = line.map_err(wrong)?;
+            // The last column is never empty.
+            whole = line.iter().next_back().is_none_or(|cell| !cell.is_empty());
             let place = || format!("{} behind {place}, row {}", selection.object, at + 1);
             found.push(row(text, &line, &columns, selection, place));
+        }
+        if !whole {
+            return Err("it ends inside its last row".to_owned());
         }
     }
     if found.len() != count {

@@ -189,10 +189,10 @@ impl State {
             }
             ref other => panic!("order by {other:?}"),
         }
-        found.truncate(query.limit.unwrap_or(usize::MAX));
         if !query.count {
             found.retain(|(id, _)| !self.hidden.contains(id));
         }
+        found.truncate(query.limit.unwrap_or(usize::MAX));
         found
     }
 
