@@ -67,6 +67,9 @@ fn init_makes_what_is_needed_and_repeats_without_a_change() {
     );
     let all: Vec<String> = plan.incarnations.keys().cloned().collect();
     plan.check_incarnations(&client, &all).unwrap();
+    // Two custom objects name the same topic.
+    let twice = [all.clone(), all].concat();
+    plan.check_incarnations(&client, &twice).unwrap();
 
     let ended = bench.drover(&["init", "-c", "m.json", "--format", "json"]);
     ended.code(0);
