@@ -297,6 +297,30 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_listed_is_tried_again() {
+        let again = Code::ALL
+            .iter()
+            .filter(|code| matches!(code.class(), Class::Transient | Class::Throttled))
+            .map(|code| code.as_str());
+        assert_eq!(
+            again.collect::<Vec<_>>(),
+            [
+                "BROKER_UNREACHABLE",
+                "FENCED",
+                "KAFKA_BUSY",
+                "STABLE_OFFSET_STUCK",
+                "CONNECTION",
+                "ANSWER_LOST",
+                "SERVER_ERROR",
+                "BAD_ANSWER",
+                "THROTTLED",
+                "QUOTA_EXHAUSTED",
+                "TARGET_UNAVAILABLE",
+            ]
+        );
+    }
+
+    #[test]
     fn texts_are_unique() {
         let texts: std::collections::HashSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(texts.len(), Code::ALL.len());

@@ -9,17 +9,19 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 use std::{env, fs};
 
 mod rules;
 
 use rules::{RULES, Rule, Test};
 
-const USAGE: &str = "usage: drover-sabotage [--list] [--sample N [--seed S]] [RULE]...
+const USAGE: &str = "usage: drover-sabotage [--list] [--dev] [--sample N [--seed S]] [RULE]...
 
+  --dev       builds without optimisation: faster where such a build is at hand
   --list      the rules, and the tests that must notice
-  --sample N  N rules, chosen by the seed (default: the day)
+  --sample N  N rules, chosen by the seed (default: the day), of those that
+              need no build of the programs
 Run in the root of the tree. Tests find Kafka and PostgreSQL as `tests/run` sets
 them up: `tests/run sabotage`.";
 
@@ -35,10 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, String> {
-    let Some(chosen) = chosen()? else {
+    let Some((chosen, profile)) = chosen()? else {
         return Ok(true);
     };
-    let copy = Copy::make()?;
+    let copy = Copy::make(profile)?;
     println!("{} rules; the tests are run unharmed first", chosen.len());
     let tests: BTreeSet<Test> = chosen.iter().map(|rule| rule.test).collect();
     for test in tests {
@@ -84,9 +86,10 @@ fn short(name: &str) -> String {
 }
 
 /// The rules that the command line asks for; `None` when it only lists.
-fn chosen() -> Result<Option<Vec<&'static Rule>>, String> {
+fn chosen() -> Result<Option<(Vec<&'static Rule>, Profile)>, String> {
     let mut arguments = env::args().skip(1);
     let (mut names, mut sample, mut seed) = (Vec::new(), None, None);
+    let mut profile = RELEASE;
     let number = |text: Option<String>| -> Result<u64, String> {
         let text = text.ok_or(USAGE)?;
         text.parse().map_err(|_| format!("`{text}` is no number"))
@@ -99,6 +102,7 @@ fn chosen() -> Result<Option<Vec<&'static Rule>>, String> {
                 }
                 return Ok(None);
             }
+            "--dev" => profile = DEV,
             "--sample" => sample = Some(number(arguments.next())?),
             "--seed" => seed = Some(number(arguments.next())?),
             name if name.starts_with('-') => return Err(USAGE.to_owned()),
@@ -115,19 +119,37 @@ fn chosen() -> Result<Option<Vec<&'static Rule>>, String> {
         .filter(|rule| names.is_empty() || names.iter().any(|name| name == rule.name))
         .collect();
     if let Some(sample) = sample {
+        rules.retain(|rule| !rule.test.binaries);
         // Another one each day, so that all of them have their turn.
-        let day = || chrono_day().unwrap_or(0);
+        let day = || {
+            UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |since| since.as_secs() / 86_400)
+        };
         let first = usize::try_from(seed.unwrap_or_else(day)).unwrap_or(0) % rules.len();
         rules.rotate_left(first);
         rules.truncate(usize::try_from(sample).unwrap_or(1).max(1));
     }
-    Ok(Some(rules))
+    Ok(Some((rules, profile)))
 }
 
-fn chrono_day() -> Option<u64> {
-    let since = std::time::UNIX_EPOCH.elapsed().ok()?;
-    Some(since.as_secs() / 86_400)
+/// How the copy is built: cargo's name of the profile, and of its folder.
+#[derive(Debug, Clone, Copy)]
+struct Profile {
+    name: &'static str,
+    folder: &'static str,
 }
+
+/// As `make test` builds.
+const RELEASE: Profile = Profile {
+    name: "release",
+    folder: "release",
+};
+
+const DEV: Profile = Profile {
+    name: "dev",
+    folder: "debug",
+};
 
 enum Outcome {
     Green,
@@ -140,32 +162,36 @@ enum Outcome {
 struct Copy {
     tree: PathBuf,
     target: PathBuf,
+    profile: Profile,
 }
 
 impl Copy {
-    fn make() -> Result<Self, String> {
+    fn make(profile: Profile) -> Result<Self, String> {
         let root = env::current_dir().map_err(|e| e.to_string())?;
         let built = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let place = built.join("sabotage");
         let copy = Copy {
             tree: place.join("tree"),
             target: place.join("target"),
+            profile,
         };
         let _ = fs::remove_dir_all(&copy.tree);
         fs::create_dir_all(&copy.tree).map_err(|e| format!("{}: {e}", copy.tree.display()))?;
         let tree = copy.tree.display();
-        shell(&format!("git ls-files -z | xargs -0 cp --parents -t '{tree}'"))?;
+        shell(&format!(
+            "git ls-files -z | xargs -0 cp --parents -t '{tree}'"
+        ))?;
         // What the tests read beside the tree.
         if let Ok(shared) = root.join("../shared").canonicalize() {
             let _ = std::os::unix::fs::symlink(shared, place.join("shared"));
         }
-        let release = copy.target.join("release");
-        if !release.exists() && built.join("release/deps").exists() {
-            fs::create_dir_all(&release).map_err(|e| e.to_string())?;
+        let (to, from) = (copy.target.join(profile.folder), built.join(profile.folder));
+        if !to.exists() && from.join("deps").exists() {
+            fs::create_dir_all(&to).map_err(|e| e.to_string())?;
             // Links, not copies: cargo writes new files and never into old ones.
-            let (from, to) = (built.join("release"), release.display());
             for folder in [".fingerprint", "build", "deps"] {
-                shell(&format!("cp -al '{}' '{to}'", from.join(folder).display()))?;
+                let (from, to) = (from.join(folder), to.display());
+                shell(&format!("cp -al '{}' '{to}'", from.display()))?;
             }
         }
         Ok(copy)
@@ -188,12 +214,18 @@ impl Copy {
 
     fn test(&self, test: Test) -> Result<Outcome, String> {
         if test.binaries {
-            let built = self.cargo(&["build", "--release", "--workspace", "--bins"])?;
+            let built = self.cargo(&[
+                "build",
+                "--profile",
+                self.profile.name,
+                "--workspace",
+                "--bins",
+            ])?;
             if !built.0 {
                 return Ok(Outcome::Broken(built.1));
             }
         }
-        let mut arguments = vec!["test", "--release", "-p", test.package];
+        let mut arguments = vec!["test", "--profile", self.profile.name, "-p", test.package];
         match test.target {
             "lib" => arguments.push("--lib"),
             target => arguments.extend(["--test", target]),
@@ -218,15 +250,15 @@ impl Copy {
 
     /// Whether it succeeded, and what it printed.
     fn cargo(&self, arguments: &[&str]) -> Result<(bool, String), String> {
-        let output = Command::new("cargo")
+        let output = Command::new("timeout")
+            // A harmed process may well hang where a sound one goes on: red too.
+            .args(["600", "cargo"])
             .args(arguments)
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target)
-            // A harmed process may well hang where a sound one goes on.
-            .env("DROVER_TEST_PATIENCE", "60")
             .stdin(Stdio::null())
             .output()
-            .map_err(|e| format!("cargo: {e}"))?;
+            .map_err(|e| format!("timeout, cargo: {e}"))?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             text.push_str(&String::from_utf8_lossy(&output.stderr));
