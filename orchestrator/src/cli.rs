@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, init, run, status};
+use crate::{balance, check, deadletter, init, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -48,6 +48,8 @@ enum Verb {
     Run(Run),
     /// Show where the migration stands.
     Status,
+    /// Prove that every record is in exactly one place; exit code 3 if not.
+    Balance,
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(Deadletter),
@@ -117,6 +119,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
+        Verb::Balance => return balance::run(&file, format).await,
         Verb::Status => status::run(&file, format).await?,
         Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
     }

@@ -12,6 +12,7 @@ pub mod table;
 pub mod topics;
 pub mod view;
 
+mod balance;
 mod check;
 mod cli;
 mod deadletter;

@@ -19,7 +19,7 @@ use crate::migration::{Bus, Migration};
 use crate::progress::{Screen, TICK};
 use crate::supervise::{Stage, Stop, keep};
 use crate::view::{Reader, Watch};
-use crate::{status, synced};
+use crate::{balance, status, synced};
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
@@ -43,13 +43,24 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
         return Ok(ExitCode::from(*killed.borrow()));
     }
     if ended == Ended::Synced {
+        let balance = balance::take(&bus, settled.plan.clone(), taken(&settled, &bus)).await?;
         let view = blocking(move || crate::view::read(&bus)).await?;
         match format {
             Format::Json => print_json(&view),
             Format::Table => print(&format!("synced\n{}", status::objects(&view))),
         }
+        if !balance.balanced {
+            return Err(balance::red(&balance).into());
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The entities that the target takes, for the balance.
+fn taken(settled: &Settled, bus: &Bus) -> Option<Vec<String>> {
+    let entities = settled.plan.entities.iter();
+    let taken = entities.filter(|e| !bus.config.dry_run && !settled.untaken.contains(e));
+    Some(taken.cloned().collect())
 }
 
 #[derive(PartialEq, Eq)]

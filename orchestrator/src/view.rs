@@ -31,8 +31,11 @@ pub struct View {
     pub migration: String,
     /// `ready`, `loading`, `syncing`, or `dry-running`.
     pub phase: &'static str,
-    /// Whether every record is in exactly one place; null until that is counted.
+    /// Whether every record was in exactly one place when that was last proved;
+    /// null until then.
     pub balanced: Option<bool>,
+    /// The moment that the last proof speaks of, by our clock.
+    pub balanced_at: Option<Millis>,
     /// The source's name.
     pub source: String,
     /// The target's name.
@@ -155,6 +158,7 @@ impl Reader {
                 migration: bus.config.id.clone(),
                 phase: "ready",
                 balanced: None,
+                balanced_at: None,
                 source: bus.config.source_type.clone(),
                 target: bus.config.target_type.clone(),
                 dry_run: bus.config.dry_run,
@@ -170,8 +174,9 @@ impl Reader {
     }
 
     /// The state topics, and what each holds.
-    fn tables(&self) -> [(String, Table); 5] {
+    fn tables(&self) -> [(String, Table); 6] {
         [
+            (self.topics.control(), Table::Control),
             (self.topics.status(), Table::Status),
             (self.topics.checkpoint(), Table::Checkpoint),
             (self.topics.idempotency(), Table::Idempotency),
@@ -237,6 +242,8 @@ impl Reader {
         };
         let mut view = View {
             at,
+            balanced: model.balance().map(|balance| balance.balanced),
+            balanced_at: model.balance().map(|balance| balance.at),
             processes: processes(model, at),
             ..self.header.clone()
         };

@@ -106,6 +106,8 @@ codes! {
     TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs; Drover keeps trying";
     /// A lane had more dead letters than its limit allows.
     TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then restart this process";
+    /// Records are in no place, or in two: something was lost on the way, or came from elsewhere.
+    Unbalanced = "UNBALANCED", Operator, "see `drover balance`: it names each key, and what to do";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.

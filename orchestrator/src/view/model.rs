@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
+use drover_pipeline::balance::BALANCE;
 use drover_pipeline::extract::Checkpoint;
 use drover_pipeline::record::{CanonicalKey, Millis};
 use drover_pipeline::spec::Stage;
@@ -16,6 +17,8 @@ use super::ObjectView;
 /// Which state topic a record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
+    /// What the orchestrator has decided, and what its last balance came to.
+    Control,
     /// Reports of processes.
     Status,
     /// Where the extractor stands.
@@ -48,6 +51,16 @@ pub struct Model {
     counts: HashMap<(u32, State), u64>,
     checkpoints: BTreeMap<String, Checkpoint>,
     reports: BTreeMap<String, Report>,
+    balance: Option<Verdict>,
+}
+
+/// What a view shows of the last balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Verdict {
+    /// Whether every record was in exactly one place.
+    pub balanced: bool,
+    /// When that was, by our clock.
+    pub at: Millis,
 }
 
 impl Model {
@@ -58,6 +71,11 @@ impl Model {
             return;
         };
         match (table, value) {
+            (Table::Control, value) => {
+                if name == BALANCE {
+                    self.balance = value.and_then(|value| serde_json::from_slice(value).ok());
+                }
+            }
             (Table::Status, Some(value)) => {
                 if let Ok(report) = serde_json::from_slice::<Report>(value) {
                     self.reports.insert(name.to_owned(), report);
@@ -148,6 +166,11 @@ impl Model {
     /// Where the extractor stands in an object.
     pub fn checkpoint(&self, object: &str) -> Option<&Checkpoint> {
         self.checkpoints.get(object)
+    }
+
+    /// What the last balance came to.
+    pub fn balance(&self) -> Option<Verdict> {
+        self.balance
     }
 
     /// When the extractor last had read all that was new in an object.

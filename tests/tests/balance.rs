@@ -1,0 +1,283 @@
+//! The balance on real parts: it holds at the end of a migration and while one
+//! moves, and with any one record taken out of any topic it names the key.
+
+use std::time::Duration;
+
+use base64::Engine;
+use drover_pipeline::envelope::Envelope;
+use drover_pipeline::topics::partition_of;
+use drover_tests::bus::Bus;
+use drover_tests::migration::Migration;
+use rdkafka::message::Message;
+use serde_json::{Value, json};
+
+/// `drover balance --format json` and its exit code.
+fn balance(migration: &Migration) -> (Option<i32>, Value) {
+    let output = migration.drover(&["balance", "--format", "json"]);
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output.status.code(), document)
+}
+
+/// The red keys with their faults.
+fn red(document: &Value) -> Vec<(String, String)> {
+    let text = |red: &Value, name: &str| red[name].as_str().unwrap_or_default().to_owned();
+    document["red"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|red| (text(red, "key"), text(red, "fault")))
+        .collect()
+}
+
+fn sum(document: &Value, column: &str) -> u64 {
+    let rows = document["rows"].as_array().expect("rows");
+    rows.iter().filter_map(|row| row[column].as_u64()).sum()
+}
+
+/// The newest value of each key of a topic of envelopes.
+fn live(bus: &Bus, topic: &str) -> Vec<(String, Vec<u8>)> {
+    let mut table = std::collections::BTreeMap::new();
+    for record in bus.read(topic) {
+        let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+        if !key.starts_with("__drover/") {
+            table.insert(key, record.payload().map(<[u8]>::to_vec));
+        }
+    }
+    let live = table.into_iter();
+    live.filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+}
+
+/// Takes records out and puts them back, each time with a balance.
+struct Thief {
+    migration: Migration,
+    bus: Bus,
+}
+
+impl Thief {
+    /// Takes a key out of a topic: the balance must be red with exactly that key.
+    async fn takes(&self, topic: &str, key: &str, partition: i32, named: &[&str], fault: &str) {
+        let before = self
+            .bus
+            .read(topic)
+            .into_iter()
+            .filter(|record| record.key() == Some(key.as_bytes()))
+            .filter_map(|record| record.payload().map(<[u8]>::to_vec))
+            .next_back()
+            .unwrap_or_else(|| panic!("{topic} has no {key}"));
+        self.bus.tombstone(topic, partition, key.as_bytes()).await;
+        let (code, document) = balance(&self.migration);
+        let expected: Vec<(String, String)> = named
+            .iter()
+            .map(|key| ((*key).to_owned(), fault.to_owned()))
+            .collect();
+        assert_eq!(
+            red(&document),
+            expected,
+            "{topic} without {key}: {document}"
+        );
+        assert_eq!((code, &document["balanced"]), (Some(3), &json!(false)));
+        let status = self.migration.status();
+        assert_eq!(status["balanced"], false, "{status}");
+        assert_eq!(status["balancedAt"], document["at"], "{status}");
+        self.bus
+            .produce_into(topic, partition, key.as_bytes(), &before)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_taken_out_of_any_topic_is_named() {
+    let sandbox = ["--seed", "31", "--records", "300", "--dirty", "5"];
+    let migration = Migration::new("balance", &sandbox);
+    let output = migration.drover(&["run", "--until", "synced"]);
+    let bus = Bus::new(&migration.services().brokers, &migration.id);
+    let thief = Thief { migration, bus };
+    let (migration, bus) = (&thief.migration, &thief.bus);
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+
+    // It balances, and the counts are those of the topics themselves.
+    let status = migration.status();
+    assert_eq!(status["balanced"], true, "{status}");
+    let (code, document) = balance(migration);
+    println!("{}", migration.drover_ok(&["balance"]));
+    assert_eq!((code, &document["balanced"]), (Some(0), &json!(true)));
+    assert_eq!(red(&document), []);
+    let entries = bus.table("idempotency.postgres");
+    let applied = entries
+        .values()
+        .filter(|entry| entry["state"] == "applied")
+        .count() as u64;
+    assert_eq!(sum(&document, "applied"), applied);
+    let places = ["applied", "parked", "dead", "inFlight", "red"];
+    let absent: u64 = document["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .flat_map(|row| row["absent"].as_object().expect("reasons").values())
+        .filter_map(Value::as_u64)
+        .sum();
+    let all: u64 = places.iter().map(|place| sum(&document, place)).sum();
+    assert_eq!(sum(&document, "live"), all + absent);
+
+    // An applied Contact, out of each topic that carries it.
+    let (key, _) = entries
+        .iter()
+        .find(|(key, entry)| key.contains("/Contact/") && entry["state"] == "applied")
+        .expect("an applied contact");
+    let raw = key.split('#').next().expect("its raw key").to_owned();
+    let partition = |key: &str| partition_of(key.as_bytes(), 3);
+    thief
+        .takes(
+            "idempotency.postgres",
+            key,
+            partition(key),
+            &[key],
+            "not-applied",
+        )
+        .await;
+    thief
+        .takes(
+            "canonical.contact",
+            key,
+            partition(key),
+            &[key],
+            "not-transformed",
+        )
+        .await;
+    thief
+        .takes(
+            "raw.salesforce.contact",
+            &raw,
+            partition(&raw),
+            &[key],
+            "no-raw",
+        )
+        .await;
+
+    // What is parked for a parent, and what is dead.
+    let waits = bus
+        .table("parked.postgres")
+        .into_iter()
+        .find(|(key, parked)| parked["reason"]["kind"] == "parent" && !entries.contains_key(key));
+    let (waits, _) = waits.expect("a record that waits for a parent");
+    thief
+        .takes(
+            "parked.postgres",
+            &waits,
+            partition(&waits),
+            &[&waits],
+            "not-applied",
+        )
+        .await;
+    let letters = bus.table("deadletter");
+    let (letter, dead) = letters
+        .iter()
+        .find(|(key, _)| key.starts_with("transformer/"))
+        .expect("a record that could not be mapped");
+    let dead = dead["key"].as_str().expect("its key").to_owned();
+    let slots: Vec<String> = named_slots(&document, &dead);
+    let slots: Vec<&str> = slots.iter().map(String::as_str).collect();
+    thief
+        .takes(
+            "deadletter",
+            letter,
+            partition(&dead),
+            &slots,
+            "not-transformed",
+        )
+        .await;
+
+    // Everything is back in its place.
+    let (code, document) = balance(migration);
+    assert_eq!((code, red(&document)), (Some(0), vec![]), "{document}");
+
+    // Two of everything: an entry of nobody's, a canonical record of nobody's,
+    // and a record that is parked although it is applied.
+    let entry = entries[key].to_string();
+    let ghost = "salesforce/Contact/003GHOST#contact";
+    bus.produce(
+        "idempotency.postgres",
+        ghost.as_bytes(),
+        Some(entry.as_bytes()),
+    )
+    .await;
+    let (_, value) = live(bus, "canonical.contact")
+        .into_iter()
+        .find(|(other, _)| other == key)
+        .expect("its canonical record");
+    let spectre = "salesforce/Contact/003SPECTRE#contact";
+    bus.produce("canonical.contact", spectre.as_bytes(), Some(&value))
+        .await;
+    let version = Envelope::decode(&value).expect("an envelope").version;
+    let mut order = entries[key]["order"].clone();
+    order["version"] = json!(version);
+    let value = base64::engine::general_purpose::STANDARD.encode(&value);
+    let parked = json!({
+        "reason": {"kind": "lease"}, "entity": "contact", "order": order,
+        "since": 1, "value": value,
+    });
+    bus.produce(
+        "parked.postgres",
+        key.as_bytes(),
+        Some(parked.to_string().as_bytes()),
+    )
+    .await;
+    let (code, document) = balance(migration);
+    let mut expected = vec![
+        (ghost.to_owned(), "no-raw".to_owned()),
+        (spectre.to_owned(), "no-raw".to_owned()),
+        (key.clone(), "parked-left".to_owned()),
+    ];
+    expected.sort();
+    assert_eq!((code, red(&document)), (Some(3), expected), "{document}");
+    let output = migration.drover(&["balance"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for named in [ghost, spectre, key] {
+        assert!(said.contains(named), "{said}");
+    }
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.starts_with("UNBALANCED: 3 records"), "{told}");
+
+    // A run that does not balance is not green.
+    let output = migration.drover(&["run", "--until", "synced"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("UNBALANCED: "), "{told}");
+}
+
+/// The canonical keys of a raw key: one for each slot that the balance shows.
+fn named_slots(document: &Value, raw: &str) -> Vec<String> {
+    let object = raw.split('/').nth(1).expect("an object");
+    let rows = document["rows"].as_array().expect("rows");
+    rows.iter()
+        .filter(|row| row["object"] == object)
+        .map(|row| format!("{raw}#{}", row["slot"].as_str().unwrap_or_default()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moving_pipeline_gives_no_false_fault() {
+    let sandbox = ["--seed", "32", "--records", "1500", "--live-changes", "60"];
+    let mut migration = Migration::new("moving", &sandbox);
+    migration.start_all(2);
+    let (mut moving, mut looks) = (0, 0);
+    let mut applied = 0;
+    while applied < 1500 {
+        let (code, document) = balance(&migration);
+        migration.assert_alive();
+        assert_eq!((code, red(&document)), (Some(0), vec![]), "{document}");
+        moving += sum(&document, "inFlight");
+        looks += 1;
+        applied = sum(&document, "applied");
+    }
+    println!("{looks} balances, {moving} records in flight");
+    assert!(moving > 0, "nothing moved while it was balanced");
+    migration.sandbox.freeze().await;
+    migration.until_equal(Duration::from_secs(90)).await;
+    migration.stop_all();
+    let (code, document) = balance(&migration);
+    assert_eq!((code, red(&document)), (Some(0), vec![]), "{document}");
+}
