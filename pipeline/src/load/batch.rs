@@ -239,25 +239,19 @@ impl<L: Loader> Worker<L> {
             let parked = known.parked(key).filter(|parked| {
                 !matches!(parked.reason, Reason::Link { .. }) || recovers || known.can_go_on(parked)
             });
-            let parked = parked.and_then(|parked| {
-                let origin = Origin {
-                    place: Place::new(self.shared.topics.parked(), partition),
-                    offset: parked.order.offset,
-                };
-                Some((parked.envelope()?, Some(parked.order), origin))
-            });
-            let redo = known.redo(key).map(|value| {
-                let origin = Origin {
-                    place: Place::new(self.shared.topics.redo(), partition),
-                    offset: 0,
-                };
-                (value.clone(), None, origin)
-            });
-            for (value, order, origin) in parked.into_iter().chain(redo) {
+            let parked = parked.and_then(|parked| Some((parked.envelope()?, Some(parked.order))));
+            let redo = known.redo(key).map(|value| (value.clone(), None));
+            for (value, order) in parked.into_iter().chain(redo) {
                 let work = Envelope::decode(&value).and_then(|envelope| {
                     let order = order.or(envelope.order).ok_or_else(|| {
                         Error::new(Code::ForeignBytes, "a redo record without its order")
                     })?;
+                    // Its own place, wherever it lay meanwhile.
+                    let topic = self.shared.topics.canonical(&self.entity.name);
+                    let origin = Origin {
+                        place: Place::new(topic, partition),
+                        offset: order.offset,
+                    };
                     self.work(&envelope, order, value.clone(), origin)
                 });
                 match work {
