@@ -12,6 +12,7 @@ use drover_pipeline::control::Plan;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::{Code, Error};
 
+pub(crate) mod facts;
 mod look;
 
 use crate::cli::{Format, blocking, print, print_json};
@@ -20,7 +21,7 @@ use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use crate::table::{Column, number, table, wrap};
 use crate::topics::Broker;
-use look::Slots;
+pub(crate) use look::Slots;
 
 /// How many red keys the table names, and how many are kept in `control`.
 const NAMED: usize = 20;
@@ -58,7 +59,7 @@ pub(crate) fn red(balance: &Balance) -> Failure {
 
 /// The entities that the target takes; `None` where nobody can be asked, as
 /// then all of them count.
-async fn taken(bus: &Bus) -> Result<Option<Vec<String>>> {
+pub(crate) async fn taken(bus: &Bus) -> Result<Option<Vec<String>>> {
     if bus.config.dry_run {
         return Ok(Some(Vec::new()));
     }
@@ -97,7 +98,7 @@ pub(crate) async fn take(
 }
 
 /// Every declared slot, by object, and whether the target takes its entity.
-fn slots(plan: &Plan, taken: Option<&[String]>) -> Slots {
+pub(crate) fn slots(plan: &Plan, taken: Option<&[String]>) -> Slots {
     let of = |object| {
         let slots = plan.mapping.of(object).into_iter().flat_map(|m| &m.slots);
         slots

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{balance, check, deadletter, init, run, status};
+use crate::{balance, check, deadletter, init, inventory, record, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -50,9 +50,27 @@ enum Verb {
     Status,
     /// Prove that every record is in exactly one place; exit code 3 if not.
     Balance,
+    /// Show one record's life: every version, its entry, the target's row.
+    Record(Record),
+    /// List what lies in which topic, who writes and who reads it.
+    Topics {
+        /// Read all of it, and count live keys and their bytes.
+        #[arg(long)]
+        live: bool,
+    },
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(Deadletter),
+}
+
+#[derive(Args)]
+struct Record {
+    /// `source/object/id`, `Object/id`, or an id that only one object has; with
+    /// `#slot` or without.
+    key: String,
+    /// Show the record's values, too.
+    #[arg(long)]
+    bodies: bool,
 }
 
 #[derive(Args)]
@@ -120,6 +138,10 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Init => init::run(&file, format).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
         Verb::Balance => return balance::run(&file, format).await,
+        Verb::Record(asked) => {
+            return record::run(&file, format, &asked.key, asked.bodies).await;
+        }
+        Verb::Topics { live } => inventory::run(&file, format, live).await?,
         Verb::Status => status::run(&file, format).await?,
         Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
     }

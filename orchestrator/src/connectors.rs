@@ -10,7 +10,9 @@ use std::time::Duration;
 use drover_pipeline::Code;
 use drover_pipeline::config::{Document, Problem, nearest};
 use drover_pipeline::extract::Discovery;
+use drover_pipeline::load::ask::{Answer, Question};
 use drover_pipeline::spec::{Spec, Stage};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::failure::{Failure, Failures, Result};
@@ -136,7 +138,7 @@ impl Connector {
 
     /// What the connector says of itself.
     pub async fn spec(&self) -> Result<Spec, Failure> {
-        let printed = self.ask(&["spec"], None, Duration::from_secs(10)).await;
+        let printed = self.ask("spec", None, None, Duration::from_secs(10)).await;
         let printed = printed.map_err(|failures| self.broken(&failures.to_string()))?;
         let spec: Spec =
             serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()))?;
@@ -149,7 +151,7 @@ impl Connector {
 
     /// One cheap live call with the configuration's credentials.
     pub async fn check(&self, config: &Path) -> Result<()> {
-        self.ask(&["check"], Some(config), Duration::from_secs(120))
+        self.ask("check", Some(config), None, Duration::from_secs(120))
             .await?;
         Ok(())
     }
@@ -157,7 +159,16 @@ impl Connector {
     /// What the source has.
     pub async fn discover(&self, config: &Path) -> Result<Discovery> {
         let printed = self
-            .ask(&["discover"], Some(config), Duration::from_secs(600))
+            .ask("discover", Some(config), None, Duration::from_secs(600))
+            .await?;
+        serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()).into())
+    }
+
+    /// What the target has of some records; one answer a question.
+    pub async fn read(&self, config: &Path, questions: &[Question]) -> Result<Vec<Answer>> {
+        let input = serde_json::to_vec(questions).unwrap_or_default();
+        let printed = self
+            .ask("read", Some(config), Some(input), Duration::from_secs(60))
             .await?;
         serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()).into())
     }
@@ -178,14 +189,33 @@ impl Connector {
 
     /// Runs the program to its end and returns what it printed. Its failures
     /// are the lines of its standard error that have Drover's form.
-    async fn ask(&self, verb: &[&str], config: Option<&Path>, limit: Duration) -> Result<Vec<u8>> {
+    async fn ask(
+        &self,
+        verb: &str,
+        config: Option<&Path>,
+        input: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<Vec<u8>> {
         let mut command = Command::new(&self.path);
-        command.args(verb);
+        command.arg(verb);
         if let Some(config) = config {
             command.arg("-c").arg(config);
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = match tokio::time::timeout(limit, command.output()).await {
+        let stdin = match input {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        };
+        command.stdin(stdin).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let answered = async {
+            let mut child = command.spawn()?;
+            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+                // A program that ends without reading says why itself.
+                let _ = stdin.write_all(&input).await;
+            }
+            child.wait_with_output().await
+        };
+        let output = match tokio::time::timeout(limit, answered).await {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(self.broken(&error.to_string()).into()),
             Err(_) => {

@@ -224,9 +224,6 @@ impl Marks {
         if has(Marks::UNTAKEN) && !has(Marks::ENTRY) {
             return Standing::Untaken;
         }
-        if has(Marks::REDO) {
-            return Standing::InFlight;
-        }
         let settled = has(Marks::ENTRY) && !has(Marks::PENDING);
         if settled && has(Marks::PARKED) && has(Marks::PARKED_PASSED) {
             return red(Fault::ParkedLeft);
@@ -239,6 +236,9 @@ impl Marks {
         }
         if has(Marks::LETTER) && has(Marks::LETTER_REACHES) {
             return Standing::Dead;
+        }
+        if has(Marks::REDO) {
+            return Standing::InFlight;
         }
         let reaches = has(Marks::ENTRY) && has(Marks::ENTRY_REACHES);
         if has(Marks::CANONICAL_IN_FLIGHT) && !(settled && reaches) {

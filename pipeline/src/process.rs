@@ -1,4 +1,4 @@
-//! The one `main` of a stage binary: `spec | check | discover | run`.
+//! The one `main` of a stage binary: `spec | check | discover | read | run`.
 //!
 //! Exit codes: 0 ok, 1 bug, 2 bad configuration, 3 environment or operator
 //! action, 128 + n for a signal that was not handled.
@@ -20,6 +20,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::extract::{self, Extractor};
 use crate::http::HttpClient;
 use crate::kafka::client::Client;
+use crate::load::ask::Question;
 use crate::load::{self, Loader};
 use crate::retry::{Backoff, passes};
 use crate::spec::{Spec, Stage};
@@ -42,6 +43,9 @@ enum Verb {
     Check(File),
     /// Print what the source has, as JSON (extractors only).
     Discover(File),
+    /// Print what the target has of the records that standard input names, a
+    /// JSON list of {entity, key, targetId} (loaders only).
+    Read(File),
     /// Do the stage's work until SIGTERM.
     Run(Run),
 }
@@ -143,6 +147,7 @@ pub fn extractor<E: Extractor>() -> ExitCode {
                 let found = load_extractor::<E>(&file)?.0.discover().await?;
                 print_json(&found)
             }
+            Verb::Read(_) => Err(not_here("read", Stage::Extractor)),
             Verb::Run(run) => {
                 let (connector, config) = load_extractor::<E>(&run.file)?;
                 stage(Stage::Extractor, E::NAME, run, config, |context| {
@@ -169,6 +174,7 @@ pub fn transformer<T: Transformer>() -> ExitCode {
             }),
             Verb::Check(file) => load_plain(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
+            Verb::Read(_) => Err(not_here("read", Stage::Transformer)),
             Verb::Run(run) => {
                 let config = load_plain(&run.file)?;
                 stage(Stage::Transformer, T::NAME, run, config, |context| async {
@@ -191,6 +197,15 @@ pub fn loader<L: Loader>() -> ExitCode {
             }
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
+            Verb::Read(file) => {
+                let (connector, _) = load_loader::<L>(&file)?;
+                let questions: Vec<Question> = serde_json::from_reader(std::io::stdin().lock())
+                    .map_err(|e| {
+                        let message = format!("standard input is no list of questions: {e}");
+                        Error::new(Code::ConfigInvalid, message)
+                    })?;
+                print_json(&load::ask::answer(&connector, &questions).await?)
+            }
             Verb::Run(run) => {
                 let (connector, config) = load_loader::<L>(&run.file)?;
                 stage(Stage::Loader, L::NAME, run, config, |context| {
@@ -226,7 +241,10 @@ fn not_here(verb: &str, stage: Stage) -> End {
     End::Problems(vec![Problem::at(
         verb,
         format!("a {} has no `{verb}`", stage.as_str()),
-        "ask an extractor",
+        match verb {
+            "read" => "ask a loader",
+            _ => "ask an extractor",
+        },
     )])
 }
 

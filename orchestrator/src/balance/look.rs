@@ -32,22 +32,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::Instant;
 
-use drover_pipeline::balance::{
-    Balance, Canonical, Entry, Evidence, Hash, Ledger, Letter, Outcome, Parked, Raw, Red, Row,
-    Standing, State,
-};
+use drover_pipeline::Result;
+use drover_pipeline::balance::{Balance, Evidence, Hash, Ledger, Outcome, Red, Row, Standing};
 use drover_pipeline::control::Plan;
-use drover_pipeline::deadletter::DeadLetter;
-use drover_pipeline::envelope::Envelope;
 use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::compacted::{Scanned, ranges, scan_ranges};
-use drover_pipeline::parking::Reason;
-use drover_pipeline::record::{AbsentReason, Millis, Op, Order};
-use drover_pipeline::spec::Stage;
 use drover_pipeline::status::now;
-use drover_pipeline::{Class, Result};
-use serde::Deserialize;
 
+use super::facts;
 use crate::migration::Bus;
 use crate::offsets::{Group, NOTHING};
 
@@ -61,7 +53,7 @@ const LOOKS: u32 = 5;
 const NAMED: usize = 1_000;
 
 /// By object, its slots, and whether the target takes the slot's entity.
-pub(super) type Slots = BTreeMap<String, BTreeMap<String, bool>>;
+pub(crate) type Slots = BTreeMap<String, BTreeMap<String, bool>>;
 
 type Ranges = BTreeMap<Place, (i64, i64)>;
 
@@ -316,134 +308,36 @@ impl Look<'_> {
 
         let mut last = nowhere();
         read("canonical", &moment.canonical, &mut |key, record| {
-            let place = &mut last;
-            let canonical = match record.value.map(Envelope::decode) {
-                None => None,
-                Some(Ok(envelope)) => Some(Canonical::Record {
-                    order: Order {
-                        version: envelope.version,
-                        mapping: envelope.mapping,
-                        incarnation: self.incarnation(record.topic),
-                        offset: record.offset,
-                        reapply: 0,
-                    },
-                    absent: envelope.op == Op::Absent,
-                }),
-                Some(Err(error)) if error.class() == Class::Record => Some(Canonical::Foreign),
-                Some(Err(error)) => return Err(error.at(place_of(record))),
-            };
-            ledger.canonical(key, canonical, in_flight(record, place));
+            let incarnation = self.plan.incarnations.get(record.topic).copied();
+            let canonical = facts::canonical(record, incarnation.unwrap_or(1))?;
+            ledger.canonical(key, canonical, in_flight(record, &mut last));
             Ok(())
         })?;
         let [parked, redo, letters, idempotency] = &moment.tables;
         read("parked", parked, &mut |key, record| {
-            ledger.parked(key, record.value.map(waiting));
+            ledger.parked(key, record.value.map(facts::parked));
             Ok(())
         })?;
         read("redo", redo, &mut |key, record| {
-            let order = |value| Envelope::decode(value).ok().and_then(|redo| redo.order);
-            ledger.redo(key, record.value.map(order));
+            ledger.redo(key, record.value.map(facts::redo));
             Ok(())
         })?;
         read("dead letters", letters, &mut |key, record| {
-            for stage in [Stage::Extractor, Stage::Transformer, Stage::Loader] {
-                let of = key.strip_prefix(stage.as_str());
-                if let Some(key) = of.and_then(|key| key.strip_prefix('/')) {
-                    ledger.letter(stage, key, record.value.map(|value| letter(stage, value)));
-                }
+            if let Some((stage, key)) = facts::letter_of(key) {
+                let letter = record.value.map(|value| facts::letter(stage, value));
+                ledger.letter(stage, key, letter);
             }
             Ok(())
         })?;
         read("idempotency", idempotency, &mut |key, record| {
-            ledger.entry(key, record.value.map(entry));
+            ledger.entry(key, record.value.map(facts::entry));
             Ok(())
         })?;
         let mut last = nowhere();
         read("raw", &moment.raw, &mut |key, record| {
-            let raw = match record.value.map(Envelope::decode) {
-                None => None,
-                Some(Ok(envelope)) => Some(envelope.version),
-                Some(Err(error)) if error.class() == Class::Record => Some(Millis::MIN),
-                Some(Err(error)) => return Err(error.at(place_of(record))),
-            };
-            let offset = record.offset;
-            let raw = raw.map(|version| Raw { version, offset });
-            ledger.raw(key, raw, in_flight(record, &mut last));
+            ledger.raw(key, facts::raw(record)?, in_flight(record, &mut last));
             Ok(())
         })?;
         Ok(ledger.finish())
-    }
-
-    fn incarnation(&self, topic: &str) -> u32 {
-        self.plan.incarnations.get(topic).copied().unwrap_or(1)
-    }
-}
-
-fn place_of(record: &Scanned<'_>) -> String {
-    let place = Place::new(record.topic, record.partition);
-    format!("{place}@{}", record.offset)
-}
-
-/// What is asked of a parked record; its body is not decoded.
-fn waiting(value: &[u8]) -> Parked {
-    #[derive(Deserialize)]
-    struct Waiting {
-        reason: Reason,
-        order: Order,
-    }
-    match serde_json::from_slice::<Waiting>(value) {
-        Ok(Waiting { reason, order }) => Parked::Waits {
-            order,
-            link: matches!(reason, Reason::Link { .. }),
-        },
-        Err(_) => Parked::Unreadable,
-    }
-}
-
-/// A letter that can't be read is one of no version.
-fn letter(stage: Stage, value: &[u8]) -> Letter {
-    let letter = serde_json::from_slice::<DeadLetter>(value).ok();
-    match stage {
-        Stage::Extractor => Letter::Extractor,
-        Stage::Transformer => Letter::Transformer {
-            version: letter.as_ref().map_or(Millis::MIN, |l| l.version),
-            offset: letter
-                .filter(|letter| letter.topic.contains(".raw."))
-                .map(|letter| letter.offset),
-        },
-        Stage::Loader => Letter::Loader {
-            version: letter.as_ref().map_or(Millis::MIN, |l| l.version),
-            order: letter.and_then(|letter| letter.order),
-        },
-    }
-}
-
-/// What is asked of an entry.
-fn entry(value: &[u8]) -> Entry {
-    #[derive(Deserialize)]
-    struct Known {
-        order: Order,
-        state: Name,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Name {
-        Pending(serde::de::IgnoredAny),
-        Applied,
-        Deleted { reason: AbsentReason },
-    }
-    match serde_json::from_slice::<Known>(value) {
-        Ok(Known { order, state }) => Entry {
-            order,
-            state: match state {
-                Name::Pending(_) => State::Pending,
-                Name::Applied => State::Applied,
-                Name::Deleted { reason } => State::Deleted(reason),
-            },
-        },
-        Err(_) => Entry {
-            order: Order::default(),
-            state: State::Unreadable,
-        },
     }
 }

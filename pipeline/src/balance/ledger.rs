@@ -167,6 +167,8 @@ pub struct Ledger {
     share: (Range<i32>, i32),
     /// Only these keys.
     only: Option<HashMap<Hash, Evidence>>,
+    /// Whether each key's text and place are kept.
+    named: bool,
     known: HashMap<Hash, Known>,
     aside: HashMap<Hash, Aside>,
     letters: HashMap<Hash, RawLetters>,
@@ -195,6 +197,7 @@ impl Ledger {
             rows: Vec::new(),
             untaken: Vec::new(),
             share,
+            named: only.is_some(),
             only,
             known: HashMap::new(),
             aside: HashMap::new(),
@@ -357,6 +360,23 @@ impl Ledger {
         });
     }
 
+    /// One that covers all partitions and every key, and knows their texts.
+    pub fn of_all(slots: &BTreeMap<String, BTreeMap<String, bool>>, partitions: i32) -> Self {
+        let mut ledger = Ledger::new(slots, (0..partitions, partitions), None);
+        ledger.named = true;
+        ledger
+    }
+
+    /// Where every key of a ledger [`Ledger::of_all`] is, by its text.
+    pub fn places(self) -> HashMap<String, Standing> {
+        let outcome = self.finish();
+        let place = |(hash, key): (&Hash, &String)| {
+            let (standing, _) = outcome.standings.get(hash)?;
+            Some((key.clone(), *standing))
+        };
+        outcome.texts.iter().filter_map(place).collect()
+    }
+
     /// Where every key is. Called when all tables were read.
     pub fn finish(mut self) -> Outcome {
         for letters in std::mem::take(&mut self.letters).into_values() {
@@ -401,7 +421,7 @@ impl Ledger {
                 };
                 outcome.suspects.insert(hash, (evidence, known.row));
             }
-            if self.only.is_some() {
+            if self.named {
                 outcome.standings.insert(hash, (standing, known.row));
             }
         }
@@ -435,13 +455,12 @@ impl Ledger {
             return None;
         }
         let hash = hash_of(key);
-        if let Some(only) = &self.only {
-            if !only.contains_key(&hash) {
-                return None;
-            }
-            if self.texts.len() < NAMED {
-                self.texts.entry(hash).or_insert_with(|| key.to_owned());
-            }
+        let wanted = |only: &HashMap<Hash, Evidence>| only.contains_key(&hash);
+        if !self.only.as_ref().is_none_or(wanted) {
+            return None;
+        }
+        if self.named && self.texts.len() < NAMED {
+            self.texts.entry(hash).or_insert_with(|| key.to_owned());
         }
         if !self.known.contains_key(&hash) {
             let row = self.row_of(key);

@@ -271,7 +271,27 @@ fn every_place_and_every_way_to_be_in_none() {
                 entries: vec![],
                 ..applied()
             },
+            Some(Dead),
+        ),
+        (
+            "applied, and asked to be applied again",
+            Tables {
+                redo: vec![Some(Some(again(5, 7, 1)))],
+                ..applied()
+            },
             Some(InFlight),
+        ),
+        (
+            "applied again, as asked",
+            Tables {
+                redo: vec![Some(Some(again(5, 7, 1)))],
+                entries: vec![Some(Entry {
+                    order: again(5, 7, 1),
+                    state: State::Applied,
+                })],
+                ..applied()
+            },
+            Some(Applied),
         ),
         (
             "tried again and dead again: the redo was taken back",
@@ -700,7 +720,7 @@ proptest! {
         let mut tables = Tables::default();
         let (mut raws, mut canonicals): (Vec<Raw>, Vec<Order>) = (vec![], vec![]);
         let (mut mapped, mut loaded) = (0, 0);
-        let mut waiting: Option<Order> = None;
+        let (mut waiting, mut dead): (Option<Order>, Option<Order>) = (None, None);
         let mut best = Order::default();
         for (step, how) in steps {
             match step {
@@ -730,41 +750,39 @@ proptest! {
                         canonicals.push(order(version, canonicals.len() as i64));
                     }
                 }
-                // The loader does one: applies, parks, or buries it.
-                4 if loaded < canonicals.len() => {
-                    let order = canonicals[loaded];
-                    loaded += 1;
-                    if order < best || waiting.is_some_and(|waiting| waiting > order) {
-                        continue;
-                    }
-                    let version = order.version;
-                    match how {
-                        0 => {
-                            waiting = Some(order);
-                            tables.parked.push(Some(Parked::Waits { order, link: false }));
-                            continue;
+                // The loader does one: applies, parks, or buries it; or what was
+                // parked goes on.
+                4 | 5 => {
+                    let (order, how) = match step {
+                        4 if loaded < canonicals.len() => {
+                            loaded += 1;
+                            (canonicals[loaded - 1], how)
                         }
-                        1 => tables.letters.push((
-                            Stage::Loader,
-                            Some(Letter::Loader { version, order: Some(order) }),
-                        )),
-                        _ => {
+                        5 => match waiting {
+                            Some(order) => (order, 3),
+                            None => continue,
+                        },
+                        _ => continue,
+                    };
+                    if order < best || waiting.is_some_and(|waiting| waiting > order) {
+                        // Stale; the marks below move all the same.
+                    } else if how == 0 {
+                        waiting = Some(order);
+                        tables.parked.push(Some(Parked::Waits { order, link: false }));
+                    } else {
+                        let version = order.version;
+                        if how > 1 {
                             best = order;
                             let state = State::Applied;
                             tables.entries.push(Some(Entry { order, state }));
-                            tables.letters.push((Stage::Loader, None));
                         }
-                    }
-                    waiting = None;
-                    tables.parked.push(None);
-                }
-                // What was parked goes on.
-                5 => {
-                    if let Some(order) = waiting.take() {
-                        best = order;
-                        let state = State::Applied;
-                        tables.entries.push(Some(Entry { order, state }));
-                        tables.letters.push((Stage::Loader, None));
+                        if dead.is_none_or(|dead: Order| dead.version <= version) {
+                            dead = (how == 1).then_some(order);
+                            let order = Some(order);
+                            let letter = (how == 1).then_some(Letter::Loader { version, order });
+                            tables.letters.push((Stage::Loader, letter));
+                        }
+                        waiting = None;
                         tables.parked.push(None);
                     }
                 }
