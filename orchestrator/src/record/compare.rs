@@ -4,6 +4,7 @@ use drover_pipeline::idempotency::State;
 use drover_pipeline::record::{Op, Order};
 use serde_json::Value as Json;
 
+use super::show::time;
 use super::trace::{SlotLife, Target, Version};
 
 /// One line a difference. Fields are compared where the row has a column of the
@@ -25,8 +26,8 @@ pub(super) fn differences(slot: &SlotLife, bodies: bool) -> Vec<String> {
         if newer > known {
             lines.push(format!(
                 "the entry knows version {}, the canonical record is of version {}",
-                entry.order.version,
-                newest.version.unwrap_or_default()
+                time(entry.order.version),
+                time(newest.version.unwrap_or_default())
             ));
         }
     }
@@ -53,7 +54,10 @@ pub(super) fn differences(slot: &SlotLife, bodies: bool) -> Vec<String> {
     {
         lines.push(format!(
             "the target's record is of version {} (offset {}), the entry of {} (offset {})",
-            order.version, order.offset, entry.order.version, entry.order.offset
+            time(order.version),
+            order.offset,
+            time(entry.order.version),
+            entry.order.offset
         ));
     }
     if let (Some(newest), Some(Json::Object(row))) = (newest, &answer.row) {
@@ -115,10 +119,10 @@ fn same(here: &Json, there: &Json) -> bool {
         other => other.to_string(),
     };
     let (here, there) = (text(here), text(there));
-    let time =
+    let moment =
         |text: &str| chrono::DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_millis());
     here == there
-        || matches!((time(&here), time(&there)), (Ok(one), Ok(other)) if one == other)
+        || matches!((moment(&here), moment(&there)), (Ok(one), Ok(other)) if one == other)
         || matches!((decimal(&here), decimal(&there)), (Some(one), Some(other)) if one == other)
 }
 
