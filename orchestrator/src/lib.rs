@@ -16,6 +16,8 @@ mod balance;
 mod check;
 mod cli;
 mod deadletter;
+mod doctor;
+mod exporter;
 mod init;
 mod inventory;
 mod offsets;

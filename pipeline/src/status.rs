@@ -46,6 +46,22 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// Its name, as reports and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Standby => "standby",
+            Phase::Running => "running",
+            Phase::Degraded => "degraded",
+            Phase::Throttled => "throttled",
+            Phase::Blocked => "blocked",
+            Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
@@ -153,7 +169,7 @@ pub struct Report {
 /// The report of this process, updated as it works.
 pub struct Status {
     report: Mutex<Report>,
-    metrics: Metrics,
+    metrics: Mutex<Metrics>,
 }
 
 /// Now, by our clock, in milliseconds.
@@ -180,7 +196,7 @@ impl Status {
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
             }),
-            metrics,
+            metrics: Mutex::new(metrics),
         }))
     }
 
@@ -196,10 +212,7 @@ impl Status {
         if let Some(counts) = report.objects.get_mut(object) {
             let (value, name) = counts.of(what);
             *value += number;
-            self.metrics
-                .records
-                .with_label_values(&[object, name])
-                .inc_by(number);
+            self.metrics().count(object, name, number);
         }
     }
 
@@ -218,7 +231,7 @@ impl Status {
             until: None,
             seen: seen.or(known),
         };
-        self.set_lane(&mut report, lane, lane_now);
+        self.set_lane(&mut report, lane, lane_now, None);
     }
 
     /// A lane met an error; `wait` is how long it waits before it tries again.
@@ -238,21 +251,20 @@ impl Status {
             seen,
         };
         report.last_error = Some(error.to_string());
-        self.set_lane(&mut report, lane, lane_now);
+        let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
+        self.set_lane(&mut report, lane, lane_now, throttled);
     }
 
-    fn set_lane(&self, report: &mut Report, lane: &str, now: Lane) {
-        for phase in [
-            (Phase::Running, "running"),
-            (Phase::Degraded, "degraded"),
-            (Phase::Throttled, "throttled"),
-            (Phase::Blocked, "blocked"),
-        ] {
-            self.metrics
-                .lanes
-                .with_label_values(&[lane, phase.1])
-                .set(i64::from(now.phase == phase.0));
-        }
+    /// `throttled` is the code of what a throttled lane waits for.
+    fn set_lane(
+        &self,
+        report: &mut Report,
+        lane: &str,
+        now: Lane,
+        throttled: Option<&'static str>,
+    ) {
+        self.metrics()
+            .lane(lane, now.phase.as_str(), throttled, now.seen);
         report.lanes.insert(lane.to_owned(), now);
         let worst = [Phase::Blocked, Phase::Throttled, Phase::Degraded]
             .into_iter()
@@ -289,6 +301,10 @@ impl Status {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metrics(&self) -> std::sync::MutexGuard<'_, Metrics> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports each second until `stop`, and once more at the end. A report
@@ -360,5 +376,5 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> String {
-    status.metrics.render()
+    status.metrics().render()
 }
