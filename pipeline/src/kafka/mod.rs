@@ -5,6 +5,7 @@
 pub mod client;
 pub mod compacted;
 pub mod consumer;
+mod heard;
 pub mod producer;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -23,6 +23,7 @@ use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+use crate::lasting::through_losses;
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
@@ -39,7 +40,7 @@ const RESTORE: Duration = Duration::from_secs(60);
 
 /// What the lanes, the polling thread and the tail share.
 pub(super) struct Shared<L> {
-    pub(super) loader: L,
+    pub(super) loader: Arc<L>,
     pub(super) topics: Topics,
     pub(super) client: Client,
     pub(super) status: Arc<Status>,
@@ -290,6 +291,15 @@ impl<L: Loader> Follower for Shared<L> {
 
 /// Runs the loader until it is told to stop.
 pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
+    if !prepare(&loader, &context).await? {
+        return Ok(());
+    }
+    let loader = Arc::new(loader);
+    through_losses(&context, |context| live(Arc::clone(&loader), context)).await
+}
+
+/// Runs it until it is told to stop, or loses its place in Kafka.
+async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
     let supports: Vec<EntitySupport> = loader
         .entities()
         .into_iter()
@@ -297,9 +307,6 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
         .collect();
     let topics = context.topics.clone();
     let stop = context.stop.clone();
-    if !prepare(&loader, &context).await? {
-        return Ok(());
-    }
     let lanes = Lanes::new(
         supports
             .iter()
@@ -361,9 +368,13 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(15), poller).await;
     }
     tasks.shutdown().await;
-    tokio::task::spawn_blocking(move || shared.tail().take())
-        .await
-        .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
+    // The end of a producer or a consumer may wait for the broker.
+    tokio::task::spawn_blocking(move || {
+        shared.tail().take();
+        drop(shared);
+    })
+    .await
+    .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
     result
 }
 
@@ -389,7 +400,7 @@ async fn prepare<L: Loader>(loader: &L, context: &Context) -> Result<bool> {
 }
 
 fn start<L: Loader>(
-    loader: L,
+    loader: Arc<L>,
     context: Context,
     lanes: Lanes,
     inputs: &[String],
