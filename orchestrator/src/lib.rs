@@ -13,21 +13,27 @@ pub mod topics;
 pub mod view;
 
 mod balance;
+mod body;
 mod check;
 mod cli;
 mod deadletter;
 mod doctor;
 mod dryrun;
+mod explain;
 mod exporter;
 mod init;
 mod inventory;
+mod lookup;
 mod offsets;
+mod parked;
 mod progress;
 mod record;
+mod redo;
 mod run;
 mod shortfall;
 mod status;
 mod supervise;
 mod synced;
+mod when;
 
 pub use cli::main;
