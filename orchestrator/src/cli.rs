@@ -9,8 +9,8 @@ use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
 use crate::{
-    balance, check, deadletter, doctor, explain, exporter, init, inventory, parked, record, run,
-    status,
+    balance, check, deadletter, doctor, explain, exporter, init, inventory, parked, record, remap,
+    run, status,
 };
 
 #[derive(Parser)]
@@ -49,6 +49,8 @@ enum Verb {
     Init,
     /// Run all stages here, and start again what fails; Ctrl-C ends cleanly.
     Run(Run),
+    /// Map anew what was read, by the configuration's mappings; no call to the source.
+    Remap(Remap),
     /// Show where the migration stands.
     Status {
         /// Show it again each second, until Ctrl-C.
@@ -113,6 +115,13 @@ pub(crate) struct Run {
     pub(crate) dir: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(crate) struct Remap {
+    /// Let the new mapping take away more than 1 % of the target's records.
+    #[arg(long)]
+    pub(crate) accept_absent: bool,
+}
+
 /// When `drover run` ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Until {
@@ -168,6 +177,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Doctor | Verb::Explain { .. } => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
+        Verb::Remap(options) => remap::run(&file, format, &options).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
         Verb::Balance => return balance::run(&file, format).await,
         Verb::Record(asked) => {

@@ -29,6 +29,7 @@ mod parked;
 mod progress;
 mod record;
 mod redo;
+mod remap;
 mod run;
 mod shortfall;
 mod status;

@@ -52,6 +52,9 @@ pub struct View {
     pub objects: Vec<ObjectView>,
     /// The processes that have reported within a day.
     pub processes: Vec<ProcessView>,
+    /// What a person should look at, though the records went on, and how often
+    /// the processes met it: values without a map, texts that can't be read.
+    pub remarks: BTreeMap<String, u64>,
 }
 
 /// An object at one moment.
@@ -170,6 +173,7 @@ impl Reader {
                 at: 0,
                 objects: Vec::new(),
                 processes: Vec::new(),
+                remarks: BTreeMap::new(),
             },
             client,
             topics,
@@ -262,6 +266,7 @@ impl Reader {
             balanced: model.balance().map(|balance| balance.balanced),
             balanced_at: model.balance().map(|balance| balance.at),
             processes: processes(model, at),
+            remarks: remarks(model),
             ..self.header.clone()
         };
         for object in &self.plan.objects {
@@ -336,6 +341,14 @@ fn by_topic(lags: &BTreeMap<Place, Lag>) -> BTreeMap<&str, Lag> {
         };
     }
     topics
+}
+
+fn remarks(model: &Model) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (remark, count) in model.reports().flat_map(|report| &report.remarks) {
+        *all.entry(remark.clone()).or_default() += count;
+    }
+    all
 }
 
 fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {

@@ -87,6 +87,8 @@ pub enum Count {
     Dead,
     /// An earlier request's fate was asked for.
     Recovered,
+    /// Filled fields without a mapping, which went to `custom`.
+    Custom,
 }
 
 /// What the processes of one name counted for one object: a process goes on
@@ -105,6 +107,7 @@ pub struct Counts {
     pub released: u64,
     pub dead: u64,
     pub recovered: u64,
+    pub custom: u64,
 }
 
 impl Counts {
@@ -119,6 +122,7 @@ impl Counts {
         self.released += other.released;
         self.dead += other.dead;
         self.recovered += other.recovered;
+        self.custom += other.custom;
     }
 
     fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
@@ -133,6 +137,7 @@ impl Counts {
             Count::Released => (&mut self.released, "released"),
             Count::Dead => (&mut self.dead, "dead"),
             Count::Recovered => (&mut self.recovered, "recovered"),
+            Count::Custom => (&mut self.custom, "custom"),
         }
     }
 }
@@ -180,7 +185,14 @@ pub struct Report {
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
     pub lanes: BTreeMap<String, Lane>,
+    /// What a person should look at, though the records went on, and how often
+    /// it was met: values without a map, texts that could not be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub remarks: BTreeMap<String, u64>,
 }
+
+/// The most different remarks that one process keeps.
+const MOST_REMARKS: usize = 500;
 
 /// The report of this process, updated as it works.
 pub struct Status {
@@ -211,6 +223,7 @@ impl Status {
                 last_error: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
+                remarks: BTreeMap::new(),
             }),
             metrics: Mutex::new(metrics),
         }))
@@ -238,6 +251,17 @@ impl Status {
         let mut report = self.lock();
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
+        }
+    }
+
+    /// Notes remarks on an object's records, each with how often it was met.
+    pub fn remark(&self, object: &str, remarks: &BTreeMap<String, u64>) {
+        let mut report = self.lock();
+        for (remark, number) in remarks {
+            let text = format!("{object}.{remark}");
+            if report.remarks.len() < MOST_REMARKS || report.remarks.contains_key(&text) {
+                *report.remarks.entry(text).or_default() += number;
+            }
         }
     }
 

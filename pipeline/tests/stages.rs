@@ -21,7 +21,7 @@ use drover_pipeline::kafka::compacted::read_to_end;
 use drover_pipeline::load::{Applied, EntitySupport, Found, Item, Loader, Outcome, Write};
 use drover_pipeline::parking::Parked;
 use drover_pipeline::process::Context;
-use drover_pipeline::record::{AbsentReason, Canonical, CanonicalKey, Content, Op, Raw};
+use drover_pipeline::record::{AbsentReason, Canonical, CanonicalKey, Content, Op, Raw, Told};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::Status;
 use drover_pipeline::topics::Topics;
@@ -73,7 +73,7 @@ impl Extractor for Source {
     async fn check(&self) -> Result<()> {
         Ok(())
     }
-    async fn discover(&self) -> Result<Discovery> {
+    async fn discover(&self, _named: &[String]) -> Result<Discovery> {
         Ok(Discovery {
             objects: Vec::new(),
         })
@@ -155,6 +155,7 @@ impl Transformer for Fake {
             key: record.key.slot("main"),
             entity: object.to_owned(),
             content,
+            told: Told::default(),
         }])
     }
 }
@@ -388,10 +389,12 @@ impl Rig {
                     custom: false,
                     fields: Vec::<SourceField>::new(),
                     count: None,
+                    ..Object::default()
                 })
                 .into(),
             entities: objects.map(str::to_owned).into(),
             incarnations: BTreeMap::new(),
+            ..Plan::default()
         };
         Rig {
             _cluster: cluster,

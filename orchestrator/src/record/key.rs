@@ -69,27 +69,20 @@ pub(super) fn only_one(lives: Vec<Life>, text: &str) -> Result<Life> {
 
 #[cfg(test)]
 mod tests {
-    use drover_pipeline::transform::Mapping;
     use serde_json::json;
 
     use super::*;
 
     fn asked(text: &str) -> Vec<(String, Option<String>)> {
         let slots = json!({"contact": {"entity": "contact", "fields": {}}});
-        let mapping: Mapping = serde_json::from_value(json!({
-            "objects": {"Contact": {"slots": slots}, "Lead": {"slots": slots}}
+        let plan: Plan = serde_json::from_value(json!({
+            "generation": 1,
+            "mapping": {"objects": {"Contact": {"slots": slots}, "Lead": {"slots": slots}}},
+            "objects": [{"name": "Contact", "fields": []}, {"name": "Lead", "fields": []}],
+            "entities": ["contact"],
+            "incarnations": {},
         }))
-        .expect("a mapping");
-        let object = |name: &str| {
-            serde_json::from_value(json!({"name": name, "fields": []})).expect("an object")
-        };
-        let plan = Plan {
-            generation: 1,
-            mapping,
-            objects: vec![object("Contact"), object("Lead")],
-            entities: vec!["contact".into()],
-            incarnations: Default::default(),
-        };
+        .expect("a plan");
         candidates(&plan, "salesforce", text)
             .into_iter()
             .map(|asked| (asked.key.as_str().to_owned(), asked.slot))

@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_schemas::{Datum, Entity, Value};
+use drover_schemas::{Datum, Entity, Field, Value};
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::lanes::{Batch, Message};
 use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
-use crate::control::INCARNATION;
+use crate::control::{INCARNATION, MOST_EMPTIED};
 use crate::deadletter::{FailureShare, Origin};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
@@ -47,6 +47,16 @@ pub(super) struct Work {
     pub(super) fingerprint: Fingerprint,
     pub(super) extracted_at: Millis,
     pub(super) origin: Origin,
+    /// Whether the batch holds another content of the same version, which a
+    /// killed process may have applied: what the target has is not known.
+    pub(super) unsure: bool,
+}
+
+impl Work {
+    /// Whether it is the same version with another content.
+    fn differs(&self, other: &Work) -> bool {
+        self.order.version == other.order.version && self.fingerprint != other.fingerprint
+    }
 }
 
 /// What is to be done about a record.
@@ -92,6 +102,7 @@ impl<L: Loader> Worker<L> {
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
         let works = self.works(&batch, &mut changes)?;
+        self.ask_before_emptying(&works)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
         self.recover(&batch, &works, &mut plans).await?;
@@ -133,19 +144,25 @@ impl<L: Loader> Worker<L> {
         works.extend(self.released(&batch.released));
         let mut newest: HashMap<CanonicalKey, usize> = HashMap::new();
         let mut superseded = HashSet::new();
+        let mut unsure = HashSet::new();
         for (place, work) in works.iter().enumerate() {
             match newest.get(&work.key) {
                 Some(&other) if works[other].order >= work.order => {
                     superseded.insert(place);
+                    unsure.extend(works[other].differs(work).then_some(other));
                 }
                 Some(&other) => {
                     superseded.insert(other);
+                    unsure.extend(works[other].differs(work).then_some(place));
                     newest.insert(work.key.clone(), place);
                 }
                 None => {
                     newest.insert(work.key.clone(), place);
                 }
             }
+        }
+        for place in unsure {
+            works[place].unsure = true;
         }
         for place in &superseded {
             changes.count(&works[*place].object, Count::Stale);
@@ -221,6 +238,7 @@ impl<L: Loader> Worker<L> {
             fingerprint: envelope.fingerprint,
             extracted_at: envelope.extracted_at,
             origin,
+            unsure: false,
         })
     }
 
@@ -263,6 +281,41 @@ impl<L: Loader> Worker<L> {
         works
     }
 
+    /// A changed mapping that takes away more than a share of what the target
+    /// has stops the lane, until a person agrees.
+    fn ask_before_emptying(&self, works: &[Work]) -> Result<(), Dropped> {
+        if self.shared.plan.absent_accepted {
+            return Ok(());
+        }
+        let known = self.shared.tables.lock();
+        let generation = self.shared.plan.generation;
+        let emptied = works.iter().filter(|work| {
+            let by_mapping = work.op == Op::Absent && work.reason != AbsentReason::Deleted;
+            by_mapping
+                && known.entry(&work.key).is_some_and(|entry| {
+                    !matches!(entry.state, State::Deleted { .. })
+                        && entry.order.version == work.order.version
+                        && entry.order.mapping < work.order.mapping
+                })
+        });
+        let now = emptied.count() as u64;
+        if now == 0 {
+            return Ok(());
+        }
+        let before = known.emptied(generation);
+        let all = known.live() + before;
+        if (now + before) * MOST_EMPTIED <= all {
+            return Ok(());
+        }
+        Err(Dropped::Blocked(Error::new(
+            Code::EmptiedByMapping,
+            format!(
+                "mapping generation {generation} takes away at least {} of {all} records",
+                now + before
+            ),
+        )))
+    }
+
     /// Asks the rule about every record and resolves references.
     fn judge<'w>(&self, works: &'w [Work], changes: &mut Changes) -> Vec<Plan<'w>> {
         let known = self.shared.tables.lock();
@@ -284,6 +337,9 @@ impl<L: Loader> Worker<L> {
                 let seen = known.pending_for(&work.key);
                 match judge(entry, &incoming, &self.support.lease, seen) {
                     Verdict::Stale => Plan::Drop(Count::Stale),
+                    Verdict::Unchanged if work.unsure && self.support.ordered => {
+                        self.sending(work, entry, false, &known)
+                    }
                     Verdict::Unchanged => Plan::Note(
                         Entry {
                             order: work.order,
@@ -361,7 +417,8 @@ impl<L: Loader> Worker<L> {
             Ok(body) => body.unwrap_or_default(),
             Err(error) => return Plan::Refuse(error),
         };
-        let datum = match Datum::decode(self.entity, body) {
+        let mut typed = Vec::new();
+        let mut datum = match Datum::decode(self.entity, body) {
             Ok(datum) => datum,
             Err(malformed) => {
                 return Plan::Refuse(Error::new(
@@ -374,28 +431,48 @@ impl<L: Loader> Worker<L> {
             let Value::Reference(text) = value else {
                 continue;
             };
-            let Some(parent) = CanonicalKey::parse(text) else {
+            let field = &self.entity.fields[place];
+            let mut parents = CanonicalKey::of_reference(text);
+            if parents.is_empty() {
                 return Plan::Refuse(
-                    Error::new(Code::BadReference, "a reference that names no record").at(self
-                        .entity
-                        .fields[place]
-                        .name
-                        .clone()),
+                    Error::new(Code::BadReference, "a reference that names no record")
+                        .at(field.name.clone()),
                 );
-            };
-            match known.target_of(&parent) {
-                Some(id) => sending.links.push((place, id.clone())),
-                None if self
-                    .shared
-                    .required(&work.key, &self.entity.fields[place].name) =>
-                {
+            }
+            // Of several slots of one record one is filled; what the others
+            // once held is deleted.
+            let found = parents
+                .iter()
+                .filter_map(|parent| Some((parent, known.target_of(parent)?)))
+                .max_by_key(|(parent, _)| known.is_live(parent));
+            match found {
+                Some((parent, id)) => {
+                    sending.links.push((place, id.clone()));
+                    if let Some(kind) = self.type_of(field, parent) {
+                        typed.push(kind);
+                    }
+                }
+                None if parents.len() == 1 && self.shared.required(&work.key, &field.name) => {
+                    let parent = parents.remove(0);
                     return Plan::Park(Reason::Parent { parent }, None);
                 }
-                None => sending.missing.push(parent),
+                None => sending.missing.append(&mut parents),
             }
+        }
+        for (place, entity) in typed {
+            datum.values[place] = Value::String(entity.into());
         }
         sending.datum = Some(datum);
         Plan::Send(Box::new(sending))
+    }
+
+    /// For a reference to any entity: the field beside it that names the
+    /// entity, and which it is. The mapper could not know it where several slots
+    /// of one record might be filled.
+    fn type_of(&self, field: &Field, parent: &CanonicalKey) -> Option<(usize, String)> {
+        let (place, _) = self.entity.field(field.type_field.as_deref()?)?;
+        let (_, object, _, slot) = parent.parts();
+        Some((place, self.shared.entity_of(object, slot)?.to_owned()))
     }
 
     /// Asks the target what became of earlier requests.

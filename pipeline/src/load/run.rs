@@ -14,6 +14,7 @@ use super::batch::{Dropped, Worker};
 use super::lanes::{Lanes, Message};
 use super::tables::Tables;
 use super::{EntitySupport, Loader, Step};
+use crate::control::Plan;
 use crate::deadletter::{FailureShare, LiveLetters};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
@@ -55,6 +56,7 @@ pub(super) struct Shared<L> {
     tail: Mutex<Option<Tail>>,
     incarnations: HashMap<String, u32>,
     required: Required,
+    pub(super) plan: Plan,
 }
 
 impl<L> Shared<L> {
@@ -72,6 +74,14 @@ impl<L> Shared<L> {
     pub(super) fn required(&self, key: &CanonicalKey, field: &str) -> bool {
         let (_, object, _, slot) = key.parts();
         self.required.asks(object, slot, field)
+    }
+
+    /// The entity that a slot of an object gives.
+    pub(super) fn entity_of(&self, object: &str, slot: &str) -> Option<&str> {
+        let mapping = &self.plan.mapping;
+        let rules = mapping.objects.get(object);
+        let rules = rules.or(mapping.custom_objects.as_ref())?;
+        rules.slots.get(slot).map(|slot| slot.entity.as_str())
     }
 
     /// The text beside each committed offset: how long the idempotency table
@@ -427,8 +437,9 @@ fn start<L: Loader>(
         letters: LiveLetters::of(Stage::Loader),
         producer: Mutex::new(producer),
         tail: Mutex::new(None),
-        incarnations: context.plan.incarnations.into_iter().collect(),
+        incarnations: context.plan.incarnations.clone().into_iter().collect(),
         required: Required::of(&context.plan.mapping),
+        plan: context.plan,
         topics,
         client: context.client,
         status: context.status,

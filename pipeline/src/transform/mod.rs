@@ -12,8 +12,9 @@ mod run;
 mod tests;
 
 pub use kinds::{can_become, kind_name};
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, Slot};
 pub use merge::merge;
+pub(crate) use parse::own_rule;
 pub(crate) use run::MAX_RECORD;
 pub use run::run;
 

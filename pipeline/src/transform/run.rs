@@ -1,7 +1,7 @@
 //! The transformer's loop: a batch of raw records → one Kafka transaction of
 //! canonical records, dead letters and input offsets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
 use crate::lasting::through_losses;
 use crate::process::Context;
-use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
+use crate::record::{Canonical, Content, Fingerprint, Op, RawKey, Told};
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Status, now};
@@ -305,6 +305,7 @@ impl<T: Transformer> Runner<T> {
         let mut counts: HashMap<(String, String, Became), u64> = HashMap::new();
         let mut next = HashMap::new();
         let mut seen: HashMap<String, i64> = HashMap::new();
+        let mut told = HashMap::new();
         let mut lane_trouble = None;
         let mut letters = HashMap::new();
         let mut outputs: Vec<Output> = Vec::with_capacity(batch.len());
@@ -336,6 +337,9 @@ impl<T: Transformer> Runner<T> {
             let value = message.payload().unwrap_or_default();
             match self.one(key, value, origin, &mut letters) {
                 Ok(done) => {
+                    if done.told.custom > 0 || !done.told.remarks.is_empty() {
+                        note(&mut told, &done);
+                    }
                     let count = (place.topic.clone(), done.object.clone(), done.count);
                     *counts.entry(count).or_default() += 1;
                     if let Some(at) = done.extracted_at {
@@ -411,6 +415,10 @@ impl<T: Transformer> Runner<T> {
         }
         for ((_, object, count), number) in counts {
             self.context.status.count(&object, count.count(), number);
+        }
+        for (object, (custom, remarks)) in told {
+            self.context.status.count(&object, Count::Custom, custom);
+            self.context.status.remark(&object, &remarks);
         }
         for place in &read {
             if let Some(lane) = self.lanes.get(&place.topic) {
@@ -516,10 +524,16 @@ impl<T: Transformer> Runner<T> {
                     );
                     return self.dead(&key, &error, &origin, raw.version, b"");
                 }
+                let mut told = Told::default();
+                for canonical in canonicals {
+                    told.custom += canonical.told.custom;
+                    told.remarks.extend(canonical.told.remarks);
+                }
                 Ok(Done {
                     object: envelope.object.to_owned(),
                     count: Became::Transformed,
                     extracted_at: Some(raw.extracted_at),
+                    told,
                     outputs,
                 })
             }
@@ -599,6 +613,7 @@ impl<T: Transformer> Runner<T> {
             object: letter.object.clone(),
             count,
             extracted_at: None,
+            told: Told::default(),
             outputs: vec![Output {
                 topic: self.shared.deadletter.clone(),
                 partition: Some(origin.place.partition),
@@ -702,7 +717,17 @@ struct Done {
     object: String,
     count: Became,
     extracted_at: Option<i64>,
+    told: Told,
     outputs: Vec<Output>,
+}
+
+/// Adds what a message told to what its batch tells, by object.
+fn note(batch: &mut HashMap<String, (u64, BTreeMap<String, u64>)>, done: &Done) {
+    let (custom, remarks) = batch.entry(done.object.clone()).or_default();
+    *custom += done.told.custom as u64;
+    for remark in &done.told.remarks {
+        *remarks.entry(remark.clone()).or_default() += 1;
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

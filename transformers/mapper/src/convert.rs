@@ -14,6 +14,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::json::Json;
+use crate::prefix::{Owner, Prefixes};
 
 /// The longest id of any source.
 const MAX_ID: usize = 255;
@@ -42,14 +43,18 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Converts a filled field's JSON into a value of the entity's field.
 /// References have their own function: [`reference`].
 pub fn convert<'a>(raw: &'a str, field: &Field) -> Result<Value<'a>> {
-    let value = Json::of(raw)?;
+    convert_json(Json::of(raw)?, field)
+}
+
+/// The same for a value that was looked at already.
+pub fn convert_json<'a>(value: Json<'a>, field: &Field) -> Result<Value<'a>> {
     match field.kind {
         Kind::String => string(value, field).map(Value::String),
         Kind::Boolean => boolean(value).map(Value::Boolean),
         Kind::Long => long(value).map(Value::Long),
         Kind::Decimal => decimal(value).map(|number| Value::Decimal(number.into())),
-        Kind::Date => date(value).map(Value::Date),
-        Kind::Datetime => datetime(value).map(Value::Datetime),
+        Kind::Date => date(&value).map(Value::Date),
+        Kind::Datetime => datetime(&value).map(Value::Datetime),
         Kind::Reference => Err(Fault::new(
             Code::Invariant,
             "a reference without the object that it points to",
@@ -85,7 +90,20 @@ fn string<'a>(value: Json<'a>, field: &Field) -> Result<Cow<'a, str>> {
             ),
         ));
     }
+    if field.format == Some(Format::Currency) && !is_currency(&text) {
+        return Err(Fault::new(
+            Code::WrongType,
+            format!(
+                "a text of {} characters is no currency's code (three capital letters)",
+                text.chars().count()
+            ),
+        ));
+    }
     Ok(text)
+}
+
+fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_email(text: &str) -> bool {
@@ -174,8 +192,8 @@ pub fn exact(number: &str) -> Option<Decimal> {
 }
 
 /// A day, `2026-03-31`. A moment is none: which day it is depends on where.
-fn date(value: Json<'_>) -> Result<i32> {
-    let text = match &value {
+pub fn date(value: &Json<'_>) -> Result<i32> {
+    let text = match value {
         Json::Text(text) => text.as_ref(),
         other => return Err(wrong(other, "a date")),
     };
@@ -196,8 +214,8 @@ fn day(text: &str) -> Option<NaiveDate> {
 
 /// A moment with its zone: RFC 3339, and the same with `+0000`. Digits behind
 /// the milliseconds are cut off.
-fn datetime(value: Json<'_>) -> Result<i64> {
-    let text = match &value {
+pub fn datetime(value: &Json<'_>) -> Result<i64> {
+    let text = match value {
         Json::Text(text) => text.as_ref(),
         other => return Err(wrong(other, "a date with time and zone")),
     };
@@ -229,7 +247,24 @@ fn no_time(text: &str, what: &str) -> Fault {
 /// The canonical key of the record that the field's id names.
 pub fn reference(raw: &str, source: &str, object: &str, slot: &str) -> Result<String> {
     let value = Json::of(raw)?;
-    let id = match &value {
+    Ok(key(source, object, id(&value)?, slot))
+}
+
+/// The same where the id itself tells its object; `None` for an object that
+/// isn't known.
+pub fn any_reference<'k>(
+    raw: &str,
+    source: &str,
+    known: &'k Prefixes,
+) -> Result<Option<(String, &'k Owner)>> {
+    let value = Json::of(raw)?;
+    let id = id(&value)?;
+    let owner = known.owner(id);
+    Ok(owner.map(|owner| (key(source, &owner.object, id, &owner.slots), owner)))
+}
+
+fn id<'v>(value: &'v Json<'_>) -> Result<&'v str> {
+    let id = match value {
         Json::Text(text) => text.as_ref(),
         Json::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits,
         other => return Err(wrong(other, "an id")),
@@ -241,11 +276,15 @@ pub fn reference(raw: &str, source: &str, object: &str, slot: &str) -> Result<St
             format!("a text of {length} characters that is no id"),
         ));
     }
+    Ok(id)
+}
+
+fn key(source: &str, object: &str, id: &str, slot: &str) -> String {
     let mut key = String::with_capacity(source.len() + object.len() + id.len() + slot.len() + 3);
     for part in [source, "/", object, "/", id, "#", slot] {
         key.push_str(part);
     }
-    Ok(key)
+    key
 }
 
 fn wrong(value: &Json<'_>, due: &str) -> Fault {

@@ -7,22 +7,25 @@ mod body;
 mod compile;
 mod convert;
 mod filter;
+mod form;
 mod json;
 mod plan;
+mod prefix;
+mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use drover_pipeline::config::Problem;
 use drover_pipeline::extract::Object;
-use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw};
+use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw, Told};
 use drover_pipeline::transform::{Mapping, Transformer};
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::{Custom, Datum, Value};
 
 use crate::body::Body;
-use crate::convert::{Fault, convert, reference};
-use crate::json::compact;
+use crate::convert::{Fault, any_reference, reference};
+use crate::json::{compact, list};
 use crate::plan::{ObjectPlan, Rule, SlotPlan, SlotSet, Source};
 
 /// How many further problems of a record its error names.
@@ -84,13 +87,18 @@ impl ObjectPlan {
         let mut faults = Vec::new();
         let mut out = Vec::with_capacity(self.slots.len());
         for (slot, absent) in self.slots.iter().zip(absent) {
+            let mut told = Told::default();
             let content = match absent {
                 Some(reason) => Content::Absent(reason),
                 None => {
+                    let mut unread = Vec::new();
+                    let values =
+                        self.values(slot, source, &body, &mut unread, &mut told, &mut faults);
                     let datum = Datum {
-                        values: self.values(slot, source, &body, &mut faults),
-                        custom: self.custom(slot, filled, &body),
+                        values,
+                        custom: self.custom(slot, filled, &unread, &body),
                     };
+                    told.custom = datum.custom.len();
                     let mut bytes = Vec::with_capacity(bytes.len() + 64);
                     datum.encode(&mut bytes);
                     Content::Upsert {
@@ -99,7 +107,10 @@ impl ObjectPlan {
                     }
                 }
             };
-            out.push(canonical(record, slot, content));
+            out.push(Canonical {
+                told,
+                ..canonical(record, slot, content)
+            });
         }
         match self.error(&faults) {
             Some(error) => Err(error),
@@ -107,27 +118,63 @@ impl ObjectPlan {
         }
     }
 
+    /// The values of a slot. `unread` are filled fields that a rule passed over.
     fn values<'a, 'p: 'a>(
         &'p self,
         slot: &'p SlotPlan,
         source: &str,
         body: &Body<'a>,
+        unread: &mut Vec<usize>,
+        told: &mut Told,
         faults: &mut Vec<At<'p>>,
     ) -> Vec<Value<'a>> {
         let mut values = vec![Value::Null; slot.entity.fields.len()];
         for rule in &slot.rules {
             let field = &slot.entity.fields[rule.index];
-            let raw = rule.source.field().and_then(|place| body.filled(place));
-            let value = match (&rule.source, raw) {
+            let read = rule.read(body, unread);
+            let value = match (&rule.source, read) {
                 (Source::Constant(value), _) => Ok(borrowed(value)),
-                (_, None) if field.required => Err(Fault::new(
-                    Code::RequiredMissing,
-                    "the field is empty and must be filled",
-                )),
-                (_, None) => continue,
-                (Source::Field(_), Some(raw)) => convert(raw, field),
-                (Source::Reference { object, slot, .. }, Some(raw)) => {
+                (Source::Reference { .. } | Source::Any { .. }, None) => continue,
+                (_, None) => match rule.default() {
+                    Some(value) => Ok(borrowed(value)),
+                    None if field.required => Err(Fault::new(
+                        Code::RequiredMissing,
+                        "the field is empty and must be filled",
+                    )),
+                    None => continue,
+                },
+                (Source::Field(_), Some((place, raw))) => {
+                    let name = &self.fields[place].name;
+                    rule.convert(raw, field, name, body, &mut told.remarks)
+                }
+                (
+                    Source::Reference {
+                        object,
+                        slot,
+                        beside,
+                        ..
+                    },
+                    Some((_, raw)),
+                ) => {
+                    if let Some((place, entity)) = beside {
+                        values[*place] = Value::String(Cow::Borrowed(entity));
+                    }
                     reference(raw, source, object, slot).map(|key| Value::Reference(key.into()))
+                }
+                (Source::Any { known, beside, .. }, Some((place, raw))) => {
+                    match any_reference(raw, source, known) {
+                        Ok(Some((key, owner))) => {
+                            if let (Some(at), Some(entity)) = (beside, &owner.entity) {
+                                values[*at] = Value::String(Cow::Borrowed(entity));
+                            }
+                            Ok(Value::Reference(key.into()))
+                        }
+                        Ok(None) => {
+                            unread.push(place);
+                            continue;
+                        }
+                        Err(fault) => Err(fault),
+                    }
                 }
             };
             match value {
@@ -138,12 +185,14 @@ impl ObjectPlan {
         values
     }
 
-    /// What no rule of a filled slot reads. A field that only an absent slot
-    /// would read comes here too: no filled field is lost.
+    /// What no rule of a filled slot reads, and what this one's rules passed
+    /// over. A field that only an absent slot would read comes here too: no
+    /// filled field is lost.
     fn custom<'a, 'p: 'a>(
         &'p self,
         slot: &SlotPlan,
         filled: SlotSet,
+        unread: &[usize],
         body: &Body<'a>,
     ) -> Vec<Custom<'a>> {
         if !slot.custom {
@@ -151,10 +200,14 @@ impl ObjectPlan {
         }
         let known = body.all_filled().filter_map(|(place, raw)| {
             let field = &self.fields[place];
-            (field.typed & filled == 0 && !field.ignored).then(|| Custom {
+            let free = field.typed & filled == 0 || unread.contains(&place);
+            (free && !field.ignored).then(|| Custom {
                 name: Cow::Borrowed(field.name.as_str()),
                 kind: Cow::Borrowed(field.kind.as_str()),
-                json: compact(raw),
+                json: match field.separator {
+                    Some(separator) => list(raw, separator),
+                    None => compact(raw),
+                },
             })
         });
         let mut custom: Vec<Custom<'a>> = known.collect();
@@ -194,6 +247,9 @@ impl ObjectPlan {
 impl SlotPlan {
     /// Why the slot has nothing, if it has nothing.
     fn absent(&self, body: &Body<'_>) -> Option<AbsentReason> {
+        if self.retired {
+            return Some(AbsentReason::SlotEmpty);
+        }
         let meets = |condition: &filter::Condition| condition.holds(body.filled(condition.field));
         if !self.conditions.iter().all(meets) {
             return Some(AbsentReason::Filtered);
@@ -231,6 +287,7 @@ fn canonical(record: &Raw, slot: &SlotPlan, content: Content) -> Canonical {
         key: record.key.slot(&slot.name),
         entity: slot.entity.name.clone(),
         content,
+        told: Told::default(),
     }
 }
 
