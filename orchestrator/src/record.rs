@@ -11,6 +11,7 @@ use drover_pipeline::spec::Stage;
 
 mod compare;
 mod key;
+mod life;
 mod show;
 mod trace;
 
@@ -19,7 +20,7 @@ use crate::cli::{Format, blocking, print, print_json};
 use crate::connectors::Connectors;
 use crate::failure::Result;
 use crate::migration::Bus;
-use trace::{Life, Target};
+use life::{Life, Target};
 
 pub(crate) async fn run(file: &Path, format: Format, text: &str, bodies: bool) -> Result<ExitCode> {
     let bus = Arc::new(Bus::load(file)?);

@@ -12,15 +12,16 @@
 //! orchestrator's `balance/look.rs`.
 
 mod document;
+mod facts;
+mod known;
 mod ledger;
 
 #[cfg(test)]
 mod tests;
 
 pub use document::{Absences, BALANCE, Balance, Red, Row};
-pub use ledger::{
-    Canonical, Entry, Evidence, Hash, Ledger, Letter, Outcome, Parked, Raw, State, hash_of,
-};
+pub use facts::{Canonical, Entry, Letter, Parked, Raw, State};
+pub use ledger::{Evidence, Hash, Ledger, Outcome, hash_of};
 
 use crate::record::AbsentReason;
 

@@ -5,7 +5,7 @@ use drover_pipeline::record::{Op, Order};
 use serde_json::Value as Json;
 
 use super::show::time;
-use super::trace::{SlotLife, Target, Version};
+use super::life::{SlotLife, Target, Version};
 
 /// One line a difference. Fields are compared where the row has a column of the
 /// same name, whatever its case and underscores; `bodies` shows their values.

@@ -4,7 +4,7 @@ use drover_pipeline::Code;
 use drover_pipeline::control::Plan;
 use drover_pipeline::record::RawKey;
 
-use super::trace::Life;
+use super::life::Life;
 use crate::failure::{Failure, Result};
 
 /// A record that may be meant, and the one slot that is, where one is named.

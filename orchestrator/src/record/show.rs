@@ -6,7 +6,7 @@ use drover_pipeline::parking::Reason;
 use drover_pipeline::record::Millis;
 use serde_json::Value as Json;
 
-use super::trace::{Dead, Life, SlotLife, Target, Version};
+use super::life::{Dead, Life, SlotLife, Target, Version};
 use crate::table::{Column, table, wrap};
 
 /// A time, to the millisecond, in UTC.
@@ -221,7 +221,7 @@ fn said(value: &Json) -> bool {
         Json::Object(fields) => fields.values().any(said),
         Json::Array(values) => values.iter().any(said),
         Json::Null => false,
-        Json::String(text) => text != super::trace::MASK,
+        Json::String(text) => text != super::life::MASK,
         _ => true,
     }
 }

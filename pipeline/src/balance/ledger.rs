@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Fault, Marks, Row, Standing};
+use super::known::{Aside, Known, rank};
+use super::{Canonical, Entry, Fault, Letter, Marks, Parked, Raw, Row, Standing, State};
 use crate::record::{AbsentReason, CanonicalKey, Millis, Order, RawKey};
 use crate::topics::partition_of;
 
@@ -23,104 +24,6 @@ pub type Hash = [u64; 2];
 pub fn hash_of(key: &str) -> Hash {
     let hash = xxhash_rust::xxh3::xxh3_128(key.as_bytes());
     [(hash >> 64) as u64, hash as u64]
-}
-
-/// A canonical record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Canonical {
-    /// An envelope.
-    Record {
-        /// Its order.
-        order: Order,
-        /// Whether it says that the slot has nothing.
-        absent: bool,
-    },
-    /// Anything else.
-    Foreign,
-}
-
-/// A parked record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parked {
-    /// It waits for something.
-    Waits {
-        /// Its order.
-        order: Order,
-        /// Whether it is applied already and waits for an optional link only.
-        link: bool,
-    },
-    /// Its value can't be read.
-    Unreadable,
-}
-
-/// A live dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Letter {
-    /// Of an extractor: the record never became a raw one.
-    Extractor,
-    /// Of a transformer.
-    Transformer {
-        /// The source's version.
-        version: Millis,
-        /// Where the raw record lies, where that is in its raw topic.
-        offset: Option<i64>,
-    },
-    /// Of a loader.
-    Loader {
-        /// The source's version.
-        version: Millis,
-        /// Its order, where it had one.
-        order: Option<Order>,
-    },
-}
-
-/// An idempotency entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// Its order.
-    pub order: Order,
-    /// Pending, applied, or absent with the reason.
-    pub state: State,
-}
-
-/// Where an entry stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Of an unknown fate.
-    Pending,
-    /// In the target.
-    Applied,
-    /// Rightly not there.
-    Deleted(AbsentReason),
-    /// The entry can't be read.
-    Unreadable,
-}
-
-/// A raw record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Raw {
-    /// The source's version; the lowest there is where it can't be read.
-    pub version: Millis,
-    /// Where it lies.
-    pub offset: i64,
-}
-
-/// What is kept of a key: 24 bytes beside its hash.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    version: Millis,
-    /// Mapping generation, incarnation and offset, in the order of comparison.
-    rank: u64,
-    marks: Marks,
-    row: u16,
-}
-
-/// What only few keys have.
-#[derive(Debug, Default, Clone)]
-struct Aside {
-    parked: Option<Parked>,
-    redo: Option<Option<Order>>,
-    letter: Option<(Millis, Option<Order>)>,
 }
 
 /// Dead letters under a raw key.
@@ -517,38 +420,6 @@ impl Ledger {
     }
 }
 
-impl Known {
-    /// How an order compares with the newest canonical one.
-    fn compare(&self, order: &Order) -> std::cmp::Ordering {
-        (order.version, rank(order)).cmp(&(self.version, self.rank))
-    }
-
-    /// Takes in what lies aside, now that the canonical order is known.
-    fn join(&mut self, aside: &Aside) {
-        match aside.parked {
-            None => {}
-            Some(Parked::Unreadable) => self.marks.set(Marks::UNREADABLE, true),
-            Some(Parked::Waits { order, link }) => {
-                self.marks.set(Marks::PARKED, true);
-                self.marks.set(Marks::LINK, link);
-                let reaches = self.compare(&order).is_ge();
-                self.marks.set(Marks::PARKED_REACHES, reaches);
-            }
-        }
-        if let Some((version, order)) = aside.letter {
-            self.marks.set(Marks::LETTER, true);
-            let reaches = match order {
-                Some(order) => self.compare(&order).is_ge(),
-                None => version >= self.version,
-            };
-            self.marks.set(Marks::LETTER_REACHES, reaches);
-        }
-        if aside.redo.is_some() && !self.marks.has(Marks::ENTRY) {
-            self.marks.set(Marks::REDO, true);
-        }
-    }
-}
-
 impl Marks {
     /// Whether any table has something under the key.
     fn is_something(self) -> bool {
@@ -567,14 +438,4 @@ impl Marks {
         .into_iter()
         .any(|mark| self.has(mark))
     }
-}
-
-/// What follows the version in an order, without `reapply`, as one number that
-/// compares the same up to 4,095 generations, 1,023 incarnations and 4 * 10^12
-/// records a partition.
-fn rank(order: &Order) -> u64 {
-    let mapping = u64::from(order.mapping).min(0xfff);
-    let incarnation = u64::from(order.incarnation).min(0x3ff);
-    let offset = u64::try_from(order.offset).unwrap_or(0).min((1 << 42) - 1);
-    mapping << 52 | incarnation << 42 | offset
 }
