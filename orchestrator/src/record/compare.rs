@@ -4,8 +4,8 @@ use drover_pipeline::idempotency::State;
 use drover_pipeline::record::{Op, Order};
 use serde_json::Value as Json;
 
-use super::show::time;
 use super::life::{SlotLife, Target, Version};
+use super::show::time;
 
 /// One line a difference. Fields are compared where the row has a column of the
 /// same name, whatever its case and underscores; `bodies` shows their values.

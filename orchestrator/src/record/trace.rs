@@ -10,6 +10,7 @@ use drover_pipeline::envelope::Envelope;
 use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::compacted::{Scanned, scan_ranges, watermarks};
 use drover_pipeline::parking::Parked;
+use drover_pipeline::record::Millis;
 use drover_pipeline::topics::{partition_of, partition_of_raw};
 use drover_schemas::{Datum, Value};
 use serde_json::{Value as Json, json};
