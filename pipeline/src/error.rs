@@ -131,6 +131,8 @@ codes! {
     EmptiedByMapping = "EMPTIED_BY_MAPPING", Operator, "look at the changed mapping and filters; if they are right: `drover remap --accept-absent`";
     /// A run has ended, and records are missing in the target.
     Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
+    /// Records are in no place, or in two: something was lost on the way, or came from elsewhere.
+    Unbalanced = "UNBALANCED", Operator, "see `drover balance`: it names each key, and what to do";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.

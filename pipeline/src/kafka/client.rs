@@ -119,6 +119,16 @@ impl Client {
             .map_err(|e| explain("making a client", &e))
     }
 
+    /// Opens a reader of committed records for what ends soon: the end of a
+    /// partition is told by an empty answer, for which a broker otherwise waits
+    /// half a second.
+    pub fn open_scanner(&self) -> Result<BaseConsumer<Quiet>> {
+        self.reader("read_committed")
+            .set("fetch.wait.max.ms", "20")
+            .create_with_context(self.context())
+            .map_err(|e| explain("making a client", &e))
+    }
+
     /// A member of a consumer group. `instance` makes its membership static: a
     /// restart under the same name goes on at once, without a rebalance.
     pub fn member(&self, group: &str, instance: &str) -> ClientConfig {
@@ -174,7 +184,10 @@ impl Client {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "lz4")
-            .set("linger.ms", "5")
+            .set(
+                "linger.ms",
+                std::env::var("TMP_LINGER").unwrap_or("5".into()),
+            )
             // As Java chooses partitions; librdkafka's default differs.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "10485760")

@@ -237,12 +237,12 @@ impl Member {
     /// transient error heals by itself; an error of class Operator or
     /// [`Code::Fenced`] does not.
     pub fn poll(&self, wait: Duration) -> Result<Polled<'_>> {
-        let polled = self.inner.poll(wait);
-        if let Some(error) = self.inner.context().lock().1.take() {
-            return Ok(Polled::NotAssigned(error));
-        }
-        match polled {
-            None => Ok(Polled::Nothing),
+        match self.inner.poll(wait) {
+            // A rebalance brings no message.
+            None => match self.inner.context().lock().1.take() {
+                Some(error) => Ok(Polled::NotAssigned(error)),
+                None => Ok(Polled::Nothing),
+            },
             Some(Ok(message)) => Ok(Polled::Message(message)),
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::End),
             Some(Err(error)) => {

@@ -145,7 +145,7 @@ impl<L: Loader> Worker<L> {
                 changes.redone.push(work.key.clone());
             }
             // A record that waits is no longer dead: it stands in one place.
-            if (succeeded || parks) && self.shared.letters.clears(work.key.as_str(), work.version) {
+            if (succeeded || parks) && self.shared.letters.settles(work.key.as_str(), &work.order) {
                 changes
                     .letters
                     .push((work.key.as_str().to_owned(), partition, None));
@@ -204,8 +204,8 @@ impl<L: Loader> Worker<L> {
     fn letter(&self, work: &Work, error: &Error, partition: i32, changes: &mut Changes) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
-        if self.shared.letters.is_newer(&key, work.version) {
-            // An older version, seen again: the newer one's letter stays.
+        if self.shared.letters.is_behind(&key, &work.order) {
+            // An older order, seen again: the newer one's letter stays.
             return true;
         }
         let mut letter = DeadLetter::new(

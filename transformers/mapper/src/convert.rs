@@ -209,7 +209,51 @@ fn day(text: &str) -> Option<NaiveDate> {
             4 | 7 => byte == b'-',
             _ => byte.is_ascii_digit(),
         });
-    shape.then(|| NaiveDate::from_str(text).ok()).flatten()
+    shape.then(|| civil(text.as_bytes())).flatten()
+}
+
+/// The day of `YYYY-MM-DD`, of which only the digits are looked at.
+fn civil(bytes: &[u8]) -> Option<NaiveDate> {
+    let year = i32::try_from(number(bytes.get(0..4)?)?).ok()?;
+    NaiveDate::from_ymd_opt(year, number(bytes.get(5..7)?)?, number(bytes.get(8..10)?)?)
+}
+
+/// The value of decimal digits.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0_u32, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The milliseconds since 1970 of `YYYY-MM-DDTHH:MM:SS.mmm+0000` and of the same
+/// with `Z`, which is how sources mostly print a moment: most moments need not go
+/// through chrono's reader of all forms.
+fn usual(bytes: &[u8]) -> Option<i64> {
+    let shape = matches!(bytes.get(23..)?, b"+0000" | b"Z")
+        && bytes
+            .iter()
+            .enumerate()
+            .take(23)
+            .all(|(at, byte)| match at {
+                4 | 7 => *byte == b'-',
+                10 => *byte == b'T',
+                13 | 16 => *byte == b':',
+                19 => *byte == b'.',
+                _ => byte.is_ascii_digit(),
+            });
+    if !shape {
+        return None;
+    }
+    let part = |from: usize, to: usize| number(bytes.get(from..to)?);
+    // A leap second, `:60`, is none of these; chrono knows what to do with it.
+    let moment = civil(bytes)?.and_hms_milli_opt(
+        part(11, 13)?,
+        part(14, 16)?,
+        part(17, 19)?,
+        part(20, 23)?,
+    )?;
+    Some(moment.and_utc().timestamp_millis())
 }
 
 /// A moment with its zone: RFC 3339, and the same with `+0000`. Digits behind
@@ -221,6 +265,9 @@ pub fn datetime(value: &Json<'_>) -> Result<i64> {
     };
     let fault = || no_time(text, "no date with time and zone");
     let bytes = text.as_bytes();
+    if let Some(moment) = usual(bytes) {
+        return Ok(moment);
+    }
     let moment = match bytes.len().checked_sub(5).map(|at| (at, bytes[at])) {
         // +0000 has no colon and so is no RFC 3339.
         Some((at, b'+' | b'-')) if at > 10 && text.is_ascii() => {
@@ -296,4 +343,33 @@ fn wrong(value: &Json<'_>, due: &str) -> Fault {
         other => format!("{} where {due} is due", other.kind()),
     };
     Fault::new(Code::WrongType, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Every digit may be wrong: days that are none, hours above 23.
+        #[test]
+        fn the_usual_moment_is_what_chrono_reads(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{3}(\\+0000|Z)",
+        ) {
+            let standard = text.replace("+0000", "Z");
+            let theirs = DateTime::parse_from_rfc3339(&standard).map(|moment| moment.timestamp_millis()).ok();
+            match usual(text.as_bytes()) {
+                Some(ours) => prop_assert_eq!(Some(ours), theirs),
+                // A leap second is left to chrono.
+                None => prop_assert!(theirs.is_none() || text.contains(":60.")),
+            }
+            prop_assert_eq!(datetime(&Json::Text(text.clone().into())).ok(), theirs);
+        }
+
+        #[test]
+        fn a_day_is_what_chrono_reads(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]") {
+            prop_assert_eq!(day(&text), NaiveDate::from_str(&text).ok());
+        }
+    }
 }

@@ -17,9 +17,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use drover_pipeline::config::Problem;
+use drover_pipeline::envelope::Envelope;
 use drover_pipeline::extract::Object;
-use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw, Told};
-use drover_pipeline::transform::{Mapping, Transformer};
+use drover_pipeline::record::{AbsentReason, Op, Told};
+use drover_pipeline::transform::{Mapping, Outputs, Transformer};
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::{Custom, Datum, Value};
 
@@ -44,78 +45,70 @@ impl Transformer for Mapper {
         compile::compile(mapping, objects).map(|objects| Mapper { objects })
     }
 
-    /// The canonical records of a raw one, one a slot.
+    /// Writes the canonical records of a raw one, one a slot.
     ///
     /// A record of an object that has no mapping is [`Code::Invariant`], not a
     /// dead letter: the plan lists only objects that have one, so something is
     /// wrong with Drover and not with the record. Every other error is of class
     /// Record.
-    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
-        let (source, object, _) = record.key.parts();
-        let plan = self.objects.get(object).ok_or_else(|| {
-            let message = format!("a record of {object}, which the mapping doesn't have");
-            Error::new(Code::Invariant, message).at(record.key.as_str())
+    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()> {
+        let plan = self.objects.get(record.object).ok_or_else(|| {
+            let message = format!(
+                "a record of {}, which the mapping doesn't have",
+                record.object
+            );
+            Error::new(Code::Invariant, message).at(key(record))
         })?;
-        match (record.op, &record.body) {
-            (Op::Delete, _) => Ok(plan
-                .slots
-                .iter()
-                .map(|slot| canonical(record, slot, Content::Absent(AbsentReason::Deleted)))
-                .collect()),
-            (Op::Upsert, Some(bytes)) => plan.transform(record, source, bytes),
+        match (record.op, record.body) {
+            (Op::Delete, _) => {
+                for slot in &plan.slots {
+                    out.absent(&slot.name, slot.entity, AbsentReason::Deleted);
+                }
+                Ok(())
+            }
+            (Op::Upsert, Some(bytes)) => plan.write(record.source, bytes, out),
             (Op::Upsert, None) => {
-                Err(Error::new(Code::InvalidBody, "the record has no body").at(object))
+                Err(Error::new(Code::InvalidBody, "the record has no body").at(record.object))
             }
             (Op::Absent, _) => {
-                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT")
-                    .at(record.key.as_str()))
+                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT").at(key(record)))
             }
         }
     }
 }
 
+fn key(record: &Envelope<'_>) -> String {
+    format!("{}/{}/{}", record.source, record.object, record.id)
+}
+
 impl ObjectPlan {
-    fn transform(&self, record: &Raw, source: &str, bytes: &[u8]) -> Result<Vec<Canonical>> {
+    fn write<'p>(&'p self, source: &str, bytes: &[u8], out: &mut Outputs<'p>) -> Result<()> {
         let body = Body::read(self, bytes)?;
-        let absent: Vec<_> = self.slots.iter().map(|slot| slot.absent(&body)).collect();
-        let filled = absent
+        let filled = self
+            .slots
             .iter()
             .enumerate()
-            .fold(0, |set: SlotSet, (at, reason)| {
-                set | (SlotSet::from(reason.is_none()) << at)
+            .fold(0, |set: SlotSet, (at, slot)| {
+                set | (SlotSet::from(slot.absent(&body).is_none()) << at)
             });
         let mut faults = Vec::new();
-        let mut out = Vec::with_capacity(self.slots.len());
-        for (slot, absent) in self.slots.iter().zip(absent) {
-            let mut told = Told::default();
-            let content = match absent {
-                Some(reason) => Content::Absent(reason),
-                None => {
+        for (at, slot) in self.slots.iter().enumerate() {
+            if filled & (1 << at) != 0 {
+                out.upsert(&slot.name, slot.entity, |bytes| {
+                    let mut told = Told::default();
                     let mut unread = Vec::new();
                     let values =
                         self.values(slot, source, &body, &mut unread, &mut told, &mut faults);
-                    let datum = Datum {
-                        values,
-                        custom: self.custom(slot, filled, &unread, &body),
-                    };
-                    told.custom = datum.custom.len();
-                    let mut bytes = Vec::with_capacity(bytes.len() + 64);
-                    datum.encode(&mut bytes);
-                    Content::Upsert {
-                        schema: slot.entity.schema.clone(),
-                        datum: bytes,
-                    }
-                }
-            };
-            out.push(Canonical {
-                told,
-                ..canonical(record, slot, content)
-            });
+                    let custom = self.custom(slot, filled, &unread, &body);
+                    told.custom = custom.len();
+                    Datum { values, custom }.encode(bytes);
+                    told
+                });
+            } else if let Some(reason) = slot.absent(&body) {
+                out.absent(&slot.name, slot.entity, reason);
+            }
         }
-        match self.error(&faults) {
-            Some(error) => Err(error),
-            None => Ok(out),
-        }
+        self.error(&faults).map_or(Ok(()), Err)
     }
 
     /// The values of a slot. `unread` are filled fields that a rule passed over.
@@ -279,15 +272,6 @@ impl At<'_> {
             "{from} -> {}.{}",
             entity.name, entity.fields[self.rule.index].name
         )
-    }
-}
-
-fn canonical(record: &Raw, slot: &SlotPlan, content: Content) -> Canonical {
-    Canonical {
-        key: record.key.slot(&slot.name),
-        entity: slot.entity.name.clone(),
-        content,
-        told: Told::default(),
     }
 }
 
