@@ -284,4 +284,24 @@ kafka:
             .expect("SASL over TLS is built in");
         assert!(!format!("{:?}", config.kafka).contains("sesame"));
     }
+
+    #[test]
+    fn a_member_reads_only_what_is_committed() {
+        let kafka = crate::config::KafkaConfig {
+            brokers: "127.0.0.1:9".into(),
+            partitions: 1,
+            replication: None,
+            client: std::collections::BTreeMap::new(),
+        };
+        let member = Client::new(&kafka, "t").member("group", "loader-1");
+        for (name, value) in [
+            ("isolation.level", "read_committed"),
+            // Offsets go with the transaction, and no other way.
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+        ] {
+            assert_eq!(member.get(name), Some(value), "{name}");
+        }
+    }
 }
