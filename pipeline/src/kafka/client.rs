@@ -184,10 +184,7 @@ impl Client {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "lz4")
-            .set(
-                "linger.ms",
-                std::env::var("TMP_LINGER").unwrap_or("5".into()),
-            )
+            .set("linger.ms", "5")
             // As Java chooses partitions; librdkafka's default differs.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "10485760")
