@@ -70,5 +70,5 @@ fn a_million_keys_take_less_than_200_bytes_each() {
     assert_eq!(balance(false) as i64, KEYS);
     let wrong = taken();
     println!("all of them wrong: {} MB", wrong / 1_000_000);
-    assert!(wrong < 400 * KEYS as u64, "{wrong} bytes");
+    assert!(wrong < 600 * KEYS as u64, "{wrong} bytes");
 }
