@@ -19,7 +19,7 @@
 //! may also remove a record below an end in favour of one behind it. So a key
 //! that looks wrong is looked at again, at a new moment whose ends are all taken
 //! after the first reading was over; it is called red only when two looks in a
-//! row find the same fault at the same canonical order. What a transaction had
+//! row find the same fault at the same orders. What a transaction had
 //! half shown is whole by then. A key that has moved on meanwhile is looked at
 //! once more, and counts as in flight if it moves at every look.
 //!

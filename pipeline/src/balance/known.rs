@@ -21,6 +21,17 @@ pub(super) struct Aside {
     pub(super) letter: Option<(Millis, Option<Order>)>,
 }
 
+impl Aside {
+    /// The order of what is parked, else of what is dead.
+    pub(super) fn order(&self) -> Option<Order> {
+        match (self.parked, self.letter) {
+            (Some(Parked::Waits { order, .. }), _) => Some(order),
+            (_, Some((_, order))) => order,
+            _ => None,
+        }
+    }
+}
+
 impl Known {
     /// How an order compares with the newest canonical one.
     pub(super) fn compare(&self, order: &Order) -> std::cmp::Ordering {

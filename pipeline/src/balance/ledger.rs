@@ -42,6 +42,9 @@ pub struct Evidence {
     pub fault: Fault,
     version: Millis,
     rank: u64,
+    /// The order of what is parked or dead: a record whose links come one after
+    /// the other is applied again and again, at the same canonical order.
+    beside: Option<Order>,
 }
 
 /// What a look came to.
@@ -294,9 +297,10 @@ impl Ledger {
                 known.marks.set(mark, true);
             });
         }
-        for (hash, aside) in std::mem::take(&mut self.aside) {
-            if let Some(known) = self.known.get_mut(&hash) {
-                known.join(&aside);
+        let asides = std::mem::take(&mut self.aside);
+        for (hash, aside) in &asides {
+            if let Some(known) = self.known.get_mut(hash) {
+                known.join(aside);
             }
         }
         let mut outcome = Outcome {
@@ -321,6 +325,7 @@ impl Ledger {
                     fault,
                     version,
                     rank,
+                    beside: asides.get(&hash).and_then(Aside::order),
                 };
                 outcome.suspects.insert(hash, (evidence, known.row));
             }

@@ -682,6 +682,42 @@ fn a_second_look_sees_only_what_looked_wrong_and_names_it() {
     assert_eq!(outcome.suspects, suspects, "the same evidence once more");
 }
 
+/// A record whose links come one after the other is applied once for each, at
+/// the same canonical order. Two looks may each meet one of these transactions
+/// half shown: that is not twice the same fault.
+#[test]
+fn a_record_that_is_parked_anew_between_two_looks_has_moved() {
+    let look = |reapply| {
+        let mut ledger = ledger(None);
+        let order = Order {
+            reapply,
+            ..order(5, 1)
+        };
+        let canonical = Canonical::Record {
+            order: Order {
+                reapply: 0,
+                ..order
+            },
+            absent: false,
+        };
+        ledger.canonical(KEY, Some(canonical), false);
+        ledger.parked(KEY, Some(Parked::Waits { order, link: true }));
+        let state = State::Applied;
+        ledger.entry(KEY, Some(Entry { order, state }));
+        let raw = Raw {
+            version: 5,
+            offset: 1,
+        };
+        ledger.raw(RAW, Some(raw), false);
+        let suspects = ledger.finish().suspects;
+        let (evidence, _) = suspects[&hash_of(KEY)];
+        assert_eq!(evidence.fault, Fault::ParkedLeft);
+        evidence
+    };
+    assert_eq!(look(1), look(1));
+    assert_ne!(look(1), look(2));
+}
+
 #[test]
 fn shares_by_partition_add_up() {
     let slots = BTreeMap::from([(
