@@ -18,7 +18,7 @@ objects:
           lastName: LastName
           name: {constant: $object}
           companyId: {from: AccountId, reference: "Account#company", required: true}
-          status: {from: [Status, State], values: {Open: open}, default: none}
+          status: {from: Status, or: State, values: {Open: open}, default: none}
 customObjects:
   slots:
     record: {entity: record, fields: {name: Name}}

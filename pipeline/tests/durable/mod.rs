@@ -5,7 +5,7 @@
 
 use drover_pipeline::idempotency::FirstTouch;
 use drover_pipeline::kafka::compacted::scan;
-use drover_pipeline::kafka::producer::{Failure, PlainProducer, Record, TransactionalProducer};
+use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::parking::Reason;
 use drover_pipeline::topics::partition_of;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -195,34 +195,6 @@ async fn a_key_lies_where_its_owner_looks() {
     for key in &keys {
         let partition = partition_of(key.as_bytes(), PARTITIONS);
         assert_eq!(places.get(key.as_bytes()), Some(&partition), "{key}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_process_of_the_same_name_is_fenced() {
-    let rig = Rig::new(Target::default());
-    let id = || {
-        let group = rig.topics.load_group();
-        rig.topics.transactional_id(&group, "loader-1")
-    };
-    let client = rig.client();
-    let topic = rig.topics.idempotency();
-    let write = |producer: &TransactionalProducer| {
-        let record = Record::new(&topic, b"key", Some(b"value"));
-        producer.transaction(|transaction| transaction.send(record), None, |_| {})
-    };
-    let (id, again) = (id(), id());
-    let ended = tokio::task::block_in_place(|| {
-        let older = TransactionalProducer::open(&client, &id).expect("the older");
-        write(&older).expect("alone it may write");
-        let younger = TransactionalProducer::open(&client, &again).expect("the younger");
-        let ended = write(&older);
-        write(&younger).expect("the younger may write");
-        ended
-    });
-    match ended {
-        Err(Failure::Dead(error)) => assert_eq!(error.code, Code::Fenced),
-        other => panic!("the older one wrote: {other:?}"),
     }
 }
 

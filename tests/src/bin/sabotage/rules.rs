@@ -94,6 +94,7 @@ const HISTORIES: Place = place("drover-extractor-salesforce", "histories");
 const EDGES: Place = place("drover-extractor-salesforce", "edges");
 const SLOTS: Place = place("drover-transformer-mapper", "slots");
 const POSTGRES: Place = place("drover-loader-postgres", "suite");
+const FENCING: Place = place("drover-tests", "fencing");
 
 #[cfg(test)]
 mod tests {
@@ -155,11 +156,16 @@ mod tests {
                 _ => "tests",
             });
             let name = rule.test.name.rsplit("::").next().expect("a name");
-            let (plain, made) = (format!("fn {name}("), format!("    {name},"));
-            let is_there = sources(&folder).iter().any(|path| {
-                let text = std::fs::read_to_string(path).expect("a source");
-                text.contains(&plain) || text.contains(&made)
-            });
+            // A suite's tests are made by its macro, from checks of that name.
+            let (plain, made) = (format!("fn {name}("), format!("pub async fn {name}<"));
+            let suites = root().join("pipeline/src/testing");
+            let is_there = [folder, suites]
+                .iter()
+                .flat_map(|f| sources(f))
+                .any(|path| {
+                    let text = std::fs::read_to_string(path).expect("a source");
+                    text.contains(&plain) || text.contains(&made)
+                });
             assert!(is_there, "{}: no test {name} in {package}", rule.name);
         }
     }

@@ -1,6 +1,6 @@
 //! The rules that the stages show when they run together on a broker in memory.
 
-use super::{Rule, STAGES, by};
+use super::{FENCING, Rule, STAGES, by};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -58,10 +58,7 @@ pub(super) const RULES: &[Rule] = &[
         file: "pipeline/src/topics.rs",
         find: "        format!(\"{group}.{instance}\")",
         replace: "        format!(\"{group}.{instance}.{:?}\", std::time::Instant::now())",
-        test: by(
-            STAGES,
-            "durable::an_older_process_of_the_same_name_is_fenced",
-        ),
+        test: by(FENCING, "an_older_process_of_the_same_name_is_fenced"),
     },
     Rule {
         name: "pending-before-apply",
@@ -110,8 +107,8 @@ pub(super) const RULES: &[Rule] = &[
         invariant: 5,
         what: "of a key only the newest version in a batch is sent",
         file: "pipeline/src/load/batch.rs",
-        find: "            !superseded.contains(&(place - 1))",
-        replace: "            superseded.len() < place + superseded.len()",
+        find: "            !superseded[place - 1]",
+        replace: "            !superseded[place - 1] || place > 0",
         test: by(STAGES, "durable::of_a_key_only_the_newest_version_is_sent"),
     },
     Rule {
