@@ -8,8 +8,8 @@ pub(super) const RULES: &[Rule] = &[
         invariant: 9,
         what: "changes are followed from a time before the first page",
         file: "extractors/salesforce/src/fetch.rs",
-        find: "        _ if read.last => Cursor::Delta { from, round: None },",
-        replace: "        _ if read.last => Cursor::Delta { from: start(api, selection).await?, round: None },",
+        find: "count::finish(api, &selection, *from, *read).await",
+        replace: "{ let _ = from; count::finish(api, &selection, start(api, &selection).await?, *read).await }",
         test: by(HISTORIES, "no_history_loses_a_row"),
     },
     Rule {
