@@ -25,7 +25,7 @@ customObjects:
 "#;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_of_the_grammar_is_read_or_refused(
@@ -43,6 +43,10 @@ proptest! {
         let text = format!("{}{with}{}", &WHOLE[..at], &WHOLE[end..]);
         read("m.yaml", &text)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn a_mapping_of_any_depth_is_read_or_refused(depth in 0usize..5_000, open in "[\\[{]|- |a: ") {

@@ -14,7 +14,7 @@ const WHOLE: &str = "SELECT Id, toLabel(Status), Account.Owner.Name, COUNT(Id) c
     GROUP BY Status HAVING COUNT(Id) > 1 ORDER BY Name DESC NULLS LAST LIMIT 10 OFFSET 5 ALL ROWS";
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,80}") {
@@ -35,6 +35,10 @@ proptest! {
         let end = if cut { WHOLE.len() } else { at + 1 };
         read(&format!("{}{with}{}", &WHOLE[..at], &WHOLE[end..]))?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn a_query_of_any_depth_is_read_or_refused(depth in 0usize..20_000, open in "\\(|NOT |NOT\\(|\\(SELECT Id FROM a WHERE ") {
