@@ -299,6 +299,7 @@ async fn run(
         }
     };
     demo.show(&["status"])?;
+    demo.show(&["balance"])?;
     println!();
     println!(
         "source == target  {} live records of {} objects compared in chosen fields,\n                  links and custom fields: 0 differ",
