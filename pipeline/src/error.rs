@@ -87,6 +87,10 @@ codes! {
     IdempotencyLost = "IDEMPOTENCY_LOST", Operator, "restore the idempotency topic from a backup; do not start a loader without it";
     /// The broker's log starts behind our position: records we had not read are gone.
     RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read; extract the object again under a new migration id";
+    /// The source counts more records than it showed us.
+    Short = "SHORT", Operator, "grant the integration user the right to see every record (View All Data), then have the object copied again";
+    /// The source lost a job of ours: it failed, was aborted, deleted, or has expired.
+    JobLost = "JOB_LOST", Transient, "look at the job's message in the source if it happens again";
     /// Another process took over this one's transactional id or partitions.
     Fenced = "FENCED", Transient, "another process took over, or the broker was away for longer than a transaction may last; a stage that nobody replaced starts again by itself";
     /// Kafka refused something that a retry will not mend.
@@ -131,6 +135,8 @@ codes! {
     EmptiedByMapping = "EMPTIED_BY_MAPPING", Operator, "look at the changed mapping and filters; if they are right: `drover remap --accept-absent`";
     /// A run has ended, and records are missing in the target.
     Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
+    /// Records are in no place, or in two: something was lost on the way, or came from elsewhere.
+    Unbalanced = "UNBALANCED", Operator, "see `drover balance`: it names each key, and what to do";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.
@@ -304,6 +310,30 @@ mod tests {
         assert_eq!(Code::DryRun.exit(), 2);
         assert_eq!(Code::IdempotencyLost.exit(), 3);
         assert_eq!(Code::Invariant.exit(), 1);
+    }
+
+    #[test]
+    fn only_what_is_listed_is_tried_again() {
+        let again = Code::ALL
+            .iter()
+            .filter(|code| matches!(code.class(), Class::Transient | Class::Throttled))
+            .map(|code| code.as_str());
+        assert_eq!(
+            again.collect::<Vec<_>>(),
+            [
+                "BROKER_UNREACHABLE",
+                "FENCED",
+                "KAFKA_BUSY",
+                "STABLE_OFFSET_STUCK",
+                "CONNECTION",
+                "ANSWER_LOST",
+                "SERVER_ERROR",
+                "BAD_ANSWER",
+                "THROTTLED",
+                "QUOTA_EXHAUSTED",
+                "TARGET_UNAVAILABLE",
+            ]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! is proved on a real broker in the workspace's `tests/`.
 
 mod complaints;
+mod durable;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,6 +98,7 @@ impl Extractor for Source {
                 Reached::More
             },
             snapshot_complete: complete,
+            notice: None,
         })
     }
     async fn get(&self, _: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {
