@@ -45,6 +45,11 @@ pub struct Config {
     #[serde(default = "default_bulk_page_size")]
     #[schemars(range(min = 1, max = 50000))]
     pub bulk_page_size: u32,
+    /// How often an object is read whole again whose values change without a
+    /// sign, in milliseconds: formula fields, and the links of documents. It
+    /// takes a call per 2,000 records (per 100 documents); 0: never.
+    #[serde(default = "default_reread_interval_ms")]
+    pub reread_interval_ms: u32,
 }
 
 fn default_api_version() -> String {
@@ -67,6 +72,11 @@ fn default_bulk_page_size() -> u32 {
     10_000
 }
 
+/// Six hours.
+fn default_reread_interval_ms() -> u32 {
+    21_600_000
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -78,6 +88,7 @@ impl fmt::Debug for Config {
             .field("lookback_ms", &self.lookback_ms)
             .field("bulk_threshold", &self.bulk_threshold)
             .field("bulk_page_size", &self.bulk_page_size)
+            .field("reread_interval_ms", &self.reread_interval_ms)
             .finish()
     }
 }

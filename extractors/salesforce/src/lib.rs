@@ -11,15 +11,18 @@ pub mod config;
 pub mod count;
 pub mod cursor;
 pub mod deletes;
+pub mod delta;
 pub mod describe;
 pub mod errors;
 pub mod fetch;
 pub mod id;
+pub mod links;
 pub mod lookup;
 pub mod query;
 pub mod rows;
 pub mod sheet;
 pub mod time;
+pub mod wide;
 
 use drover_pipeline::Result;
 use drover_pipeline::config::Problem;

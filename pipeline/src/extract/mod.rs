@@ -105,6 +105,9 @@ pub struct Object {
     /// object: by it a reference to any of several objects finds its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_prefix: Option<String>,
+    /// What else its connector has to know of it, in words of the connector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
 }
 
 /// A field of an object.
