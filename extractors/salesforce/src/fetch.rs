@@ -26,7 +26,7 @@ use crate::api::{Api, Reply};
 use crate::cursor::{Cursor, Position};
 use crate::query::Selection;
 use crate::rows::{Answered, Row, Text};
-use crate::{bulk, count, deletes, delta, links};
+use crate::{bulk, count, deletes, delta, links, wide};
 
 /// A page of records, by the order of a key.
 pub struct Rows {
