@@ -159,7 +159,7 @@ pub fn rows(reply: &Reply, selection: &Selection<'_>, place: &str) -> Result<(Ve
     let text = Text::of(reply.body());
     let answered: Answered<'_> =
         serde_json::from_str(&text.text).map_err(|error| reply.malformed(&error))?;
-    let place = |at| format!("{} behind {place}, record {}", selection.object, at + 1);
+    let place = |at: usize| format!("{} behind {place}, record {}", selection.object, at + 1);
     let numbered = answered.records.iter().enumerate();
     let rows = numbered.map(|(at, raw)| text.row(raw, selection, || place(at)));
     Ok((rows.collect(), answered.done))

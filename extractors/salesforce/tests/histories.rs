@@ -7,8 +7,8 @@ mod model;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use drover_extractor_salesforce::Cursor;
 use drover_extractor_salesforce::cursor::Position;
+use drover_extractor_salesforce::{Cursor, Salesforce};
 use drover_pipeline::extract::{Extractor, Object};
 use drover_pipeline::http::HttpClient;
 use drover_pipeline::testing::extractor::{Fault, Reader, Write, object};
@@ -117,7 +117,7 @@ async fn history(seed: u64, account: &Object, http: &HttpClient, without: Withou
     }
 
     let mut extractor = model.client("hush");
-    let mut reader = Reader::new(account.clone());
+    let mut reader = Reader::<Salesforce>::new(account.clone());
     let mut stamps = 0;
     for _ in 0..rng.random_range(10..60) {
         if rng.random_bool(0.1) {

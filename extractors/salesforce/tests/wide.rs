@@ -67,7 +67,7 @@ async fn a_wide_record_is_of_one_version() {
     let mut model = Model::run(state, 6, 600_000).await;
     let extractor = model.extractor();
     let account = wide(&extractor).await;
-    let mut reader = Reader::new(account.clone());
+    let mut reader = Reader::<Salesforce>::new(account.clone());
     for _ in 0..40 {
         reader.step(&extractor).await.expect("a page");
         for change in &reader.page {
