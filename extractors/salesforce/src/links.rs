@@ -88,8 +88,11 @@ async fn of_documents(
     })
 }
 
+/// Where a document stands in the order of stamps.
+type Key = (Millis, String);
+
 /// The documents of an answer, the last one's key, and whether nothing follows.
-fn read(api: &Api, reply: &Reply) -> Result<(Vec<String>, Option<(Millis, String)>, bool)> {
+fn read(api: &Api, reply: &Reply) -> Result<(Vec<String>, Option<Key>, bool)> {
     let said: Documents = reply.json()?;
     let mut key = None;
     let mut ids = Vec::with_capacity(said.records.len());
