@@ -78,8 +78,9 @@ async fn formulas_are_read_again_at_the_interval() {
             assert!(reader.page.iter().any(|change| change.id == ids[17]));
         }
     }
-    // The round that begins it, and four pages with a round behind each but the last.
-    assert_eq!(pages, 1 + 4 + 3);
+    // The round that begins it, and four pages with a round behind each but the
+    // last; rounds overlap, so some of them take two pages.
+    assert!(pages >= 1 + 4 + 3, "{pages}");
     model.settle().await;
     reader.catch_up(&extractor).await;
     reader.compare(&model.truth("Account").await, "read again");
@@ -139,7 +140,9 @@ async fn an_outage_of_days_is_made_good() {
             state.now += 1_440_000;
         }
         model.settle().await;
-        reader.catch_up(&extractor).await;
+        // Part of the log after part: it says each time how far it has come.
+        let now = model.state().now - 600_000;
+        while reader.catch_up(&extractor).await < now {}
         let context = format!("{most_deletes} deletes in an answer");
         reader.compare(&model.truth("Account").await, &context);
     }
