@@ -292,7 +292,8 @@ impl Source for Sandbox {
         for line in lines.lines() {
             let record: Map<String, Value> = serde_json::from_str(line).expect("a record");
             let id = record["Id"].as_str().expect("an id").to_owned();
-            let live = record["IsDeleted"] == false;
+            // Not every object has a recycle bin.
+            let live = record.get("IsDeleted") != Some(&Value::Bool(true));
             truth.insert(id, live.then_some(record));
         }
         truth
