@@ -5,11 +5,13 @@
 //! pool, TLS. Redirects are not followed: an API that redirects has moved, and a
 //! token must not travel to another host.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
 use crate::error::{Code, Error, Result};
+use crate::quota::Meter;
 
 /// The most bytes of an answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
@@ -18,6 +20,7 @@ const MAX_ANSWER: usize = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     inner: reqwest::Client,
+    meter: Arc<Meter>,
 }
 
 /// A whole answer.
@@ -47,7 +50,17 @@ impl HttpClient {
                     format!("no HTTP client: {}", e.without_url()),
                 )
             })?;
-        Ok(HttpClient { inner })
+        Ok(HttpClient {
+            inner,
+            meter: Arc::default(),
+        })
+    }
+
+    /// What this process may still ask of the account that it works with. A
+    /// connector of a source with a quota takes a pass before each request, and
+    /// tells what the answer says.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Starts a request; the caller adds query, headers and body.

@@ -21,6 +21,7 @@ use crate::extract::{self, Extractor, Parity};
 use crate::http::HttpClient;
 use crate::kafka::client::Client;
 use crate::load::{self, Loader};
+use crate::quota::{Meter, keep_share};
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::{Spec, Stage};
 use crate::status::{Phase, Status};
@@ -154,13 +155,15 @@ pub fn extractor<E: Extractor>() -> ExitCode {
             }
             Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
             Verb::Discover(file) => {
-                let (connector, config) = load_extractor::<E>(&file)?;
-                print_json(&connector.discover(&config.objects).await?)
+                let (connector, config, meter) = load_extractor::<E>(&file)?;
+                let mut found = connector.discover(&config.objects).await?;
+                found.quota = meter.usage();
+                print_json(&found)
             }
             Verb::Compile(_) => Err(not_here("compile", Stage::Extractor)),
             Verb::Run(run) => {
-                let (connector, config) = load_extractor::<E>(&run.file)?;
-                stage(Stage::Extractor, E::NAME, run, config, |context| {
+                let (connector, config, meter) = load_extractor::<E>(&run.file)?;
+                stage(Stage::Extractor, E::NAME, run, (config, meter), |context| {
                     extract::run(connector, context)
                 })
                 .await
@@ -195,9 +198,14 @@ pub fn transformer<T: Transformer>() -> ExitCode {
             }
             Verb::Run(run) => {
                 let config = load_plain(&run.file)?;
-                stage(Stage::Transformer, T::NAME, run, config, |context| async {
-                    transform::run::<T>(context).await
-                })
+                let quota = Arc::default();
+                stage(
+                    Stage::Transformer,
+                    T::NAME,
+                    run,
+                    (config, quota),
+                    |context| async { transform::run::<T>(context).await },
+                )
                 .await
             }
         }
@@ -217,8 +225,8 @@ pub fn loader<L: Loader>() -> ExitCode {
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),
             Verb::Run(run) => {
-                let (connector, config) = load_loader::<L>(&run.file)?;
-                stage(Stage::Loader, L::NAME, run, config, |context| {
+                let (connector, config, meter) = load_loader::<L>(&run.file)?;
+                stage(Stage::Loader, L::NAME, run, (config, meter), |context| {
                     load::run(connector, context)
                 })
                 .await
@@ -312,16 +320,18 @@ impl Loaded {
     }
 }
 
-fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig), End> {
+fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig, Arc<Meter>), End> {
     let schema = schemars::schema_for!(E::Config).to_value();
     let named = Some(("sourceType", E::NAME));
     let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
     let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
-    let connector = E::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config))
+    let http = HttpClient::new()?;
+    let meter = Arc::clone(http.meter());
+    let connector = E::new(parsed, http).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config, meter))
 }
 
-fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
+fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>), End> {
     // A dry run needs no target, so its part may be missing.
     let plain = load_plain(file)?;
     if plain.dry_run {
@@ -334,8 +344,10 @@ fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
     let named = Some(("targetType", L::NAME));
     let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
     let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
-    let connector = L::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config))
+    let http = HttpClient::new()?;
+    let meter = Arc::clone(http.meter());
+    let connector = L::new(parsed, http).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config, meter))
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {
@@ -371,7 +383,7 @@ async fn stage<F, W>(
     stage: Stage,
     name: &str,
     run: Run,
-    config: MigrationConfig,
+    (config, meter): (MigrationConfig, Arc<Meter>),
     work: W,
 ) -> Result<(), End>
 where
@@ -406,6 +418,16 @@ where
         client.clone(),
         topics.status(),
         reporting.clone(),
+    ));
+
+    // Of a process that works on and on, nothing goes past its share.
+    meter.guard();
+    let shared = tokio::spawn(keep_share(
+        meter,
+        Arc::clone(&status),
+        client.clone(),
+        topics.status(),
+        stop.clone(),
     ));
 
     let result = async {
@@ -452,6 +474,7 @@ where
         status.ended_by(error);
     }
     status.phase(Phase::Stopped);
+    shared.abort();
     reporting.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(4), published).await;
     served.abort();

@@ -5,6 +5,7 @@
 //! [`errors`] is the table of refusals.
 
 pub mod api;
+pub mod auth;
 pub mod config;
 pub mod cursor;
 pub mod deletes;
@@ -14,6 +15,7 @@ pub mod fetch;
 pub mod id;
 pub mod lookup;
 pub mod query;
+pub mod quota;
 pub mod rows;
 pub mod time;
 
@@ -44,9 +46,9 @@ impl Extractor for Salesforce {
     }
 
     fn new(config: Config, http: HttpClient) -> Result<Self, Vec<Problem>> {
-        let origin = config.validate()?;
+        let origins = config.validate()?;
         Ok(Salesforce {
-            api: api::Api::new(config, origin, http),
+            api: api::Api::new(config, origins, http),
         })
     }
 
@@ -60,6 +62,10 @@ impl Extractor for Salesforce {
 
     async fn fetch(&self, object: &Object, from: Option<&Cursor>) -> Result<Page<Cursor>> {
         fetch::fetch(&self.api, object, from).await
+    }
+
+    fn again(&self, cursor: &Cursor) -> Option<Cursor> {
+        Some(cursor.again())
     }
 
     async fn get(&self, object: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {

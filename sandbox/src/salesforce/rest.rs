@@ -244,19 +244,13 @@ pub fn routed(
         ["sobjects", object, "describe"] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
             org.described.object(call, &store, number, base)
         }
         ["sobjects", object, what @ ("updated" | "deleted")] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
             let (now, delay) = (super::moment::now(), org.visibility_delay);
             Ok(ok(&match *what {
                 "updated" => replication::updated(&store, number, call, now, delay)?,
