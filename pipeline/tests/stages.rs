@@ -190,6 +190,7 @@ impl Loader for Target {
             .map(|entity| EntitySupport {
                 entity: entity.into(),
                 batch: 5,
+                concurrency: 1,
                 lease: Lease {
                     identity: if self.ordered {
                         Identity::Upsert

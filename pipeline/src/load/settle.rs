@@ -29,10 +29,6 @@ impl<L: Loader> Worker<L> {
         let known = self.shared.tables.lock();
         let mut tried = Vec::new();
         for (work, plan) in works.iter().zip(plans) {
-            let partition = partition_of(
-                work.key.as_str().as_bytes(),
-                self.shared.topics.partitions(),
-            );
             let mut park = None;
             let mut waits = false;
             let mut succeeded = true;
@@ -73,7 +69,7 @@ impl<L: Loader> Worker<L> {
                 }
                 Plan::Refuse(error) => {
                     succeeded = false;
-                    tried.push(self.letter(work, &error, partition, changes));
+                    tried.push(self.letter(work, &error, changes));
                 }
                 Plan::Send(sending) => match sending.outcome {
                     Some(Outcome::Applied(applied)) => {
@@ -99,7 +95,7 @@ impl<L: Loader> Worker<L> {
                     }
                     Some(Outcome::Rejected(error)) => {
                         succeeded = false;
-                        tried.push(self.letter(work, &error, partition, changes));
+                        tried.push(self.letter(work, &error, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let entry = self.refused(work, sending.before, sending.target_id);
@@ -145,10 +141,10 @@ impl<L: Loader> Worker<L> {
                 changes.redone.push(work.key.clone());
             }
             // A record that waits is no longer dead: it stands in one place.
-            if (succeeded || parks) && self.shared.letters.clears(work.key.as_str(), work.version) {
+            if (succeeded || parks) && self.shared.letters.settles(work.key.as_str(), &work.order) {
                 changes
                     .letters
-                    .push((work.key.as_str().to_owned(), partition, None));
+                    .push((work.key.as_str().to_owned(), self.partition(work), None));
             }
         }
         tried
@@ -199,13 +195,18 @@ impl<L: Loader> Worker<L> {
         }
     }
 
+    fn partition(&self, work: &Work) -> i32 {
+        let partitions = self.shared.topics.partitions();
+        partition_of(work.key.as_str().as_bytes(), partitions)
+    }
+
     /// Writes a dead letter. Says whether it counts as a failure of its lane: the
     /// same version, tried again, was counted before.
-    fn letter(&self, work: &Work, error: &Error, partition: i32, changes: &mut Changes) -> bool {
+    fn letter(&self, work: &Work, error: &Error, changes: &mut Changes) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
-        if self.shared.letters.is_newer(&key, work.version) {
-            // An older version, seen again: the newer one's letter stays.
+        if self.shared.letters.is_behind(&key, &work.order) {
+            // An older order, seen again: the newer one's letter stays.
             return true;
         }
         let mut letter = DeadLetter::new(
@@ -221,6 +222,7 @@ impl<L: Loader> Worker<L> {
         let again = self.shared.letters.count_on(&mut letter);
         let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);
         tracing::warn!(%key, code, message, attempt, "dead letter");
+        let partition = self.partition(work);
         changes.letters.push((key, partition, Some(letter)));
         !again
     }

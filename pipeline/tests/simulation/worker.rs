@@ -1308,9 +1308,7 @@ impl World {
                 None => {}
             }
             // A record that waits is no longer dead.
-            if (succeeded || parks)
-                && self.truth.dead[key].is_some_and(|o| o.version <= work.order.version)
-            {
+            if (succeeded || parks) && self.truth.dead[key].is_some_and(|o| o <= work.order) {
                 changes.letters.push((key, None));
             }
         }
