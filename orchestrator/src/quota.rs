@@ -202,7 +202,7 @@ mod tests {
         let calls = [("e".to_owned(), 7), ("l".to_owned(), 3)].into();
         assert_eq!(view.calls, calls);
         let forecast = view.forecast.as_ref().expect("of the source");
-        assert_eq!((forecast.free, forecast.copy.least), (400, 501));
+        assert_eq!((forecast.free, forecast.copy.least), (400, 502));
         let text = view.text();
         assert!(text.contains("490 of 1000 calls left, 100 kept"), "{text}");
         assert!(text.contains("nothing is asked until"), "{text}");

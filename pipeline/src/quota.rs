@@ -380,14 +380,14 @@ pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast 
     let (mut copy, mut uncounted) = (Range::default(), 0);
     for object in objects.iter().filter(|object| !object.complete) {
         let left = |count: u64| count.saturating_sub(object.read).div_ceil(per_call).max(1);
-        // One more for the time at which the changes start, one for an empty
-        // last page.
+        // One for the time at which the changes start, one for a count at the
+        // end; one for an empty last page.
         let count = object.count.unwrap_or_else(|| {
             uncounted += 1;
             0
         });
-        copy.least += left(count) + 1;
-        copy.most += left(count + count / 10) + 2;
+        copy.least += left(count) + 2;
+        copy.most += left(count + count / 10) + 3;
     }
     let polls = 86_400_000 / u64::try_from(poll.as_millis()).unwrap_or(u64::MAX).max(1);
     let idle = polls * objects.len() as u64 * usage.calls_per_poll;

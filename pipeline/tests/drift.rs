@@ -103,6 +103,7 @@ impl Extractor for Source {
             next: 1,
             reached: Reached::Now { as_of: 1 },
             snapshot_complete: true,
+            notice: None,
         })
     }
     fn again(&self, _: &usize) -> Option<usize> {
@@ -121,7 +122,7 @@ impl Extractor for Source {
 
 /// An extractor at work, whose mapping reads `Email`.
 struct Rig {
-    _cluster: Arc<MockCluster<'static, rdkafka::producer::DefaultProducerContext>>,
+    _cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
     source: Source,
     context: Context,
     work: JoinHandle<Result<()>>,
@@ -188,7 +189,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
 
 impl Rig {
     fn start(rules: Rules) -> Rig {
-        let cluster = Arc::new(MockCluster::new(1).expect("a mock broker"));
+        let cluster = MockCluster::new(1).expect("a mock broker");
         let context = context(&cluster.bootstrap_servers(), rules);
         for topic in context.topics.all([("contact", false)], ["contact"]) {
             let created = cluster.create_topic(&topic.name, topic.partitions, 1);

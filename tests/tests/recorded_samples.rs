@@ -30,7 +30,10 @@ const FILES: &[(&str, &str)] = &[
     ("coral-cloud/data/data-Guest_Review__c.json", "coral"),
     ("coral-cloud/data/data-Case.json", "coral"),
     ("coral-cloud/data/data-Contact-large.json", "coral-large"),
-    ("coral-cloud/data/data-Experience__c-large.json", "coral-large"),
+    (
+        "coral-cloud/data/data-Experience__c-large.json",
+        "coral-large",
+    ),
     ("dreamhouse-lwc/data/brokers-data.json", "dreamhouse"),
     ("dreamhouse-lwc/data/contacts-data.json", "dreamhouse"),
     ("dreamhouse-lwc/data/properties-data.json", "dreamhouse"),
@@ -110,7 +113,11 @@ const COLUMNS: &[(&str, &str, &[(&str, &str)])] = &[
     (
         "Campaign",
         "campaign",
-        &[("Name", "name"), ("BudgetedCost", "budget"), ("ActualCost", "cost")],
+        &[
+            ("Name", "name"),
+            ("BudgetedCost", "budget"),
+            ("ActualCost", "cost"),
+        ],
     ),
     (
         "Opportunity",
@@ -195,7 +202,17 @@ async fn every_row_and_field_of_sample_apps_arrives() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differences:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    // What the extractor says of the org's calls has come through as well.
+    let quotas = &migration.status()["quotas"];
+    assert_eq!(quotas[0]["limit"], 100_000, "{quotas}");
+    assert_eq!(quotas[0]["reserve"], 10_000, "{quotas}");
+    assert!(quotas[0]["forecast"]["copy"]["least"].is_u64(), "{quotas}");
     for object in migration.status()["objects"].as_array().expect("objects") {
         let (parked, dead) = (&object["parked"], &object["dead"]);
         assert_eq!((parked, dead), (&json!(0), &json!(0)), "{object}");
@@ -206,7 +223,9 @@ async fn every_row_and_field_of_sample_apps_arrives() {
 fn loaded(migration: &Migration) -> usize {
     let status = migration.status();
     let objects = status["objects"].as_array().expect("objects");
-    let loaded = objects.iter().filter_map(|object| object["loaded"].as_u64());
+    let loaded = objects
+        .iter()
+        .filter_map(|object| object["loaded"].as_u64());
     usize::try_from(loaded.sum::<u64>()).expect("a count")
 }
 
@@ -223,7 +242,10 @@ fn samples() -> Option<Records> {
     let mut owners: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (file, owner) in FILES {
         for record in read(&folder.join(file)) {
-            let kind = record["attributes"]["type"].as_str().expect("a type").to_owned();
+            let kind = record["attributes"]["type"]
+                .as_str()
+                .expect("a type")
+                .to_owned();
             let of_kind = records.entry(kind.clone()).or_default();
             // Ids of no other object, so that each finds its own.
             let id = format!("{}-{kind}-{}", owner, of_kind.len());
@@ -231,8 +253,12 @@ fn samples() -> Option<Records> {
                 let before = ids.insert((*owner, format!("@{reference}")), id.clone());
                 assert_eq!(before, None, "{file} {reference}");
             }
-            let mut named: Map<String, Value> = [("Id".to_owned(), json!(id))].into_iter().collect();
-            for (field, value) in record.into_iter().filter(|(field, _)| field != "attributes") {
+            let mut named: Map<String, Value> =
+                [("Id".to_owned(), json!(id))].into_iter().collect();
+            for (field, value) in record
+                .into_iter()
+                .filter(|(field, _)| field != "attributes")
+            {
                 named.insert(api_name(&kind, &field), value);
             }
             owners.entry(kind).or_default().push(owner);
@@ -287,7 +313,10 @@ fn expected(values: &[&Value], object: &str, field: &str) -> String {
         distinct.len().to_string()
     } else {
         let texts = values.iter().filter_map(|value| value.as_str());
-        texts.map(|text| text.chars().count()).sum::<usize>().to_string()
+        texts
+            .map(|text| text.chars().count())
+            .sum::<usize>()
+            .to_string()
     };
     format!("{} filled, {sum}", values.len())
 }
@@ -303,7 +332,9 @@ fn column(object: &str, field: &str) -> Option<&'static str> {
 fn leads_on(values: &[&Value], object: &str, field: &str) -> bool {
     let of_ours = |value: &&Value| {
         let text = value.as_str().unwrap_or_default();
-        COUNTS.iter().any(|(name, _)| text.contains(&format!("-{name}-")))
+        COUNTS
+            .iter()
+            .any(|(name, _)| text.contains(&format!("-{name}-")))
     };
     let link = column(object, field).is_some_and(|column| column.ends_with("_id"));
     link || values.iter().all(|value| of_ours(value))

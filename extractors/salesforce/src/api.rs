@@ -8,6 +8,7 @@ use drover_pipeline::record::Millis;
 use drover_pipeline::{Code, Error, Result};
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::auth::{Auth, Session};
 use crate::config::{Config, Origins};
@@ -25,6 +26,14 @@ pub struct Api {
     /// Only a hint for how far a request may reach; what matters is read from
     /// the answer in question.
     clock: Arc<Clock>,
+}
+
+/// A request.
+struct Ask<'a> {
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    /// What is posted; without it the request only reads.
+    body: Option<&'a Value>,
 }
 
 /// A success, with the source's time at which it was sent.
@@ -79,37 +88,81 @@ impl Api {
         query: &[(&str, &str)],
         about: Option<&str>,
     ) -> Result<Reply> {
-        let mut session = self.auth.session(None).await?;
-        let mut answer = self.send(&session, path, query).await?;
-        for _ in 0..RENEWALS {
-            if !errors::session_expired(&answer) {
-                break;
-            }
-            session = self.auth.session(Some(&session)).await?;
-            answer = self.send(&session, path, query).await?;
-        }
-        if let Some(error) = errors::of_api(&answer, about) {
-            return Err(self.until(error));
-        }
-        let at = self.clock.note(&answer)?;
+        let ask = Ask {
+            path,
+            query,
+            body: None,
+        };
+        let (at, answer) = self.ask(&ask, about).await?;
         if !answer.is_json() {
             return Err(errors::not_the_api(&answer, "it is not JSON"));
         }
         Ok(Reply { at, answer })
     }
 
-    async fn send(&self, session: &Session, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
+    /// Asks for a file: a path below `/services/data/vNN.0` whose answer is CSV.
+    pub async fn file(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply> {
+        let ask = Ask {
+            path,
+            query,
+            body: None,
+        };
+        let (at, answer) = self.ask(&ask, None).await?;
+        let kind = answer.header("content-type").unwrap_or_default();
+        if !kind.contains("csv") {
+            return Err(errors::not_the_api(&answer, "it is not CSV"));
+        }
+        Ok(Reply { at, answer })
+    }
+
+    /// Has something made that no record depends on: a job.
+    pub async fn post(&self, path: &str, body: &Value, about: Option<&str>) -> Result<Reply> {
+        let ask = Ask {
+            path,
+            query: &[],
+            body: Some(body),
+        };
+        let (at, answer) = self.ask(&ask, about).await?;
+        if !answer.is_json() {
+            return Err(errors::not_the_api(&answer, "it is not JSON"));
+        }
+        Ok(Reply { at, answer })
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, about: Option<&str>) -> Result<(Millis, Answer)> {
+        let mut session = self.auth.session(None).await?;
+        let mut answer = self.send(&session, ask).await?;
+        for _ in 0..RENEWALS {
+            if !errors::session_expired(&answer) {
+                break;
+            }
+            session = self.auth.session(Some(&session)).await?;
+            answer = self.send(&session, ask).await?;
+        }
+        if let Some(error) = errors::of_api(&answer, about) {
+            return Err(self.until(error));
+        }
+        Ok((self.clock.note(&answer)?, answer))
+    }
+
+    async fn send(&self, session: &Session, ask: &Ask<'_>) -> Result<Answer> {
+        let path = ask.path;
         let url = if path.starts_with("/services/") {
             format!("{}{path}", session.origin)
         } else {
             let version = &self.config.api_version;
             format!("{}/services/data/v{version}{path}", session.origin)
         };
-        let request = self
-            .http
-            .request(Method::GET, &url)
-            .query(query)
-            .bearer_auth(session.token.expose());
+        let method = if ask.body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let mut request = self.http.request(method, &url);
+        request = request.query(ask.query).bearer_auth(session.token.expose());
+        if let Some(body) = ask.body {
+            request = request.json(body);
+        }
         let meter = self.http.meter();
         let _pass = meter.pass()?;
         let answer = self.http.send(request).await?;
@@ -135,7 +188,7 @@ impl Api {
     }
 
     /// Notes the org's calls as `/limits` tells them, unless a newer header did.
-    pub fn limits(&self, limits: &HashMap<String, serde_json::Value>) {
+    pub fn limits(&self, limits: &HashMap<String, Value>) {
         let meter = self.http.meter();
         if let (None, Some((limit, left))) = (meter.usage(), quota::of_limits(limits)) {
             meter.told(limit, left);
@@ -147,6 +200,11 @@ impl Reply {
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.answer.body
+    }
+
+    /// A header's text, if it is there.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.answer.header(name)
     }
 
     /// Reads the body as JSON of a shape. The error says where it fails, and

@@ -6,7 +6,10 @@
 
 pub mod api;
 pub mod auth;
+pub mod bulk;
+pub mod canon;
 pub mod config;
+pub mod count;
 pub mod cursor;
 pub mod deletes;
 pub mod describe;
@@ -17,6 +20,7 @@ pub mod lookup;
 pub mod query;
 pub mod quota;
 pub mod rows;
+pub mod sheet;
 pub mod time;
 
 use drover_pipeline::Result;

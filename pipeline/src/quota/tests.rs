@@ -213,13 +213,13 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
     ];
     let forecast = forecast(&usage, &objects, Duration::from_secs(5));
     assert_eq!((forecast.free, forecast.free_a_day), (1_000, 80_000));
-    let (least, most) = (501 + 251 + 2, 552 + 302 + 3);
+    let (least, most) = (502 + 252 + 3, 553 + 303 + 4);
     assert_eq!(forecast.copy, Range { least, most });
     let (least, most) = (17_280 * 8, 17_280 * 10);
     assert_eq!(forecast.changes_a_day, Range { least, most });
     assert_eq!(
         forecast.text(),
-        "1000 calls may be made now; the first copy needs 754 to 857 and what 1 uncounted \
+        "1000 calls may be made now; the first copy needs 757 to 860 and what 1 uncounted \
          object(s) need; following the changes needs 138240 to 172800 a day of 80000, which is too \
          much: make pollIntervalMs 3 times as long"
     );
