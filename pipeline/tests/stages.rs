@@ -3,6 +3,7 @@
 //! is proved on a real broker in the workspace's `tests/`.
 
 mod complaints;
+mod durable;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
