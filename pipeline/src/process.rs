@@ -230,7 +230,7 @@ pub fn loader<L: Loader>() -> ExitCode {
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Read(file) => {
-                let (connector, _) = load_loader::<L>(&file)?;
+                let (connector, ..) = load_loader::<L>(&file)?;
                 let questions: Vec<Question> = serde_json::from_reader(std::io::stdin().lock())
                     .map_err(|e| {
                         let message = format!("standard input is no list of questions: {e}");

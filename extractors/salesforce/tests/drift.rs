@@ -26,7 +26,8 @@ async fn a_new_field_comes_with_every_record_and_no_delete_is_lost() {
     reader.catch_up(&extractor).await;
     let gone = reader.known.keys().next().cloned().expect("a record");
     sandbox.write("Contact", Write::Delete(&gone)).await;
-    let field = json!({"name": "Shoe_Size__c", "type": "string", "length": 40, "label": "Shoe size"});
+    let field =
+        json!({"name": "Shoe_Size__c", "type": "string", "length": 40, "label": "Shoe size"});
     staged(&sandbox, json!({"object": "Contact", "add": field})).await;
     let now = object(&extractor, "Contact").await;
     let settled = settle(reader.object(), Some(&now), Rules::default(), |_| true);
@@ -49,7 +50,10 @@ async fn a_new_field_comes_with_every_record_and_no_delete_is_lost() {
     assert!(deleted, "the delete was passed over");
     let live = again.known.values().filter_map(|(_, body)| body.as_deref());
     let (with, all) = live.fold((0, 0), |(with, all), body| {
-        (with + usize::from(body.contains("\"Shoe_Size__c\":")), all + 1)
+        (
+            with + usize::from(body.contains("\"Shoe_Size__c\":")),
+            all + 1,
+        )
     });
     assert_eq!((with, all >= 29), (all, true));
 }
