@@ -320,6 +320,13 @@ struct Rig {
     stages: Vec<tokio::task::JoinHandle<Result<()>>>,
 }
 
+impl Drop for Rig {
+    /// The stages' threads end with a test that fails; it would hang otherwise.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Rig {
     fn new(target: Target) -> Rig {
         let cluster = MockCluster::new(1).expect("a mock broker");
