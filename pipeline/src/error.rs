@@ -324,6 +324,7 @@ mod tests {
             again.collect::<Vec<_>>(),
             [
                 "BROKER_UNREACHABLE",
+                "JOB_LOST",
                 "FENCED",
                 "KAFKA_BUSY",
                 "STABLE_OFFSET_STUCK",

@@ -56,8 +56,8 @@ pub struct Auth {
     origins: Origins,
     clock: Arc<Clock>,
     state: Mutex<State>,
-    /// How often a token was asked for.
-    asked: AtomicU64,
+    /// How many requests for a token are over.
+    answered: AtomicU64,
 }
 
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Auth {
             origins,
             clock,
             state: Mutex::default(),
-            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
         }
     }
 
@@ -110,7 +110,7 @@ impl Auth {
     /// The lock makes one task ask; those that waited for it take what it got,
     /// be it a failure.
     pub async fn session(&self, refused: Option<&Arc<Session>>) -> Result<Arc<Session>> {
-        let begun = self.asked.load(Ordering::SeqCst);
+        let begun = self.answered.load(Ordering::SeqCst);
         let mut state = self.state.lock().await;
         let current = state
             .session
@@ -122,18 +122,20 @@ impl Auth {
             return Ok(Arc::clone(session));
         }
         if let (true, Some(error)) = (
-            self.asked.load(Ordering::SeqCst) != begun,
+            self.answered.load(Ordering::SeqCst) != begun,
             state.failed.as_ref(),
         ) {
             return Err(copy(error));
         }
-        self.asked.fetch_add(1, Ordering::SeqCst);
         state.failed = None;
         if current.is_none() {
             state.session = None;
         }
         let old = state.rotated.as_ref().map(|token| token.0.clone());
-        match self.ask(old.as_deref()).await {
+        let got = self.ask(old.as_deref()).await;
+        // Only now: who came while this was under way shares what it brought.
+        self.answered.fetch_add(1, Ordering::SeqCst);
+        match got {
             Ok((session, rotated)) => {
                 if let Some(token) = rotated {
                     tracing::warn!(
