@@ -16,7 +16,7 @@ use super::lanes::{Batch, Message};
 use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
 use crate::control::{INCARNATION, MOST_EMPTIED};
-use crate::deadletter::FailureShare;
+use crate::deadletter::{FailureShare, Origin};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
 use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
@@ -51,8 +51,7 @@ pub(super) struct Work {
     pub(super) version: Millis,
     pub(super) fingerprint: Fingerprint,
     pub(super) extracted_at: Millis,
-    /// Where it lies, at its order's offset.
-    pub(super) place: Arc<Place>,
+    pub(super) origin: Origin,
     /// Whether the batch holds another content of the same version, which a
     /// killed process may have applied: what the target has is not known.
     pub(super) unsure: bool,
@@ -199,8 +198,11 @@ impl<L: Loader> Worker<L> {
             offset: message.offset,
             reapply: 0,
         };
-        let place = Arc::clone(&message.place);
-        let mut work = self.work(&envelope, order, &message.value, place)?;
+        let origin = Origin {
+            place: message.place.clone(),
+            offset: message.offset,
+        };
+        let mut work = self.work(&envelope, order, &message.value, origin)?;
         if work.key.as_str().as_bytes() != message.key {
             return Err(Error::new(
                 Code::ForeignBytes,
@@ -217,7 +219,7 @@ impl<L: Loader> Worker<L> {
         envelope: &Envelope<'_>,
         order: Order,
         value: &[u8],
-        place: Arc<Place>,
+        origin: Origin,
     ) -> Result<Work> {
         if envelope.body_schema != self.entity.schema {
             let message = format!(
@@ -233,16 +235,11 @@ impl<L: Loader> Worker<L> {
                 Error::new(Code::ForeignBytes, message)
             });
         }
-        let text = [
-            envelope.source,
-            "/",
-            envelope.object,
-            "/",
-            envelope.id,
-            "#",
-            envelope.slot,
-        ];
-        let key = CanonicalKey::from_text(text.concat())
+        let text = format!(
+            "{}/{}/{}#{}",
+            envelope.source, envelope.object, envelope.id, envelope.slot
+        );
+        let key = CanonicalKey::parse(&text)
             .ok_or_else(|| Error::new(Code::ForeignBytes, "the envelope does not name a record"))?;
         Ok(Work {
             key,
@@ -255,7 +252,7 @@ impl<L: Loader> Worker<L> {
             version: envelope.version,
             fingerprint: envelope.fingerprint,
             extracted_at: envelope.extracted_at,
-            place,
+            origin,
             unsure: false,
         })
     }
@@ -284,8 +281,11 @@ impl<L: Loader> Worker<L> {
                     })?;
                     // Its own place, wherever it lay meanwhile.
                     let topic = self.shared.topics.canonical(&self.entity.name);
-                    let place = Arc::new(Place::new(topic, partition));
-                    self.work(&envelope, order, &value, place)
+                    let origin = Origin {
+                        place: Place::new(topic, partition),
+                        offset: order.offset,
+                    };
+                    self.work(&envelope, order, &value, origin)
                 });
                 match work {
                     Ok(work) => works.push(Work { value, ..work }),
@@ -779,7 +779,7 @@ pub(super) fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
     // Messages come in runs of one partition.
     for run in messages.chunk_by(|one, other| one.place == other.place) {
         if let Some(last) = run.last() {
-            next.insert(Place::clone(&last.place), last.offset + 1);
+            next.insert(last.place.clone(), last.offset + 1);
         }
     }
     next

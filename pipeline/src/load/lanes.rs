@@ -26,8 +26,7 @@ const FULL_RECORDS: usize = 40_000;
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// Shared by those that were read one after the other.
-    pub(super) place: Arc<Place>,
+    pub(super) place: Place,
     pub(super) offset: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -337,7 +336,7 @@ impl Lanes {
         for message in &messages {
             // Messages come in runs of one partition.
             if last != Some(&message.place) && firsts.insert(&message.place) {
-                starts.insert(Place::clone(&message.place), message.offset);
+                starts.insert(message.place.clone(), message.offset);
             }
             last = Some(&message.place);
         }

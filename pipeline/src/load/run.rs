@@ -198,13 +198,6 @@ impl<L: Loader> Rebalance for Shared<L> {
             known.own(&partitions, ends);
             (known.look_again(), known.redos())
         };
-        // From here on nobody else writes these.
-        if let Some(tail) = &*self.tail() {
-            for &partition in &partitions {
-                tail.rest(Place::new(self.topics.idempotency(), partition));
-                tail.rest(Place::new(self.topics.parked(), partition));
-            }
-        }
         self.lanes
             .assign(Arc::clone(&assignment.group), assignment.starts.clone());
         for (key, entity) in again {
@@ -537,48 +530,39 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
     let mut paused: HashMap<String, Vec<Place>> = HashMap::new();
     let mut epoch = shared.lanes.epoch();
     let mut ended = false;
-    // Messages come in runs of one partition: its entity and its place.
-    let mut last: Option<(String, Arc<Place>)> = None;
     while !shared.stop.is_cancelled() {
         let polled = member.poll(Duration::from_millis(50));
         shared.lanes.polled();
         match polled {
             Ok(Polled::Message(message)) => {
-                let (topic, partition) = (message.topic(), message.partition());
-                let same = |(_, place): &(String, Arc<Place>)| {
-                    place.partition == partition && place.topic == topic
-                };
-                if !last.as_ref().is_some_and(same) {
-                    let entity = shared.topics.entity_of(topic);
-                    let place = Arc::new(Place::new(topic, partition));
-                    last = entity.map(|entity| (entity.to_owned(), place));
-                }
-                let Some((entity, place)) = &last else {
+                let partition = message.partition();
+                let place = Place::new(message.topic(), partition);
+                let Some(entity) = shared.topics.entity_of(&place.topic).map(str::to_owned) else {
                     continue;
                 };
                 let full = shared.lanes.push(
-                    entity,
+                    &entity,
                     Message {
                         offset: message.offset(),
                         key: message.key().unwrap_or_default().to_vec(),
                         value: message.payload().unwrap_or_default().to_vec(),
-                        place: Arc::clone(place),
+                        place,
                     },
                 );
                 // A pause throws away what was fetched ahead, and the reader is
                 // slow to begin again: a lane that soon has room is waited for.
                 if full
-                    && !paused.contains_key(entity)
-                    && !shared.lanes.wait_for_room(entity, partition, PATIENT)
+                    && !paused.contains_key(&entity)
+                    && !shared.lanes.wait_for_room(&entity, partition, PATIENT)
                 {
-                    let topic = shared.topics.canonical(entity);
+                    let topic = shared.topics.canonical(&entity);
                     let places: Vec<Place> = member
                         .assigned()
                         .into_iter()
                         .filter(|place| place.topic == topic)
                         .collect();
                     member.pause(&places)?;
-                    paused.insert(entity.clone(), places);
+                    paused.insert(entity, places);
                 }
             }
             Ok(Polled::End) => ended = true,

@@ -11,7 +11,6 @@ use crate::deadletter::{Author, DeadLetter, Origin};
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
-use crate::kafka::Place;
 use crate::parking::{Parked, Reason};
 use crate::record::{Fingerprint, Op, Order};
 use crate::spec::Stage;
@@ -210,15 +209,11 @@ impl<L: Loader> Worker<L> {
             // An older order, seen again: the newer one's letter stays.
             return true;
         }
-        let origin = Origin {
-            place: Place::clone(&work.place),
-            offset: work.order.offset,
-        };
         let mut letter = DeadLetter::new(
             &self.author(),
             &key,
             error,
-            &origin,
+            &work.origin,
             work.version,
             Some(work.order),
             now(),
@@ -244,7 +239,7 @@ impl<L: Loader> Worker<L> {
     pub(super) fn bury(&self, message: &Message, error: &Error, changes: &mut Changes) {
         let key = String::from_utf8_lossy(&message.key).into_owned();
         let origin = Origin {
-            place: Place::clone(&message.place),
+            place: message.place.clone(),
             offset: message.offset,
         };
         let letter = DeadLetter::new(
