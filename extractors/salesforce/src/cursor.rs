@@ -3,6 +3,9 @@
 use drover_pipeline::record::Millis;
 use serde::{Deserialize, Serialize};
 
+/// An id that no record has, and that comes before all others.
+const FIRST: &str = "000000000000000AAA";
+
 /// Where a lane stands: in the first copy, or in the changes behind it.
 ///
 /// All times are the source's. A cursor holds a few numbers and one id, so it
@@ -140,6 +143,24 @@ pub enum Step {
         /// Its id.
         id: String,
     },
+}
+
+impl Cursor {
+    /// Every record once more, from the first id on; the changes start where
+    /// they would have without it, so that no delete is passed over.
+    pub fn again(&self) -> Cursor {
+        let from = match self {
+            Cursor::Snapshot { from, .. }
+            | Cursor::Bulk(Job { from, .. })
+            | Cursor::Counted { from, .. }
+            | Cursor::Delta { from, .. } => *from,
+        };
+        Cursor::Snapshot {
+            after: FIRST.to_owned(),
+            from,
+            read: 0,
+        }
+    }
 }
 
 impl Position {

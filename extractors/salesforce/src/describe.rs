@@ -139,7 +139,10 @@ pub async fn discover(api: &Api, named: &[String]) -> Result<Discovery> {
             name: entry.name,
         });
     }
-    Ok(Discovery { objects })
+    Ok(Discovery {
+        objects,
+        quota: None,
+    })
 }
 
 impl Field {

@@ -5,6 +5,7 @@
 //! [`errors`] is the table of refusals.
 
 pub mod api;
+pub mod auth;
 pub mod bulk;
 pub mod canon;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod id;
 pub mod links;
 pub mod lookup;
 pub mod query;
+pub mod quota;
 pub mod rows;
 pub mod sheet;
 pub mod time;
@@ -51,9 +53,9 @@ impl Extractor for Salesforce {
     }
 
     fn new(config: Config, http: HttpClient) -> Result<Self, Vec<Problem>> {
-        let origin = config.validate()?;
+        let origins = config.validate()?;
         Ok(Salesforce {
-            api: api::Api::new(config, origin, http),
+            api: api::Api::new(config, origins, http),
         })
     }
 
@@ -67,6 +69,10 @@ impl Extractor for Salesforce {
 
     async fn fetch(&self, object: &Object, from: Option<&Cursor>) -> Result<Page<Cursor>> {
         fetch::fetch(&self.api, object, from).await
+    }
+
+    fn again(&self, cursor: &Cursor) -> Option<Cursor> {
+        Some(cursor.again())
     }
 
     async fn get(&self, object: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {

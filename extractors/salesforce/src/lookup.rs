@@ -139,7 +139,7 @@ pub async fn pages(api: &Api, object: &str, soql: &str) -> Result<Vec<Reply>> {
 /// (`reference/salesforce.md` section 8).
 pub async fn check(api: &Api) -> Result<()> {
     let reply = api.get("/limits", &[], None).await?;
-    reply.json::<HashMap<String, serde_json::Value>>()?;
+    api.limits(&reply.json()?);
     tracing::debug!(source_time = %time::print(reply.at), "Salesforce answers");
     Ok(())
 }

@@ -245,7 +245,7 @@ async fn what_is_no_record_does_not_stop_the_page() {
 }
 
 /// Many tasks that need a token at once ask for one, and for one more when it
-/// has expired.
+/// has expired; they share the refusal as well.
 #[tokio::test]
 async fn one_task_asks_for_the_token() {
     let model = model(50, 2).await;
@@ -254,7 +254,7 @@ async fn one_task_asks_for_the_token() {
     let extractor = Arc::new(model.extractor());
     for logins in [1, 2] {
         let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..8 {
+        for _ in 0..100 {
             let (extractor, account) = (Arc::clone(&extractor), account.clone());
             tasks.spawn(async move {
                 extractor
@@ -269,6 +269,45 @@ async fn one_task_asks_for_the_token() {
         assert_eq!(model.state().logins, logins);
         model.fault(Fault::ExpiredToken, 1, 1).await;
     }
+    let before = model.requests().await;
+    let extractor = model.intruder();
+    // In one task, so that none begins when the refusal has come already.
+    let checks = (0..100).map(|_| async { extractor.check().await.map_err(|e| e.to_string()) });
+    let told = futures::future::join_all(checks).await;
+    assert!(told.iter().all(|one| one == &told[0] && one.is_err()));
+    assert_eq!(model.requests().await - before, 1);
+}
+
+/// A token is replaced before the org's session time is over: no request is
+/// refused, and no second token is asked for.
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    const MINUTE: i64 = 60_000;
+    let model = model(5, 2).await;
+    let extractor = model.extractor();
+    extractor.check().await.expect("a token");
+    assert_eq!(model.state().logins, 1);
+    // Each answer tells the time; the next request goes by it.
+    for (minutes, logins) in [(100, 1), (7, 1), (2, 1), (1, 2), (60, 2)] {
+        model.state().now += minutes * MINUTE;
+        let before = model.requests().await;
+        extractor.check().await.expect("an answer");
+        let asked = u64::from(logins != 1 && minutes == 1);
+        assert_eq!(model.state().logins, logins, "{minutes}");
+        assert_eq!(model.requests().await - before, 1 + asked, "{minutes}");
+    }
+    // While no new one is to be had, the old one serves on.
+    model.state().now += 60 * MINUTE;
+    extractor.check().await.expect("an answer");
+    model.fault(Fault::ServerError, 1, 1).await;
+    extractor
+        .check()
+        .await
+        .expect("an answer with the old token");
+    model.state().now += 2 * MINUTE;
+    extractor.check().await.expect("an answer");
+    extractor.check().await.expect("an answer");
+    assert_eq!(model.state().logins, 3);
 }
 
 /// A token answer that names an address in the clear, or none, is not followed.

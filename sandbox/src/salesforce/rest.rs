@@ -245,19 +245,13 @@ pub fn routed(
         ["sobjects", object, "describe"] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
             org.described.object(call, &store, number, base)
         }
         ["sobjects", object, what @ ("updated" | "deleted")] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
             let described = &store.schema.objects[number];
             if !described.can(Lack::Replicate) {
                 return Err(ApiError::bad(

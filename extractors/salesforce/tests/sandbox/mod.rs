@@ -81,7 +81,22 @@ impl Sandbox {
         }
     }
 
+    /// What a client needs to log in, by its name.
+    pub fn credential(&self, name: &str) -> &str {
+        self.credentials[name].as_str().expect("a credential")
+    }
+
     pub fn client(&self, change: Value) -> Salesforce {
+        self.client_by(change, self.http.clone())
+    }
+
+    /// A client with an account of its calls of its own.
+    pub fn metered(&self, change: Value) -> (Salesforce, HttpClient) {
+        let http = HttpClient::new().expect("a client");
+        (self.client_by(change, http.clone()), http)
+    }
+
+    fn client_by(&self, change: Value, http: HttpClient) -> Salesforce {
         let mut config = json!({
             "instanceUrl": self.url,
             "clientId": self.credentials["client_id"],
@@ -93,10 +108,10 @@ impl Sandbox {
             config[name] = value.clone();
         }
         let config = serde_json::from_value(config).expect("a config");
-        Salesforce::new(config, self.http.clone()).expect("an extractor")
+        Salesforce::new(config, http).expect("an extractor")
     }
 
-    async fn control(
+    pub async fn control(
         &self,
         method: Method,
         path: &str,
@@ -142,6 +157,23 @@ impl Sandbox {
             .filter(of)
             .filter_map(|entry| entry["count"].as_u64())
             .sum()
+    }
+
+    /// Tokens that were asked for since the start.
+    pub async fn tokens(&self) -> u64 {
+        let stats = self
+            .control(Method::GET, "stats", None)
+            .await
+            .expect("stats");
+        let stats: Value = serde_json::from_str(&stats).expect("JSON");
+        let counts = stats["requests"].as_array().expect("a list");
+        let of_tokens = |entry: &&Value| {
+            entry["path"]
+                .as_str()
+                .is_some_and(|path| path.ends_with("/oauth2/token"))
+        };
+        let tokens = counts.iter().filter(of_tokens);
+        tokens.filter_map(|entry| entry["count"].as_u64()).sum()
     }
 
     fn number(&self) -> u64 {
