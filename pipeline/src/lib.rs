@@ -21,6 +21,7 @@ pub mod load;
 pub mod metrics;
 pub mod parking;
 pub mod process;
+pub mod quota;
 pub mod record;
 pub mod retry;
 pub mod spec;

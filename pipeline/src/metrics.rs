@@ -14,6 +14,8 @@ use std::time::Instant;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::quota::Usage;
+
 /// Who serves a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -67,6 +69,14 @@ families! {
         "When the newest record that the lane has finished was read from the source.";
     THROTTLED = Stage "drover_throttled_seconds_total" ["lane", "reason"]
         "Seconds that a lane has waited because the other side asked for it; the reason is the error's code.";
+    QUOTA_LEFT = Stage "drover_quota_left_calls" ["account"]
+        "Calls that the account has left, as the other side told this process last.";
+    QUOTA_RESERVE = Stage "drover_quota_reserve_calls" ["account"]
+        "Calls of the account that stay for the customer's other tools.";
+    QUOTA_SHARE = Stage "drover_quota_share_calls" ["account"]
+        "Calls that this process may make of what the account has left.";
+    QUOTA_CALLS = Stage "drover_quota_calls_total" ["account"]
+        "Calls that the process has made since it started.";
 
     PHASE = Migration "drover_migration_phase" ["phase"]
         "1 for the phase that the migration is in.";
@@ -125,6 +135,8 @@ pub struct Metrics {
     states: IntGaugeVec,
     seen: GaugeVec,
     throttled: CounterVec,
+    quota: [GaugeVec; 3],
+    calls: IntCounterVec,
     /// The lanes that are throttled: since when this was last counted, and why.
     throttling: BTreeMap<String, (Instant, &'static str)>,
 }
@@ -141,6 +153,16 @@ impl Metrics {
         let states = IntGaugeVec::new(LANE_STATE.opts(), LANE_STATE.labels)?;
         let seen = GaugeVec::new(LANE_SEEN.opts(), LANE_SEEN.labels)?;
         let throttled = CounterVec::new(THROTTLED.opts(), THROTTLED.labels)?;
+        let quota = [
+            GaugeVec::new(QUOTA_LEFT.opts(), QUOTA_LEFT.labels)?,
+            GaugeVec::new(QUOTA_RESERVE.opts(), QUOTA_RESERVE.labels)?,
+            GaugeVec::new(QUOTA_SHARE.opts(), QUOTA_SHARE.labels)?,
+        ];
+        let calls = IntCounterVec::new(QUOTA_CALLS.opts(), QUOTA_CALLS.labels)?;
+        for gauge in &quota {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(states.clone()))?;
         registry.register(Box::new(seen.clone()))?;
@@ -152,6 +174,8 @@ impl Metrics {
             states,
             seen,
             throttled,
+            quota,
+            calls,
             throttling: BTreeMap::new(),
         })
     }
@@ -160,6 +184,17 @@ impl Metrics {
     pub fn count(&self, object: &str, outcome: &str, number: u64) {
         let counter = self.records.with_label_values(&[object, outcome]);
         counter.inc_by(number);
+    }
+
+    /// What the process uses of its account's calls.
+    pub fn quota(&self, usage: &Usage) {
+        let values = [usage.left, usage.reserve, usage.share];
+        for (gauge, value) in self.quota.iter().zip(values) {
+            let gauge = gauge.with_label_values(&[usage.account.as_str()]);
+            gauge.set(value as f64);
+        }
+        let calls = self.calls.with_label_values(&[usage.account.as_str()]);
+        calls.inc_by(usage.calls.saturating_sub(calls.get()));
     }
 
     /// A lane is in that state (one of `running`, `degraded`, `throttled`,
@@ -271,6 +306,11 @@ mod tests {
     fn a_stage_serves_what_is_said_of_it() {
         let mut metrics = Metrics::new("loader", "l-1").expect("opens");
         metrics.count("Contact", "applied", 3);
+        metrics.quota(&Usage {
+            account: "acme".to_owned(),
+            left: 7,
+            ..Usage::default()
+        });
         metrics.lane("contact", "throttled", Some("THROTTLED"), Some(1500));
         let text = metrics.render();
         for family in ALL.iter().filter(|f| f.server != Server::Migration) {
@@ -283,6 +323,8 @@ mod tests {
         };
         let records = r#"drover_records_total{object="Contact",outcome="applied","#;
         assert_eq!(value(records).as_deref(), Some("3"), "{text}");
+        let left = r#"drover_quota_left_calls{account="acme","#;
+        assert_eq!(value(left).as_deref(), Some("7"), "{text}");
         let seen = r#"drover_lane_seen_timestamp_seconds{lane="contact","#;
         assert_eq!(value(seen).as_deref(), Some("1.5"), "{text}");
     }
