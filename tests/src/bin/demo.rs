@@ -197,6 +197,9 @@ async fn demo() -> Result<(), String> {
         sandbox.url
     );
 
+    // Looking at every object twice a second takes more calls than a day has;
+    // a demo that is left running shall not wait for tomorrow.
+    sandbox.quota(0, 1_000_000_000).await;
     let credentials = Sandbox::credentials("salesforce");
     let text = |name: &str| credentials[name].as_str().unwrap_or_default().to_owned();
     let config = dir.join("migration.yaml");
