@@ -190,14 +190,14 @@ impl Migration {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    /// The objects that are migrated.
-    pub fn objects(&self) -> Vec<String> {
-        let status = self.status();
-        let objects = status["objects"].as_array().expect("objects");
-        let names = objects
-            .iter()
-            .filter_map(|object| object["object"].as_str());
-        names.map(str::to_owned).collect()
+    /// The objects that are migrated, which are settled once.
+    pub fn objects(&self) -> &[String] {
+        self.objects.get_or_init(|| {
+            let status = self.status();
+            let objects = status["objects"].as_array().expect("objects");
+            let names = objects.iter().filter_map(|o| o["object"].as_str());
+            names.map(str::to_owned).collect()
+        })
     }
 
     /// Starts a stage by hand.
