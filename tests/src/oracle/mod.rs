@@ -45,6 +45,10 @@ impl Expectation {
     }
 }
 
+/// Custom fields that follow another record: they change without a sign of it,
+/// and are read again only now and then.
+const FORMULAS: &[&str] = &["Account_Industry__c"];
+
 /// What differs between source and target.
 #[derive(Debug, Default)]
 pub struct Differences {
@@ -356,7 +360,8 @@ fn compare_object(
         let Some(custom) = &row.custom else { continue };
         for (field, value) in record.as_object().into_iter().flatten() {
             let (want, have) = (text(value), text(&custom[field]));
-            if field.ends_with("__c") && !same(want.as_deref(), have.as_deref()) {
+            let is_custom = field.ends_with("__c") && !FORMULAS.contains(&field.as_str());
+            if is_custom && !same(want.as_deref(), have.as_deref()) {
                 differences.add(format!("{object} {id}.{field}: {want:?} is {have:?}"));
             }
         }
