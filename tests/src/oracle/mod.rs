@@ -47,7 +47,7 @@ impl Expectation {
 
 /// Custom fields that follow another record: they change without a sign of it,
 /// and are read again only now and then.
-const FORMULAS: &[&str] = &["Account_Industry__c"];
+const FORMULAS: &[&str] = &["Account_Industry__c", "Customer__c"];
 
 /// What differs between source and target.
 #[derive(Debug, Default)]
