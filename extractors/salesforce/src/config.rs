@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use drover_pipeline::config::{Problem, variable_of};
 use reqwest::Url;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::auth;
 
@@ -106,7 +106,7 @@ fn default_reserve_percent() -> u32 {
 }
 
 /// How a token is got.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline)]
 pub enum Flow {
