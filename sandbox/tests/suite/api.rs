@@ -725,6 +725,10 @@ async fn a_packed_body_is_read() {
     let page = sandbox.query("SELECT Name FROM Account").await;
     assert_eq!(page["records"][0]["Name"], "Packed");
     assert_eq!(sent(b"{}".to_vec()).await.status, 400, "it is not packed");
+    let request = sandbox
+        .request(Method::GET, &format!("{DATA}/limits"))
+        .header("content-encoding", "gzip");
+    assert_eq!(sandbox.send(request).await.status, 200, "no body, then");
 }
 
 #[tokio::test]
