@@ -37,9 +37,10 @@ pub use secrets::{Environment, variable_of};
 
 /// The target when none is named: the company's own platform.
 const DEFAULT_TARGET: &str = "postgres";
-/// A source's quota is dearer than a minute of lag: thirty objects at two calls
-/// each take 86,400 calls a day at this interval, about what an org has.
-const DEFAULT_POLL_INTERVAL_MS: u64 = 60_000;
+/// A source's quota is dearer than two minutes of lag: thirty objects at two
+/// calls each take 43,200 calls a day at this interval, and 100,000 a day are
+/// what a customer commonly has.
+const DEFAULT_POLL_INTERVAL_MS: u64 = 120_000;
 const DEFAULT_PARTITIONS: i32 = 4;
 const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 /// The largest configuration that is read.
