@@ -205,6 +205,8 @@ const MOST_REMARKS: usize = 500;
 pub struct Status {
     report: Mutex<Report>,
     metrics: Mutex<Metrics>,
+    /// What the last process of this name said of its account.
+    last_quota: Mutex<Option<Usage>>,
 }
 
 /// Now, by our clock, in milliseconds.
@@ -235,6 +237,7 @@ impl Status {
                 quota: None,
             }),
             metrics: Mutex::new(metrics),
+            last_quota: Mutex::default(),
         }))
     }
 
@@ -257,6 +260,7 @@ impl Status {
     /// Goes on counting where the last process of this name stood, so that a
     /// restart makes nobody's numbers smaller.
     fn go_on_from(&self, last: Report) {
+        *self.last_quota() = last.quota;
         let mut report = self.lock();
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
@@ -280,6 +284,17 @@ impl Status {
             self.metrics().quota(usage);
         }
         self.lock().quota = usage;
+    }
+
+    /// What the last process of this name said of its account's calls, once.
+    pub fn take_last_quota(&self) -> Option<Usage> {
+        self.last_quota().take()
+    }
+
+    fn last_quota(&self) -> std::sync::MutexGuard<'_, Option<Usage>> {
+        self.last_quota
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what the process as a whole is doing.

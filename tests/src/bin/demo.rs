@@ -204,6 +204,10 @@ async fn demo() -> Result<(), String> {
             &records.to_string(),
             "--live-changes",
             &changes.to_string(),
+            // Looking at every object twice a second takes more calls than an
+            // org's day has.
+            "--daily-calls",
+            "1000000000",
         ],
     );
     println!("Kafka       {brokers}");
@@ -213,9 +217,6 @@ async fn demo() -> Result<(), String> {
         sandbox.url
     );
 
-    // Looking at every object twice a second takes more calls than a day has;
-    // a demo that is left running shall not wait for tomorrow.
-    sandbox.quota(0, 1_000_000_000).await;
     let credentials = Sandbox::credentials("salesforce");
     let text = |name: &str| credentials[name].as_str().unwrap_or_default().to_owned();
     let config = dir.join("migration.yaml");
