@@ -180,8 +180,11 @@ pub struct Report {
     pub at: Millis,
     /// What it is doing: the worst of its lanes.
     pub phase: Phase,
-    /// The last error it met, code first.
+    /// The last error it met, code first; it may be over.
     pub last_error: Option<String>,
+    /// When it met that error.
+    #[serde(default)]
+    pub last_error_at: Option<Millis>,
     /// By object.
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
@@ -227,6 +230,7 @@ impl Status {
                 at: now(),
                 phase: Phase::Starting,
                 last_error: None,
+                last_error_at: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
                 remarks: BTreeMap::new(),
@@ -331,6 +335,7 @@ impl Status {
             seen,
         };
         report.last_error = lane_now.error.clone();
+        report.last_error_at = Some(now());
         let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
         self.set_lane(&mut report, lane, lane_now, throttled);
     }
@@ -359,12 +364,18 @@ impl Status {
 
     /// Notes an error that concerns the process, not a lane; it goes on.
     pub fn note_error(&self, error: &Error) {
-        self.lock().last_error = Some(error.while_running());
+        self.noted(error.while_running());
     }
 
     /// Notes the error that ends the process.
     pub fn ended_by(&self, error: &Error) {
-        self.lock().last_error = Some(error.to_string());
+        self.noted(error.to_string());
+    }
+
+    fn noted(&self, error: String) {
+        let mut report = self.lock();
+        report.last_error = Some(error);
+        report.last_error_at = Some(now());
     }
 
     /// Whether every lane is blocked (and there is one).
