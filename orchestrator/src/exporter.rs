@@ -303,6 +303,7 @@ mod tests {
                 phase: Phase::Throttled,
                 last_error: None,
                 last_error_at: None,
+                held: [].into(),
                 at: 9_000,
             }],
         }

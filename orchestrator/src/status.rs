@@ -198,6 +198,13 @@ fn processes(view: &View) -> String {
         .collect();
     let mut text = table(&columns, &rows);
     for process in &view.processes {
+        // Others may hide behind the last error.
+        let more = |error: &&String| process.last_error.as_ref() != Some(*error);
+        for error in process.held.keys().filter(more).filter(|_| process.alive) {
+            let lanes = process.held[error].join(", ");
+            let title = wrap(&format!("{}, {lanes}:", process.instance), "");
+            text.push_str(&format!("\n{title}{}", wrap(error, "  ")));
+        }
         if let Some(error) = &process.last_error {
             let when = process.last_error_at.map(|at| {
                 let ago = seconds(Some(crate::when::age(at, view.at)));
@@ -270,6 +277,18 @@ pub(crate) mod tests {
                 phase: Phase::Throttled,
                 last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
                 last_error_at: Some(5_000),
+                held: [
+                    ("THROTTLED: the source".to_owned(), vec!["Case".to_owned()]),
+                    (
+                        "SOURCE_CHANGED: the source no longer shows the object (at Lead)"
+                            .to_owned(),
+                        vec![
+                            "Lead".to_owned(),
+                            "A_rather_long_name_of_an_object__c".to_owned(),
+                        ],
+                    ),
+                ]
+                .into(),
                 at: 19_000,
             }],
         }
@@ -283,6 +302,8 @@ pub(crate) mod tests {
         }
         assert!(text.contains("99999999"), "{text}");
         assert!(text.contains("cdef, last error, 15s ago:"), "{text}");
+        assert!(text.contains("cdef, Lead,"), "{text}");
+        assert!(text.contains("  SOURCE_CHANGED: the source"), "{text}");
     }
 
     #[test]

@@ -156,7 +156,7 @@ codes! {
     /// A reference does not have the shape of an id.
     BadReference = "BAD_REFERENCE", Record, "mend the reference in the source";
     /// A record is larger than the bus takes.
-    TooLarge = "TOO_LARGE", Record, "raise the topic's max.message.bytes, or shorten the record";
+    TooLarge = "TOO_LARGE", Record, "shorten the record in the source";
     /// The target refused this record.
     TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source";
     /// Drover's own rules are broken.

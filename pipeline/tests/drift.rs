@@ -31,6 +31,8 @@ struct Org {
     shown: Option<Vec<SourceField>>,
     /// Of each read, the fields that were asked for and from where.
     reads: Vec<(Vec<String>, usize)>,
+    /// A custom object that it has since.
+    new: Option<&'static str>,
     /// How often it was asked how it describes itself.
     looks: usize,
 }
@@ -77,8 +79,14 @@ impl Extractor for Source {
             fields: fields.clone(),
             ..Object::default()
         };
+        let org = self.org();
+        let new = org.new.map(|name| Object {
+            name: name.to_owned(),
+            custom: true,
+            ..Object::default()
+        });
         Ok(Discovery {
-            objects: self.org().shown.iter().map(object).collect(),
+            objects: org.shown.iter().map(object).chain(new).collect(),
             quota: None,
         })
     }
@@ -336,6 +344,18 @@ async fn a_parked_lane_goes_on_by_itself() {
         .await;
     rig.until("it runs", |rig| rig.phase() == Some(Phase::Running))
         .await;
+    rig.stop().await;
+}
+
+/// A person hears of a custom object that is new; nothing reads it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_object_is_told() {
+    let mut rig = Rig::start(Rules::default());
+    rig.source.org().new = Some("Invoice__c");
+    let told = "Invoice__c.the source has a new object (not migrated)";
+    rig.until("it is told", |rig| rig.told().iter().any(|one| one == told))
+        .await;
+    assert_eq!(rig.phase(), Some(Phase::Running));
     rig.stop().await;
 }
 
