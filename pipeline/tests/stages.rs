@@ -424,6 +424,7 @@ impl Rig {
             client: self.client(),
             plan: self.plan.clone(),
             status: Status::new(stage, "fake", instance, "none").expect("a status"),
+            meter: Arc::default(),
             instance: instance.into(),
             owner: instance.into(),
             stop: self.stop.clone(),
