@@ -82,7 +82,9 @@ impl Server for Broken {
                 answer.headers.insert(name, value);
             }
         }
-        for _ in 0..rng.random_range(0..3) {
+        // Behind a token that is none there is nothing to see.
+        let sound = if path.ends_with("/token") { 0.95 } else { 0.3 };
+        while !rng.random_bool(sound) {
             spoil(&mut answer.body, &mut rng);
         }
         Ok(answer)
