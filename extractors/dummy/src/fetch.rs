@@ -120,7 +120,7 @@ async fn delta(
     let (since, round, reached) = match last {
         Some(after) => (since, Some(Round { began, after }), Reached::More),
         // An empty round moves nothing: an idle lane has nothing to save.
-        None if false && listed.changes.is_empty() && listed.bad.is_empty() => {
+        None if round.is_none() && listed.changes.is_empty() && listed.bad.is_empty() => {
             (since, None, Reached::Now { as_of: began })
         }
         None => {

@@ -316,14 +316,13 @@ impl Source for StandIn {
     }
 
     async fn truth(&self, object: &str) -> BTreeMap<String, Option<Map<String, Value>>> {
-        let truth = self.state().tables[object]
+        self.state().tables[object]
             .iter()
             .map(|(id, row)| {
                 let record = row.pending.as_ref().or(row.shown.as_ref());
                 let live = record.filter(|record| !record.contains_key("deleted"));
                 (id.clone(), live.cloned())
             })
-            .collect();
-        truth
+            .collect()
     }
 }
