@@ -22,12 +22,13 @@ async fn late_record_arrives(lookback_ms: u32) -> bool {
     let late = late.expect("a record that shows later");
     for id in reader.known.keys().take(2).cloned().collect::<Vec<_>>() {
         // Others are written meanwhile and show at once: the position moves on.
-        let mut state = model.state();
-        state.now += 20_000;
-        state.delay = Some(0);
-        state.write("Account", Write::Edit(&id)).expect("an edit");
-        state.now += 20_000;
-        drop(state);
+        {
+            let mut state = model.state();
+            state.now += 20_000;
+            state.delay = Some(0);
+            state.write("Account", Write::Edit(&id)).expect("an edit");
+            state.now += 20_000;
+        }
         reader.catch_up(&extractor).await;
     }
     assert!(!reader.known.contains_key(&late), "it shows too early");
