@@ -29,7 +29,11 @@ impl Server for Answers {
         let (status, body) = text.split_first().ok_or_else(lost)?;
         let mut headers = HeaderMap::new();
         let is_file = request.url().path().ends_with("/results");
-        let kind = if is_file { "text/csv" } else { "application/json" };
+        let kind = if is_file {
+            "text/csv"
+        } else {
+            "application/json"
+        };
         headers.insert("content-type", HeaderValue::from_static(kind));
         let date = HeaderValue::from_static("Tue, 31 Mar 2026 09:15:12 GMT");
         headers.insert("date", date);
@@ -51,17 +55,28 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((call, answers)) = bytes.split_first() else {
         return;
     };
-    let mut answers: Vec<Vec<u8>> = answers.split(|byte| *byte == BORDER).map(<[u8]>::to_vec).collect();
+    let mut answers: Vec<Vec<u8>> = answers
+        .split(|byte| *byte == BORDER)
+        .map(<[u8]>::to_vec)
+        .collect();
     answers.reverse();
     // Nothing is found behind a refused token.
-    answers.push(br#"2{"access_token":"t","instance_url":"http://127.0.0.1:1","token_type":"Bearer"}"#.to_vec());
+    answers.push(
+        br#"2{"access_token":"t","instance_url":"http://127.0.0.1:1","token_type":"Bearer"}"#
+            .to_vec(),
+    );
     let http = HTTP.answered_by(Arc::new(Answers(Mutex::new(answers))));
     let config = json!({
         "instanceUrl": "http://127.0.0.1:1", "clientId": "id", "clientSecret": "hush", "pageSize": 4,
     });
     let config: Config = serde_json::from_value(config).expect("a config");
     let extractor = Salesforce::new(config, http).expect("an extractor");
-    let fields = [("Id", "id"), ("IsDeleted", "boolean"), ("SystemModstamp", "datetime"), ("Name", "string")];
+    let fields = [
+        ("Id", "id"),
+        ("IsDeleted", "boolean"),
+        ("SystemModstamp", "datetime"),
+        ("Name", "string"),
+    ];
     let field = |(name, kind): (&str, &str)| SourceField {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -73,7 +88,8 @@ fuzz_target!(|bytes: &[u8]| {
         ..Object::default()
     };
     let from = json!({"since": 1_774_948_000_000_i64, "deletesSince": 1_774_948_000_000_i64});
-    let cursor = |cursor: serde_json::Value| -> Cursor { serde_json::from_value(cursor).expect("a cursor") };
+    let cursor =
+        |cursor: serde_json::Value| -> Cursor { serde_json::from_value(cursor).expect("a cursor") };
     let call = async {
         match call % 8 {
             0 => drop(extractor.check().await),
@@ -95,6 +111,8 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.expect("a runtime").block_on(call);
 });

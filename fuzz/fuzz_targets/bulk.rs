@@ -35,7 +35,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(rows.len(), usize::from(*count));
         for change in rows.iter().filter_map(|row| row.content.as_ref().ok()) {
             let body = change.body.as_deref().unwrap_or("{}");
-            assert!(serde_json::from_str::<serde_json::Map<_, _>>(body).is_ok(), "{body}");
+            assert!(
+                serde_json::from_str::<serde_json::Map<_, _>>(body).is_ok(),
+                "{body}"
+            );
         }
     }
 });
