@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error};
 use crate::kafka::Place;
 use crate::kafka::producer::Record;
-use crate::record::{Millis, Order};
+use crate::record::{CanonicalKey, Millis, Order};
 use crate::spec::Stage;
 
 /// The value of a dead letter: JSON, readable with any Kafka tool.
@@ -48,6 +48,10 @@ pub struct DeadLetter {
     pub order: Option<Order>,
     /// When it was written, by our clock.
     pub at: Millis,
+    /// The parent that never comes, where that is the cause: should it come
+    /// after all, the record is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<CanonicalKey>,
     /// The record itself, base64 of its envelope (or of the foreign bytes).
     pub value: String,
 }
@@ -88,6 +92,7 @@ impl DeadLetter {
             version,
             order,
             at,
+            waits_for: None,
             value: base64::engine::general_purpose::STANDARD.encode(value),
         }
     }
@@ -100,6 +105,13 @@ impl DeadLetter {
     /// The value in the topic.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The record's envelope (or the foreign bytes); `None` when it was altered.
+    pub fn envelope(&self) -> Option<Vec<u8>> {
+        base64::engine::general_purpose::STANDARD
+            .decode(&self.value)
+            .ok()
     }
 
     /// The headers that Kafka Connect's tools read.

@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod kafka;
 pub mod load;
 pub mod metrics;
+pub mod orphan;
 pub mod parking;
 pub mod process;
 pub mod record;

@@ -12,6 +12,11 @@ pub struct Metrics {
     pub lanes: IntGaugeVec,
     /// `drover_lag_records{topic}`: records not yet read, as of the last look.
     pub lag: IntGaugeVec,
+    /// `drover_log_start_distance_records{topic}`: offsets between the start of
+    /// the log and what is read next, of the nearest partition.
+    pub edge_records: IntGaugeVec,
+    /// `drover_log_start_distance_seconds{topic}`: the same in time.
+    pub edge_seconds: IntGaugeVec,
 }
 
 impl Metrics {
@@ -34,6 +39,14 @@ impl Metrics {
             Opts::new("drover_lag_records", "Records not yet read."),
             &["topic"],
         )?;
+        let edge = |name: &str, unit: &str| {
+            let help = format!("{unit} that retention must remove before unread records are lost.");
+            IntGaugeVec::new(Opts::new(name, help), &["topic"])
+        };
+        let edge_records = edge("drover_log_start_distance_records", "Records")?;
+        let edge_seconds = edge("drover_log_start_distance_seconds", "Seconds")?;
+        registry.register(Box::new(edge_records.clone()))?;
+        registry.register(Box::new(edge_seconds.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(lanes.clone()))?;
         registry.register(Box::new(lag.clone()))?;
@@ -42,6 +55,8 @@ impl Metrics {
             records,
             lanes,
             lag,
+            edge_records,
+            edge_seconds,
         })
     }
 

@@ -69,6 +69,8 @@ pub enum Count {
     Dead,
     /// An earlier request's fate was asked for.
     Recovered,
+    /// Written without a link, because what it points to never comes.
+    Unlinked,
 }
 
 /// What one process counted for one object since it started.
@@ -86,6 +88,7 @@ pub struct Counts {
     pub released: u64,
     pub dead: u64,
     pub recovered: u64,
+    pub unlinked: u64,
 }
 
 impl Counts {
@@ -101,6 +104,7 @@ impl Counts {
             Count::Released => (&mut self.released, "released"),
             Count::Dead => (&mut self.dead, "dead"),
             Count::Recovered => (&mut self.recovered, "recovered"),
+            Count::Unlinked => (&mut self.unlinked, "unlinked"),
         }
     }
 }
@@ -117,9 +121,25 @@ pub struct Lane {
     /// Until when it waits, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
+    /// What it waits for, if another lane's work comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The newest record it finished, by the time the record was read from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Millis>,
+}
+
+/// How far a reader is from where a topic's log starts: what retention would
+/// have to remove before anything is lost that it has not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// Offsets between the log's start and the position, of the nearest partition.
+    pub records: u64,
+    /// Time between the first record and the one that is read next, or now where
+    /// everything is read; of the nearest partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
 /// The value in the topic `status`, keyed by the instance.
@@ -148,11 +168,16 @@ pub struct Report {
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
     pub lanes: BTreeMap<String, Lane>,
+    /// By topic that is read, the distance to the start of its log.
+    #[serde(default)]
+    pub edges: BTreeMap<String, Edge>,
 }
 
 /// The report of this process, updated as it works.
 pub struct Status {
     report: Mutex<Report>,
+    /// By lane and place, what is wrong although its records flow.
+    conditions: Mutex<BTreeMap<(String, String), String>>,
     metrics: Metrics,
 }
 
@@ -179,7 +204,9 @@ impl Status {
                 last_error: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
+                edges: BTreeMap::new(),
             }),
+            conditions: Mutex::default(),
             metrics,
         }))
     }
@@ -212,10 +239,21 @@ impl Status {
     pub fn lane_runs(&self, lane: &str, seen: Option<Millis>) {
         let mut report = self.lock();
         let known = report.lanes.get(lane).and_then(|lane| lane.seen);
+        let condition = self
+            .conditions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .find(|((other, _), _)| other == lane)
+            .map(|(_, text)| text.clone());
         let lane_now = Lane {
-            phase: Phase::Running,
-            error: None,
+            phase: match condition {
+                Some(_) => Phase::Degraded,
+                None => Phase::Running,
+            },
+            error: condition,
             until: None,
+            waits_for: report.lanes.get(lane).and_then(|l| l.waits_for.clone()),
             seen: seen.or(known),
         };
         self.set_lane(&mut report, lane, lane_now);
@@ -235,10 +273,57 @@ impl Status {
             phase,
             error: Some(error.to_string()),
             until: wait.map(|wait| now() + wait.as_millis() as Millis),
+            waits_for: None,
             seen,
         };
         report.last_error = Some(error.to_string());
         self.set_lane(&mut report, lane, lane_now);
+    }
+
+    /// Something is wrong with a place of a lane, although what it gets flows;
+    /// the lane is shown as degraded until this is taken back by `None`.
+    pub fn lane_condition(&self, lane: &str, place: &str, error: Option<&Error>) {
+        {
+            let mut conditions = self
+                .conditions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let key = (lane.to_owned(), place.to_owned());
+            match error {
+                Some(error) => conditions.insert(key, error.to_string()),
+                None => conditions.remove(&key),
+            };
+        }
+        if let Some(error) = error {
+            tracing::warn!(lane, %error, "the lane is held back");
+            self.note_error(error);
+        }
+        let standing = self.lock().lanes.get(lane).map(|lane| lane.phase);
+        if matches!(standing, Some(Phase::Running | Phase::Degraded)) {
+            self.lane_runs(lane, None);
+        }
+    }
+
+    /// The distances to the starts of the logs that are read.
+    pub fn edges(&self, edges: BTreeMap<String, Edge>) {
+        for (topic, edge) in &edges {
+            let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                gauge.with_label_values(&[topic]).set(value);
+            };
+            set(&self.metrics.edge_records, edge.records);
+            if let Some(seconds) = edge.seconds {
+                set(&self.metrics.edge_seconds, seconds);
+            }
+        }
+        self.lock().edges = edges;
+    }
+
+    /// Says what a lane waits for, or that it waits no more.
+    pub fn lane_waits(&self, lane: &str, for_what: Option<String>) {
+        if let Some(lane) = self.lock().lanes.get_mut(lane) {
+            lane.waits_for = for_what;
+        }
     }
 
     fn set_lane(&self, report: &mut Report, lane: &str, now: Lane) {

@@ -37,6 +37,8 @@ pub(crate) struct Table {
     pub(crate) copy: String,
     /// Moves what is staged into the table, guarded by order.
     pub(crate) upsert: String,
+    /// Removes rows by id.
+    pub(crate) take_back: String,
     /// Marks rows as deleted, guarded by order.
     pub(crate) delete: String,
     /// What stands under a list of keys.
@@ -76,6 +78,7 @@ impl Table {
                  RETURNING t.id, t.xmax = 0, {}",
                 KEY.map(|column| format!("t.{column}")).join(", "),
             ),
+            take_back: format!("DELETE FROM {name} WHERE id = ANY($1::bigint[])"),
             delete: format!(
                 "UPDATE {name} AS t SET drover_deleted_at = k.version::timestamptz, \
                  drover_version = k.version::timestamptz, drover_order = k.place::bigint[] \

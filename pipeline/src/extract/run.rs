@@ -24,6 +24,9 @@ use crate::status::{Count, Phase, Report, Status, now};
 use crate::topics::partition_of_raw;
 use crate::transform::MAX_RECORD;
 
+/// A checkpoint without a change is written when it covers so much more time.
+const COVERS_MORE: Millis = 10_000;
+
 /// An extractor that was not heard of for this long is taken over.
 const TAKEOVER: Millis = 30_000;
 
@@ -347,6 +350,7 @@ impl<E: Extractor> Lane<E> {
             && bad.is_empty()
             && from == Some(&page.next)
             && saved.is_some_and(|saved| saved.snapshot_complete == page.snapshot_complete)
+            && !covers_more(saved, page.reached)
         {
             return Ok(None);
         }
@@ -455,6 +459,17 @@ impl<E: Extractor> Lane<E> {
             bad.body.as_bytes(),
         )
     }
+}
+
+/// Whether a page without a change says of much more time than the checkpoint
+/// that everything of it was read. Others must know: who waits for a record of
+/// the object waits in vain from then on.
+fn covers_more(saved: Option<&Checkpoint>, reached: Reached) -> bool {
+    let Reached::Now { as_of } = reached else {
+        return false;
+    };
+    let known = saved.and_then(|saved| saved.as_of);
+    known.is_none_or(|known| as_of - known >= COVERS_MORE)
 }
 
 /// A moment for a request under way once we are told to stop.

@@ -24,6 +24,10 @@ use crate::record::{AbsentReason, CanonicalKey, Fingerprint, Millis, Op, Order};
 use crate::retry::Backoff;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
+use crate::transform::OnOrphan;
+
+/// How often the target's shape is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How a batch ended without success.
 pub(super) enum Dropped {
@@ -61,6 +65,20 @@ pub(super) enum Plan<'w> {
     Send(Box<Sending<'w>>),
     /// It can't be understood.
     Refuse(Error),
+    /// It must refer to that record, which never comes.
+    Orphan(CanonicalKey, Error),
+}
+
+/// What becomes of a record whose reference leads to nothing in the target.
+enum Without {
+    /// It waits.
+    Waits,
+    /// It is sent without the link, and waits for it.
+    Later,
+    /// It is sent without the link.
+    Dropped,
+    /// It becomes a dead letter.
+    Orphan(Error),
 }
 
 /// A record on its way to the target.
@@ -69,6 +87,8 @@ pub(super) struct Sending<'w> {
     pub(super) links: Vec<(usize, TargetId)>,
     /// Optional links that are not possible yet.
     pub(super) missing: Vec<CanonicalKey>,
+    /// Links that never will be possible.
+    pub(super) dropped: Vec<CanonicalKey>,
     /// What stood before, never Pending: put back when the target refuses.
     pub(super) before: Option<Entry>,
     pub(super) target_id: Option<TargetId>,
@@ -82,6 +102,8 @@ pub(super) struct Worker<L: Loader> {
     pub(super) entity: &'static Entity,
     pub(super) support: EntitySupport,
     pub(super) share: FailureShare,
+    /// When the target's shape was looked at last.
+    pub(super) looked: Option<Instant>,
 }
 
 impl<L: Loader> Worker<L> {
@@ -89,6 +111,7 @@ impl<L: Loader> Worker<L> {
     /// in memory; on an error nothing of it counts as done.
     pub(super) async fn batch(&mut self, batch: Batch) -> Result<(), Dropped> {
         kill_point(Step::Taken);
+        self.look_at_target().await?;
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
         let works = self.works(&batch, &mut changes)?;
@@ -110,6 +133,19 @@ impl<L: Loader> Worker<L> {
             self.share.note(failed).map_err(Dropped::Blocked)?;
         }
         Ok(())
+    }
+
+    /// Whether the target is still as it was made: one that was altered may take
+    /// our records and say nothing. What passes is met by the batch itself.
+    async fn look_at_target(&mut self) -> Result<(), Dropped> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        match self.shared.loader.altered(self.entity).await {
+            Err(error) if error.class() == Class::Operator => Err(Dropped::Blocked(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Decodes the batch and keeps the newest version of each key.
@@ -236,8 +272,13 @@ impl<L: Loader> Worker<L> {
             let recovers = known
                 .entry(key)
                 .is_some_and(|entry| matches!(entry.state, State::Pending { .. }));
+            let (orphans, references) = (&self.shared.orphans, &self.shared.references);
             let parked = known.parked(key).filter(|parked| {
-                !matches!(parked.reason, Reason::Link { .. }) || recovers || known.can_go_on(parked)
+                let links = matches!(parked.reason, Reason::Link { .. } | Reason::Dropped { .. });
+                !links
+                    || recovers
+                    || known.can_go_on(parked)
+                    || orphans.in_vain(&known, references, key, parked)
             });
             let parked = parked.and_then(|parked| {
                 let origin = Origin {
@@ -253,7 +294,14 @@ impl<L: Loader> Worker<L> {
                 };
                 (value.clone(), None, origin)
             });
-            for (value, order, origin) in parked.into_iter().chain(redo) {
+            let orphan = orphans.get(key).map(|orphan| {
+                let origin = Origin {
+                    place: Place::new(self.shared.topics.canonical(&self.entity.name), partition),
+                    offset: orphan.order.offset,
+                };
+                (orphan.envelope, Some(orphan.order), origin)
+            });
+            for (value, order, origin) in parked.into_iter().chain(redo).chain(orphan) {
                 let work = Envelope::decode(&value).and_then(|envelope| {
                     let order = order.or(envelope.order).ok_or_else(|| {
                         Error::new(Code::ForeignBytes, "a redo record without its order")
@@ -280,6 +328,9 @@ impl<L: Loader> Worker<L> {
                 {
                     // A newer version waits already.
                     return Plan::Drop(Count::Stale);
+                }
+                if let Some(parents) = self.links_in_vain(work, &known) {
+                    return Plan::Park(Reason::Dropped { parents }, None);
                 }
                 let entry = known.entry(&work.key);
                 let incoming = Incoming {
@@ -355,6 +406,7 @@ impl<L: Loader> Worker<L> {
             datum: None,
             links: Vec::new(),
             missing: Vec::new(),
+            dropped: Vec::new(),
             target_id: entry.and_then(|entry| entry.target_id.clone()),
             before,
             recover,
@@ -389,19 +441,76 @@ impl<L: Loader> Worker<L> {
                         .clone()),
                 );
             };
-            match known.target_of(&parent) {
-                Some(id) => sending.links.push((place, id.clone())),
-                None if self
-                    .shared
-                    .required(&work.key, &self.entity.fields[place].name) =>
-                {
-                    return Plan::Park(Reason::Parent { parent }, None);
-                }
-                None => sending.missing.push(parent),
+            if let Some(id) = known.target_of(&parent) {
+                sending.links.push((place, id.clone()));
+                continue;
+            }
+            let field = &self.entity.fields[place].name;
+            match self.without(work, known, &parent, field) {
+                Without::Waits => return Plan::Park(Reason::Parent { parent }, None),
+                Without::Later => sending.missing.push(parent),
+                Without::Dropped => sending.dropped.push(parent),
+                Without::Orphan(error) => return Plan::Orphan(parent, error),
             }
         }
         sending.datum = Some(datum);
         Plan::Send(Box::new(sending))
+    }
+
+    /// What becomes of a record because of a reference to what is not there.
+    fn without(
+        &self,
+        work: &Work,
+        known: &super::tables::Known,
+        parent: &CanonicalKey,
+        field: &str,
+    ) -> Without {
+        let (orphans, references) = (&self.shared.orphans, &self.shared.references);
+        let rule = references.rule(&work.key, field);
+        let circle = match rule.required {
+            true => orphans.circle(known, &work.key, parent),
+            false => None,
+        };
+        let error = if let Some(circle) = circle {
+            let way: Vec<&str> = circle.iter().map(CanonicalKey::as_str).collect();
+            let message = format!("requires {}", way.join(", which requires "));
+            Error::new(Code::ReferenceCycle, message)
+        } else {
+            match orphans.never(known, references, parent, work.version) {
+                Some(why) => Error::new(
+                    Code::ParentNeverComes,
+                    format!("refers to {parent}, which never comes: {}", why.text()),
+                ),
+                None if rule.required => return Without::Waits,
+                None => return Without::Later,
+            }
+        };
+        match rule.orphan {
+            OnOrphan::DropLink => Without::Dropped,
+            OnOrphan::DeadLetter => Without::Orphan(error.at(field)),
+        }
+    }
+
+    /// The links of a record that is in the target and waits for nothing but
+    /// them, where none of them ever will be possible: nothing is to be sent.
+    fn links_in_vain(
+        &self,
+        work: &Work,
+        known: &super::tables::Known,
+    ) -> Option<Vec<CanonicalKey>> {
+        let parked = known.parked(&work.key)?;
+        let Reason::Link { parents } = &parked.reason else {
+            return None;
+        };
+        let pending = known
+            .entry(&work.key)
+            .is_none_or(|entry| matches!(entry.state, State::Pending { .. }));
+        let (orphans, references) = (&self.shared.orphans, &self.shared.references);
+        (parked.order == work.order
+            && !pending
+            && !parents.iter().any(|p| known.target_of(p).is_some())
+            && orphans.in_vain(known, references, &work.key, parked))
+        .then(|| parents.clone())
     }
 
     /// Asks the target what became of earlier requests.

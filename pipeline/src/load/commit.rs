@@ -173,6 +173,7 @@ impl<L: Loader> Shared<L> {
             }
             known.committed_through(ends);
             let mut arrived = Vec::new();
+            let mut parents = Vec::new();
             for (key, parked) in &changes.parked {
                 // The look again: what it waits for may have arrived between
                 // the judgement and the moment the parked record was durable.
@@ -183,7 +184,9 @@ impl<L: Loader> Shared<L> {
             }
             for (key, entry) in &changes.entries {
                 arrived.extend(known.put_entry(key, entry.clone()));
+                parents.push(key);
             }
+            self.orphans_of(&known, &parents, &mut released);
             for key in arrived {
                 if let Some(parked) = known.parked(&key) {
                     released.push((key.clone(), parked.entity.clone()));

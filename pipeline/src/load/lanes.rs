@@ -2,7 +2,7 @@
 //! Kafka and the task that applies. A lane that waits never holds another.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,9 @@ struct Assigned {
 struct Lane {
     topic: String,
     queue: Mutex<Queue>,
+    /// Its messages wait for the first copy of what they require; records that
+    /// are let go on do not.
+    held_back: AtomicBool,
     wake: Notify,
 }
 
@@ -89,6 +92,7 @@ impl Lanes {
                     let lane = Lane {
                         topic,
                         queue: Mutex::default(),
+                        held_back: AtomicBool::new(false),
                         wake: Notify::new(),
                     };
                     (entity, lane)
@@ -186,6 +190,26 @@ impl Lanes {
         })
     }
 
+    /// The lanes' names: their entities.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.lanes.keys().cloned().collect()
+    }
+
+    /// Lets a lane's messages wait, or lets them go on.
+    pub(super) fn hold_back(&self, entity: &str, hold: bool) {
+        if let Some(lane) = self.lanes.get(entity)
+            && lane.held_back.swap(hold, Ordering::SeqCst) != hold
+        {
+            lane.wake.notify_one();
+        }
+    }
+
+    /// Whether any lane's messages wait.
+    pub(super) fn anyone_waits(&self) -> bool {
+        let waits = |lane: &Lane| lane.held_back.load(Ordering::SeqCst);
+        self.lanes.values().any(waits)
+    }
+
     /// Lets parked or redo records of an entity go on, now or after a while.
     pub(super) fn release(&self, entity: &str, key: CanonicalKey, after: Duration) {
         let Some(lane) = self.lanes.get(entity) else {
@@ -224,9 +248,10 @@ impl Lanes {
                     .keys()
                     .next()
                     .map(|at| at.saturating_duration_since(now));
-                if queue.messages.len() >= most || !queue.released.is_empty() {
+                let held_back = lane.held_back.load(Ordering::SeqCst);
+                if (queue.messages.len() >= most && !held_back) || !queue.released.is_empty() {
                     Some(Duration::ZERO)
-                } else if let Some(first) = queue.first_at {
+                } else if let Some(first) = queue.first_at.filter(|_| !held_back) {
                     Some(linger.saturating_sub(first.elapsed()))
                 } else {
                     next_timer
@@ -259,13 +284,18 @@ impl Lanes {
         }
         let group = state.group.clone()?;
         let mut queue = lane.queue();
-        let count = queue.messages.len().min(most);
+        let count = match lane.held_back.load(Ordering::SeqCst) {
+            true => 0,
+            false => queue.messages.len().min(most),
+        };
         let messages: Vec<Message> = queue.messages.drain(..count).collect();
         queue.bytes -= messages
             .iter()
             .map(|m| m.value.len() + m.key.len())
             .sum::<usize>();
-        queue.first_at = (!queue.messages.is_empty()).then(Instant::now);
+        if count > 0 {
+            queue.first_at = (!queue.messages.is_empty()).then(Instant::now);
+        }
         let count = queue.released.len().min(most);
         let released: Vec<CanonicalKey> = queue.released.drain(..count).collect();
         drop(queue);
@@ -311,6 +341,20 @@ impl Lanes {
         }
         drop(state);
         self.idle.notify_all();
+    }
+
+    /// The lane stops until its partitions are assigned anew: nothing more of its
+    /// topic is read, and what it holds is not begun.
+    pub(super) fn stop(&self, entity: &str) {
+        self.state().held.insert(entity.to_owned());
+        if let Some(lane) = self.lanes.get(entity) {
+            *lane.queue() = Queue::default();
+        }
+    }
+
+    /// By partition, what is read next once everything begun is done.
+    pub(super) fn positions(&self) -> HashMap<Place, i64> {
+        self.state().committed.clone()
     }
 
     /// Of the given positions, those that are not committed yet although the

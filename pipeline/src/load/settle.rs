@@ -12,7 +12,7 @@ use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
 use crate::parking::{Parked, Reason};
-use crate::record::{Fingerprint, Op, Order};
+use crate::record::{CanonicalKey, Fingerprint, Op, Order};
 use crate::spec::Stage;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
@@ -46,7 +46,7 @@ impl<L: Loader> Worker<L> {
                     // The same content once more: its links still wait, and go
                     // on waiting behind the order that is noted now.
                     if count == Count::Unchanged
-                        && let Some(reason @ Reason::Link { .. }) =
+                        && let Some(reason @ (Reason::Link { .. } | Reason::Dropped { .. })) =
                             known.parked(&work.key).map(|parked| parked.reason.clone())
                     {
                         let again = Order {
@@ -68,13 +68,32 @@ impl<L: Loader> Worker<L> {
                     if waits {
                         continue;
                     }
-                    changes.count(&work.object, Count::Parked);
+                    changes.count(
+                        &work.object,
+                        match reason.waits() {
+                            true => Count::Parked,
+                            false => Count::Unlinked,
+                        },
+                    );
                     park = Some((reason, work.order));
                 }
                 Plan::Refuse(error) => {
                     tried.push(true);
                     succeeded = false;
-                    self.letter(work, &error, partition, changes);
+                    self.letter(work, &error, None, partition, changes);
+                }
+                // Not counted against the lane: it waited in vain for another
+                // one, which says nothing about the next record.
+                Plan::Orphan(parent, error) => {
+                    succeeded = false;
+                    let same = self.shared.orphans.get(&work.key).is_some_and(|orphan| {
+                        orphan.order == work.order
+                            && orphan.parent == parent
+                            && orphan.code == error.code.as_str()
+                    });
+                    if !same {
+                        self.letter(work, &error, Some(parent), partition, changes);
+                    }
                 }
                 Plan::Send(sending) => match sending.outcome {
                     Some(Outcome::Applied(applied)) => {
@@ -89,19 +108,24 @@ impl<L: Loader> Worker<L> {
                         );
                         let entry = self.applied(work, sending.before.as_ref(), &applied);
                         changes.entries.push((work.key.clone(), Some(entry)));
-                        if !sending.missing.is_empty() {
-                            let again = Order {
-                                reapply: work.order.reapply + 1,
-                                ..work.order
-                            };
-                            let parents = sending.missing;
+                        let again = Order {
+                            reapply: work.order.reapply + 1,
+                            ..work.order
+                        };
+                        let mut parents = sending.missing;
+                        let waits = !parents.is_empty();
+                        parents.extend(sending.dropped);
+                        if waits {
                             park = Some((Reason::Link { parents }, again));
+                        } else if !parents.is_empty() {
+                            changes.count(&work.object, Count::Unlinked);
+                            park = Some((Reason::Dropped { parents }, again));
                         }
                     }
                     Some(Outcome::Rejected(error)) => {
                         tried.push(true);
                         succeeded = false;
-                        self.letter(work, &error, partition, changes);
+                        self.letter(work, &error, None, partition, changes);
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let entry = self.refused(work, sending.before, sending.target_id);
@@ -198,7 +222,15 @@ impl<L: Loader> Worker<L> {
         }
     }
 
-    fn letter(&self, work: &Work, error: &Error, partition: i32, changes: &mut Changes) {
+    /// `waits_for` is the parent that never comes, where that is the cause.
+    fn letter(
+        &self,
+        work: &Work,
+        error: &Error,
+        waits_for: Option<CanonicalKey>,
+        partition: i32,
+        changes: &mut Changes,
+    ) {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
         if self.shared.letters.is_newer(&key, work.version) {
@@ -206,7 +238,7 @@ impl<L: Loader> Worker<L> {
             return;
         }
         tracing::warn!(%key, %error, "dead letter");
-        let letter = DeadLetter::new(
+        let mut letter = DeadLetter::new(
             Stage::Loader,
             &key,
             error,
@@ -216,6 +248,7 @@ impl<L: Loader> Worker<L> {
             now(),
             &work.value,
         );
+        letter.waits_for = waits_for;
         changes.letters.push((key, partition, Some(letter)));
     }
 

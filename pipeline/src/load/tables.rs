@@ -172,7 +172,10 @@ impl Known {
                         self.pending_seen.remove(key);
                     }
                 }
-                let arrived = entry.target_id.is_some();
+                // What was deleted before it had an id never comes: who waits for
+                // it goes on to its end.
+                let settled = matches!(entry.state, State::Deleted { .. });
+                let arrived = entry.target_id.is_some() || settled;
                 self.entries.insert(key.clone(), entry);
                 if arrived {
                     self.waiters(key)
@@ -224,11 +227,29 @@ impl Known {
         };
     }
 
-    /// Whether what a parked record waits for has come. A lease is asked of the
-    /// rule, which knows.
+    /// Whether what a parked record waits for has come, or is known to be gone.
+    /// A lease is asked of the rule, which knows.
     pub(super) fn can_go_on(&self, parked: &Parked) -> bool {
         let parents = parked.reason.parents();
-        parents.is_empty() || parents.iter().any(|p| self.target_of(p).is_some())
+        let waits = parked.reason.waits();
+        parents.is_empty()
+            || parents
+                .iter()
+                .any(|p| self.target_of(p).is_some() || waits && self.is_gone(p))
+    }
+
+    /// Whether the target has nothing for a key, and never had.
+    fn is_gone(&self, key: &CanonicalKey) -> bool {
+        self.entry(key).is_some_and(|entry| {
+            entry.target_id.is_none() && matches!(entry.state, State::Deleted { .. })
+        })
+    }
+
+    /// Our parked records that wait for other records.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&CanonicalKey, &Parked)> {
+        self.parked
+            .iter()
+            .filter(|(key, parked)| !parked.reason.parents().is_empty() && self.owns(key))
     }
 
     /// Our parked records that could go on now, with their entities, and those

@@ -11,7 +11,7 @@ mod run;
 mod tests;
 
 pub use kinds::{can_become, kind_name};
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, OnOrphan, Slot};
 pub use merge::merge;
 pub(crate) use run::MAX_RECORD;
 pub use run::run;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+use super::{Convert, FieldRule, Mapping, ObjectMapping, OnOrphan, Slot};
 use crate::config::{Field, Node, Problem, Value, nearest, parse_document};
 
 impl Mapping {
@@ -106,16 +106,21 @@ impl<'d> Reader<'d> {
                     rules.insert(name, FieldRule::From(field.clone()));
                 }
                 Value::Map(_) => {
-                    self.known(
-                        node,
-                        &path,
-                        &["from", "constant", "reference", "required", "optional"],
-                    );
+                    let known = [
+                        "from",
+                        "constant",
+                        "reference",
+                        "required",
+                        "onOrphan",
+                        "optional",
+                    ];
+                    self.known(node, &path, &known);
                     let rule = Convert {
                         from: self.text(node, &path, "from"),
                         constant: self.text(node, &path, "constant"),
                         reference: self.text(node, &path, "reference"),
                         required: self.flag(node, &path, "required").unwrap_or_default(),
+                        on_orphan: self.on_orphan(node, &path),
                         optional: self.flag(node, &path, "optional").unwrap_or_default(),
                     };
                     rules.insert(name, FieldRule::Rule(rule));
@@ -166,6 +171,19 @@ impl<'d> Reader<'d> {
             Value::Text(text) => Some(text.clone()),
             _ => {
                 self.wrong(node, &join(path, name), "a text");
+                None
+            }
+        }
+    }
+
+    fn on_orphan(&mut self, node: &'d Node, path: &str) -> Option<OnOrphan> {
+        match self.text(node, path, "onOrphan")?.as_str() {
+            "drop-link" => Some(OnOrphan::DropLink),
+            "dead-letter" => Some(OnOrphan::DeadLetter),
+            other => {
+                let path = join(path, "onOrphan");
+                let message = format!("`{other}` is nothing that can become of a record");
+                self.problem(&path, &message, "write `drop-link` or `dead-letter`");
                 None
             }
         }
@@ -248,7 +266,7 @@ objects:
         custom: false
         fields:
           lastName: LastName
-          companyId: { from: Id, reference: Lead#company, required: true }
+          companyId: { from: Id, reference: Lead#company, required: true, onOrphan: drop-link }
           title: { from: Title, optional: true }
 customObjects:
   slots:
@@ -267,7 +285,7 @@ customObjects:
                 "emptyWithout": ["LastName"], "custom": false,
                 "fields": {
                     "lastName": "LastName",
-                    "companyId": {"from": "Id", "reference": "Lead#company", "required": true},
+                    "companyId": {"from": "Id", "reference": "Lead#company", "required": true, "onOrphan": "drop-link"},
                     "title": {"from": "Title", "optional": true},
                 },
             }}}},

@@ -1,9 +1,9 @@
 //! The transformer's loop: a batch of raw records → one Kafka transaction of
 //! canonical records, dead letters and input offsets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -17,6 +17,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
+use crate::kafka::continuity::{Finding, Guard, Watched, explains};
 use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
 use crate::process::Context;
 use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
@@ -53,6 +54,11 @@ struct Shared {
     deadletter: String,
     client: crate::kafka::client::Client,
     status: Arc<Status>,
+    incarnations: BTreeMap<String, u32>,
+    /// By raw topic, its lane's name: the object.
+    lanes: HashMap<String, String>,
+    /// Topics of which nothing is read any more, whatever is assigned.
+    blocked: Mutex<HashSet<String>>,
 }
 
 impl Rebalance for Shared {
@@ -72,12 +78,39 @@ impl Rebalance for Shared {
         *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::clone(&assignment.group));
         self.status.phase(Phase::Running);
+        for (topic, error) in &assignment.lost {
+            self.block(topic, error);
+        }
         tracing::info!(partitions = assignment.starts.len(), "assigned");
         Ok(())
     }
 
+    fn incarnations(&self) -> BTreeMap<String, u32> {
+        self.incarnations.clone()
+    }
+
     fn revoked(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    /// Reads nothing more of a topic: its lane waits for a person.
+    fn block(&self, topic: &str, error: &Error) {
+        if let Some(lane) = self.lanes.get(topic) {
+            self.status.lane_failed(lane, error, None);
+        }
+        self.blocked().insert(topic.to_owned());
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn condition(&self, place: &Place, error: Option<&Error>) {
+        if let Some(lane) = self.lanes.get(&place.topic) {
+            self.status.lane_condition(lane, &place.to_string(), error);
+        }
     }
 }
 
@@ -156,6 +189,9 @@ impl<T: Transformer> Runner<T> {
             deadletter: context.topics.deadletter(),
             client: context.client.clone(),
             status: Arc::clone(&context.status),
+            incarnations: context.plan.incarnations.clone(),
+            lanes: lanes.clone(),
+            blocked: Mutex::default(),
         });
         let tail = patiently(go_on, || {
             let follower = Arc::clone(&shared) as Arc<dyn Follower>;
@@ -187,12 +223,30 @@ impl<T: Transformer> Runner<T> {
             &topics,
             Arc::clone(&self.shared) as Arc<dyn Rebalance>,
         )?;
+        let watched = Watched {
+            inputs: topics,
+            tables: vec![self.context.topics.deadletter()],
+            incarnations: self.context.plan.incarnations.clone(),
+        };
+        let guard = Guard::start(
+            &self.context.client,
+            &self.context.topics,
+            watched,
+            Arc::clone(&self.context.status),
+        )?;
         let mut ended = false;
         while !self.context.stop.is_cancelled() {
             let epoch = self.shared.epoch.load(Ordering::SeqCst);
-            let Some((batch, end)) = self.collect(&member, epoch)? else {
+            guard.reads(self.committed.clone());
+            for finding in guard.findings() {
+                self.found(finding, &member)?;
+            }
+            let Some((batch, end)) = self.collect(&member, epoch, &guard)? else {
                 // Taken away while it was collected: its new owner reads it.
                 self.committed.clear();
+                // A new assignment starts unpaused.
+                let blocked = self.shared.blocked().clone();
+                blocked.iter().try_for_each(|topic| pause(&member, topic))?;
                 continue;
             };
             ended |= end;
@@ -224,6 +278,26 @@ impl<T: Transformer> Runner<T> {
         Ok(())
     }
 
+    /// What the guard has found. An error ends the process.
+    fn found(&mut self, finding: Finding, member: &Member) -> Result<()> {
+        match finding {
+            Finding::Stops(topic, error) => {
+                if !self.lanes.contains_key(&topic) {
+                    return Err(error);
+                }
+                self.shared.block(&topic, &error);
+                pause(member, &topic)?;
+                if self.context.status.all_blocked() {
+                    return Err(error);
+                }
+            }
+            Finding::Held(place, error) => self.shared.condition(&place, Some(&error)),
+            Finding::Free(place) => self.shared.condition(&place, None),
+            Finding::Unexplained(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn group(&self) -> Option<Arc<ConsumerGroupMetadata>> {
         self.shared
             .group
@@ -241,6 +315,7 @@ impl<T: Transformer> Runner<T> {
         &self,
         member: &'m Member,
         epoch: u64,
+        guard: &Guard,
     ) -> Result<Option<(Vec<BorrowedMessage<'m>>, bool)>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -263,6 +338,7 @@ impl<T: Transformer> Runner<T> {
                     self.context.status.note_error(&error);
                     tracing::warn!(%error, "reading");
                 }
+                Err(error) if explains(&error) => guard.suspect(error),
                 Err(error) => return Err(error),
             }
             if self.shared.epoch.load(Ordering::SeqCst) != epoch {
@@ -365,6 +441,7 @@ impl<T: Transformer> Runner<T> {
             if let Some(lane) = self.lanes.get(&topic) {
                 self.context.status.lane_failed(lane, &error, None);
             }
+            self.shared.blocked().insert(topic.clone());
             self.stopped.push(topic);
         }
         Ok(())
@@ -558,6 +635,7 @@ impl<T: Transformer> Runner<T> {
             Trouble::Lane(topic, error) => {
                 let lane = self.lanes.get(topic).cloned().unwrap_or_default();
                 self.context.status.lane_failed(&lane, error, None);
+                self.shared.blocked().insert(topic.clone());
                 Some(topic.clone())
             }
             Trouble::Again(error) => {
