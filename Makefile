@@ -1,9 +1,10 @@
 # Every step is a script or a cargo command that can be run by hand as well.
-.PHONY: help build demo test lint clean-cache
+.PHONY: help build demo test bench lint clean-cache
 
 help:
 	@echo "make demo         builds all, and copies a Salesforce org into PostgreSQL over Kafka, here, with a loader killed on the way"
 	@echo "make test         all tests, on a real Kafka and a real PostgreSQL"
+	@echo "make bench        measures each stage beside the bare cost of its work; keeps the figures in bench/results"
 	@echo "make build        the binaries, into target/release"
 	@echo "make lint         formatting, clippy, shellcheck where installed"
 	@echo "make clean-cache  removes what was downloaded outside the tree (Kafka's jars)"
@@ -18,6 +19,9 @@ demo:
 
 test:
 	@tests/run
+
+bench:
+	@BENCH_RESULTS=bench/results bench/run
 
 lint:
 	@tests/run lint

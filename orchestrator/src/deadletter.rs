@@ -138,7 +138,7 @@ fn render(causes: &[Cause]) -> String {
 #[cfg(test)]
 mod tests {
     use drover_pipeline::Error;
-    use drover_pipeline::deadletter::Origin;
+    use drover_pipeline::deadletter::{Author, Origin};
     use drover_pipeline::kafka::Place;
     use drover_pipeline::spec::Stage;
 
@@ -151,7 +151,12 @@ mod tests {
             offset: 1,
         };
         let key = format!("salesforce/Contact/{id}");
-        DeadLetter::new(Stage::Transformer, &key, &error, &origin, 1, None, at, b"x")
+        let author = Author {
+            stage: Stage::Transformer,
+            connector: "mapper".into(),
+            instance: "transformer-1".into(),
+        };
+        DeadLetter::new(&author, &key, &error, &origin, 1, None, at, b"x")
     }
 
     #[test]

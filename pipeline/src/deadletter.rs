@@ -2,14 +2,18 @@
 //! the topic `deadletter` until they succeed. The live ones are the records
 //! that are not in the target.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+mod live;
+mod mask;
+mod share;
+
+pub use live::LiveLetters;
+pub use share::FailureShare;
 
 use base64::Engine;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::kafka::Place;
 use crate::kafka::producer::Record;
 use crate::record::{CanonicalKey, Millis, Order};
@@ -30,7 +34,10 @@ pub struct DeadLetter {
     /// The other system's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_code: Option<String>,
-    /// What happened.
+    /// How the code's failures are treated: `record` as a rule.
+    #[serde(default)]
+    pub class: String,
+    /// What happened, without any value of the record.
     pub message: String,
     /// The field or place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,8 +59,35 @@ pub struct DeadLetter {
     /// after all, the record is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<CanonicalKey>,
+    /// How often this version has failed, from 1.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// When this version failed first, by our clock.
+    #[serde(default)]
+    pub first_seen: Millis,
+    /// The connector that gave up.
+    #[serde(default)]
+    pub connector: String,
+    /// The process that gave up.
+    #[serde(default)]
+    pub instance: String,
     /// The record itself, base64 of its envelope (or of the foreign bytes).
     pub value: String,
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// Which process writes a letter.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// Its stage.
+    pub stage: Stage,
+    /// Its connector's name.
+    pub connector: String,
+    /// Its own name.
+    pub instance: String,
 }
 
 /// Where a record lies, for its dead letter.
@@ -69,7 +103,7 @@ impl DeadLetter {
     /// A dead letter of a record.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        stage: Stage,
+        author: &Author,
         key: &str,
         error: &Error,
         origin: &Origin,
@@ -79,12 +113,13 @@ impl DeadLetter {
         value: &[u8],
     ) -> Self {
         DeadLetter {
-            stage,
+            stage: author.stage,
             key: key.to_owned(),
             object: key.split('/').nth(1).unwrap_or_default().to_owned(),
             code: error.code.as_str().to_owned(),
             source_code: error.source_code.clone(),
-            message: error.message.clone(),
+            class: error.class().as_str().to_owned(),
+            message: mask::mask(&error.message, value, key),
             place: error.place.clone(),
             topic: origin.place.topic.clone(),
             partition: origin.place.partition,
@@ -93,6 +128,10 @@ impl DeadLetter {
             order,
             at,
             waits_for: None,
+            attempt: first(),
+            first_seen: at,
+            connector: author.connector.clone(),
+            instance: author.instance.clone(),
             value: base64::engine::general_purpose::STANDARD.encode(value),
         }
     }
@@ -114,15 +153,27 @@ impl DeadLetter {
             .ok()
     }
 
-    /// The headers that Kafka Connect's tools read.
+    /// The headers that Kafka Connect's tools read (KIP-298 lists the names),
+    /// and ours. None holds anything of the record but its key and place.
     pub fn headers(&self) -> OwnedHeaders {
+        let program = format!("drover-{}-{}", self.stage.as_str(), self.connector);
+        let origin = format!("{}/{}@{}", self.topic, self.partition, self.offset);
         [
             ("__connect.errors.topic", self.topic.clone()),
             ("__connect.errors.partition", self.partition.to_string()),
             ("__connect.errors.offset", self.offset.to_string()),
+            ("__connect.errors.connector.name", self.connector.clone()),
+            ("__connect.errors.task.id", self.instance.clone()),
             ("__connect.errors.stage", self.stage.as_str().to_owned()),
+            ("__connect.errors.class.name", program),
             ("__connect.errors.exception.class.name", self.code.clone()),
             ("__connect.errors.exception.message", self.message.clone()),
+            ("drover.errors.code", self.code.clone()),
+            ("drover.errors.class", self.class.clone()),
+            ("drover.errors.stage", self.stage.as_str().to_owned()),
+            ("drover.errors.attempt", self.attempt.to_string()),
+            ("drover.errors.first-seen", self.first_seen.to_string()),
+            ("drover.errors.origin", origin),
         ]
         .iter()
         .fold(OwnedHeaders::new(), |headers, (key, value)| {
@@ -137,91 +188,6 @@ impl DeadLetter {
 /// The key of a record's dead letter in the topic.
 pub fn topic_key(stage: Stage, key: &str) -> String {
     format!("{}/{key}", stage.as_str())
-}
-
-/// The live dead letters of one stage, so that a success can take its own back.
-///
-/// Follows the topic; that it may lag behind is harmless: at worst a tombstone
-/// is written once more.
-#[derive(Debug)]
-pub struct LiveLetters {
-    prefix: String,
-    versions: Mutex<HashMap<String, Millis>>,
-}
-
-impl LiveLetters {
-    /// Those of that stage.
-    pub fn of(stage: Stage) -> Self {
-        LiveLetters {
-            prefix: format!("{}/", stage.as_str()),
-            versions: Mutex::default(),
-        }
-    }
-
-    /// Notes what the topic says about a key.
-    pub fn note(&self, topic_key: &[u8], value: Option<&[u8]>) {
-        let Some(key) = std::str::from_utf8(topic_key)
-            .ok()
-            .and_then(|key| key.strip_prefix(&self.prefix))
-        else {
-            return;
-        };
-        let mut versions = self.lock();
-        match value.and_then(|value| serde_json::from_slice::<DeadLetter>(value).ok()) {
-            Some(letter) => {
-                versions.insert(key.to_owned(), letter.version);
-            }
-            None => {
-                versions.remove(key);
-            }
-        }
-    }
-
-    /// Whether a success of that version takes back a live dead letter.
-    pub fn clears(&self, key: &str, version: Millis) -> bool {
-        self.lock().get(key).is_some_and(|dead| *dead <= version)
-    }
-
-    /// Whether a live dead letter is of a newer version than that.
-    pub fn is_newer(&self, key: &str, version: Millis) -> bool {
-        self.lock().get(key).is_some_and(|dead| *dead > version)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Millis>> {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Stops a lane whose records fail too often: 5 % of the last 1,000.
-#[derive(Debug, Default)]
-pub struct FailureShare {
-    window: std::collections::VecDeque<bool>,
-    failures: usize,
-}
-
-impl FailureShare {
-    const WINDOW: usize = 1000;
-    const MOST: usize = 50;
-
-    /// Notes an outcome; an error when failures take more than their share.
-    pub fn note(&mut self, failed: bool) -> Result<(), Error> {
-        self.window.push_back(failed);
-        self.failures += usize::from(failed);
-        if self.window.len() > Self::WINDOW && self.window.pop_front() == Some(true) {
-            self.failures -= 1;
-        }
-        if self.failures > Self::MOST {
-            return Err(Error::new(
-                Code::TooManyDeadLetters,
-                format!(
-                    "{} of the last {} records failed",
-                    self.failures,
-                    self.window.len()
-                ),
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// A record of the dead-letter topic, in the partition of the record itself, so
@@ -245,55 +211,81 @@ pub fn record<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
-    fn letter(version: Millis) -> DeadLetter {
+    pub(super) fn letter(version: Millis) -> DeadLetter {
         let origin = Origin {
             place: Place::new("t", 1),
             offset: 9,
         };
-        let error = Error::new(Code::TooLong, "300 characters, at most 255").at("Contact.Email");
+        let error = Error::new(Code::TooLong, "`Elisabeth` has 9 characters, at most 5")
+            .at("Contact.Email");
+        let author = Author {
+            stage: Stage::Transformer,
+            connector: "mapper".into(),
+            instance: "transformer-1".into(),
+        };
         DeadLetter::new(
-            Stage::Transformer,
+            &author,
             "salesforce/Contact/1",
             &error,
             &origin,
             version,
             None,
             5,
-            b"x",
+            br#"{"LastName":"Elisabeth"}"#,
         )
-    }
-
-    #[test]
-    fn a_success_takes_back_only_what_is_not_newer() {
-        let live = LiveLetters::of(Stage::Transformer);
-        let dead = letter(7);
-        live.note(dead.topic_key().as_bytes(), Some(&dead.to_json()));
-        assert!(!live.clears("salesforce/Contact/1", 6));
-        assert!(live.clears("salesforce/Contact/1", 7));
-        live.note(dead.topic_key().as_bytes(), None);
-        assert!(!live.clears("salesforce/Contact/1", 7));
-        live.note(b"loader/salesforce/Contact/1", Some(&dead.to_json()));
-        assert!(!live.clears("salesforce/Contact/1", 7));
-    }
-
-    #[test]
-    fn a_lane_stops_above_five_per_cent_of_the_last_thousand() {
-        let mut share = FailureShare::default();
-        for n in 0..2000 {
-            assert!(share.note(n % 20 == 0).is_ok(), "{n}");
-        }
-        let refused = (0..1000).find_map(|_| share.note(true).err());
-        assert_eq!(refused.map(|e| e.code), Some(Code::TooManyDeadLetters));
     }
 
     #[test]
     fn tools_of_connect_can_read_it() {
         use rdkafka::message::Headers;
         let headers = letter(1).headers();
-        let names: Vec<&str> = headers.iter().map(|h| h.key).collect();
-        assert!(names.contains(&"__connect.errors.topic"));
-        assert!(names.contains(&"__connect.errors.exception.message"));
+        let pairs: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|h| {
+                (
+                    h.key,
+                    std::str::from_utf8(h.value.unwrap_or_default()).unwrap_or("?"),
+                )
+            })
+            .collect();
+        // KIP-298's list, but for the stack trace, and then ours.
+        let expected = [
+            ("__connect.errors.topic", "t"),
+            ("__connect.errors.partition", "1"),
+            ("__connect.errors.offset", "9"),
+            ("__connect.errors.connector.name", "mapper"),
+            ("__connect.errors.task.id", "transformer-1"),
+            ("__connect.errors.stage", "transformer"),
+            ("__connect.errors.class.name", "drover-transformer-mapper"),
+            ("__connect.errors.exception.class.name", "TOO_LONG"),
+            (
+                "__connect.errors.exception.message",
+                "`…` has 9 characters, at most 5",
+            ),
+            ("drover.errors.code", "TOO_LONG"),
+            ("drover.errors.class", "record"),
+            ("drover.errors.stage", "transformer"),
+            ("drover.errors.attempt", "1"),
+            ("drover.errors.first-seen", "5"),
+            ("drover.errors.origin", "t/1@9"),
+        ];
+        assert_eq!(pairs, expected);
         assert_eq!(letter(1).object, "Contact");
+    }
+
+    #[test]
+    fn a_letter_of_an_older_drover_is_read() {
+        let mut old = serde_json::to_value(letter(1)).unwrap_or_default();
+        for field in ["attempt", "firstSeen", "connector", "instance", "class"] {
+            assert!(
+                old.as_object_mut()
+                    .is_some_and(|o| o.remove(field).is_some()),
+                "{field}"
+            );
+        }
+        let letter: DeadLetter = serde_json::from_value(old).expect("it parses");
+        assert_eq!(letter.attempt, 1);
     }
 }

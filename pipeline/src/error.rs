@@ -27,6 +27,19 @@ pub enum Class {
     Bug,
 }
 
+impl Class {
+    /// Its name, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Transient => "transient",
+            Class::Throttled => "throttled",
+            Class::Operator => "operator",
+            Class::Record => "record",
+            Class::Bug => "bug",
+        }
+    }
+}
+
 macro_rules! codes {
     ($( $(#[$doc:meta])* $name:ident = $text:literal, $class:ident, $advice:literal; )*) => {
         /// What went wrong, in terms that are the same for every system.

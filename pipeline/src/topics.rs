@@ -95,6 +95,11 @@ impl Topics {
         format!("{}.redo.{}", self.prefix, self.target)
     }
 
+    /// `redo.transform`: orchestrator → transformer; keys are raw.
+    pub fn redo_transform(&self) -> String {
+        format!("{}.redo.transform", self.prefix)
+    }
+
     /// `idempotency.<target>`: the owning loader → loaders, orchestrator.
     pub fn idempotency(&self) -> String {
         format!("{}.idempotency.{}", self.prefix, self.target)
@@ -177,6 +182,7 @@ impl Topics {
             .chain(
                 [
                     self.redo(),
+                    self.redo_transform(),
                     self.idempotency(),
                     self.parked(),
                     self.rollback(),

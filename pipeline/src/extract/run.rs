@@ -10,7 +10,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use super::{BadRecord, Change, Extractor, Object, Page, Reached};
-use crate::deadletter::{DeadLetter, LiveLetters, Origin, record as dead_record, topic_key};
+use crate::deadletter::{
+    Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
+};
 use crate::envelope::{Envelope, JSON};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::compacted::read_to_end;
@@ -145,7 +147,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             let checkpoints = read_to_end(&client, &topic)?;
             let letters = LiveLetters::of(Stage::Extractor);
             for (key, value) in read_to_end(&client, &deadletter)? {
-                letters.note(&key, Some(&value));
+                letters.told(0, 0, &key, Some(&value));
             }
             Ok((producer, checkpoints, Arc::new(letters)))
         })
@@ -393,14 +395,13 @@ impl<E: Extractor> Lane<E> {
         let (extracted, dead) = (batch.raws.len() as u64, batch.letters.len() as u64);
         let producer = Arc::clone(&self.producer).lock_owned().await;
         blocking(move || batch.write(&producer)).await?;
-        for letter in &noted {
-            let key = letter.topic_key();
-            self.letters.note(key.as_bytes(), Some(&letter.to_json()));
-        }
-        for key in &cleared {
-            self.letters
-                .note(topic_key(Stage::Extractor, key).as_bytes(), None);
-        }
+        let noted = noted
+            .iter()
+            .map(|letter| (letter.topic_key(), Some(letter.to_json())));
+        let cleared = cleared
+            .iter()
+            .map(|key| (topic_key(Stage::Extractor, key), None));
+        self.letters.committed([], noted.chain(cleared));
         for (id, version, print) in fresh {
             self.seen.note(id, version, print);
         }
@@ -448,16 +449,15 @@ impl<E: Extractor> Lane<E> {
             offset: -1,
         };
         let error = Error::new(bad.code, bad.message.clone()).at(bad.place.clone());
-        DeadLetter::new(
-            Stage::Extractor,
-            &key,
-            &error,
-            &origin,
-            0,
-            None,
-            at,
-            bad.body.as_bytes(),
-        )
+        let author = Author {
+            stage: Stage::Extractor,
+            connector: E::NAME.to_owned(),
+            instance: self.context.instance.clone(),
+        };
+        let body = bad.body.as_bytes();
+        let mut letter = DeadLetter::new(&author, &key, &error, &origin, 0, None, at, body);
+        self.letters.count_on(&mut letter);
+        letter
     }
 }
 

@@ -280,32 +280,21 @@ impl<L: Loader> Worker<L> {
                     || known.can_go_on(parked)
                     || orphans.in_vain(&known, references, key, parked)
             });
-            let parked = parked.and_then(|parked| {
-                let origin = Origin {
-                    place: Place::new(self.shared.topics.parked(), partition),
-                    offset: parked.order.offset,
-                };
-                Some((parked.envelope()?, Some(parked.order), origin))
-            });
-            let redo = known.redo(key).map(|value| {
-                let origin = Origin {
-                    place: Place::new(self.shared.topics.redo(), partition),
-                    offset: 0,
-                };
-                (value.clone(), None, origin)
-            });
-            let orphan = orphans.get(key).map(|orphan| {
-                let origin = Origin {
-                    place: Place::new(self.shared.topics.canonical(&self.entity.name), partition),
-                    offset: orphan.order.offset,
-                };
-                (orphan.envelope, Some(orphan.order), origin)
-            });
-            for (value, order, origin) in parked.into_iter().chain(redo).chain(orphan) {
+            let parked = parked.and_then(|parked| Some((parked.envelope()?, Some(parked.order))));
+            let redo = known.redo(key).map(|value| (value.clone(), None));
+            let orphan = orphans.get(key);
+            let orphan = orphan.map(|orphan| (orphan.envelope, Some(orphan.order)));
+            for (value, order) in parked.into_iter().chain(redo).chain(orphan) {
                 let work = Envelope::decode(&value).and_then(|envelope| {
                     let order = order.or(envelope.order).ok_or_else(|| {
                         Error::new(Code::ForeignBytes, "a redo record without its order")
                     })?;
+                    // Its own place, wherever it lay meanwhile.
+                    let topic = self.shared.topics.canonical(&self.entity.name);
+                    let origin = Origin {
+                        place: Place::new(topic, partition),
+                        offset: order.offset,
+                    };
                     self.work(&envelope, order, value.clone(), origin)
                 });
                 match work {

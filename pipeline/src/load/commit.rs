@@ -171,6 +171,16 @@ impl<L: Loader> Shared<L> {
             if self.lanes.epoch() != epoch {
                 return;
             }
+            let deadletter = self.topics.deadletter();
+            let letters = ends
+                .iter()
+                .filter(|(place, _)| place.topic == deadletter)
+                .map(|(place, end)| (place.partition, *end));
+            let written = changes.letters.iter().map(|(key, _, letter)| {
+                let key = crate::deadletter::topic_key(Stage::Loader, key);
+                (key, letter.as_ref().map(DeadLetter::to_json))
+            });
+            self.letters.committed(letters, written);
             known.committed_through(ends);
             let mut arrived = Vec::new();
             let mut parents = Vec::new();
@@ -195,11 +205,6 @@ impl<L: Loader> Shared<L> {
             for key in &changes.redone {
                 known.put_redo(key, None);
             }
-        }
-        for (key, _, letter) in &changes.letters {
-            let topic_key = crate::deadletter::topic_key(Stage::Loader, key);
-            let value = letter.as_ref().map(DeadLetter::to_json);
-            self.letters.note(topic_key.as_bytes(), value.as_deref());
         }
         for ((object, _), (what, number)) in &changes.counts {
             self.status.count(object, *what, *number);

@@ -48,6 +48,8 @@ pub(super) struct Shared<L> {
     pub(super) client: Client,
     pub(super) status: Arc<Status>,
     pub(super) owner: String,
+    /// This process's name.
+    pub(super) instance: String,
     pub(super) stop: CancellationToken,
     pub(super) tables: Tables,
     pub(super) lanes: Lanes,
@@ -291,7 +293,7 @@ impl<L: Loader> Shared<L> {
 impl<L: Loader> Follower for Shared<L> {
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
         if place.topic == self.topics.deadletter() {
-            self.letters.note(key, value);
+            self.letters.told(place.partition, offset, key, value);
             if let Some(child) = self.orphans.note(key, value) {
                 // Its parent may have come before the letter was told.
                 let goes_on = {
@@ -570,6 +572,7 @@ fn start<L: Loader>(
         client: context.client,
         status: context.status,
         owner: context.owner,
+        instance: context.instance,
         stop: context.stop,
     });
     let follower = || Arc::clone(&shared) as Arc<dyn Follower>;

@@ -7,7 +7,7 @@ use super::batch::{Plan, Work, Worker};
 use super::commit::Changes;
 use super::lanes::Message;
 use super::{Applied, Loader, Outcome};
-use crate::deadletter::{DeadLetter, Origin};
+use crate::deadletter::{Author, DeadLetter, Origin};
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
@@ -34,6 +34,7 @@ impl<L: Loader> Worker<L> {
                 self.shared.topics.partitions(),
             );
             let mut park = None;
+            let mut waits = false;
             let mut succeeded = true;
             match plan {
                 Plan::Drop(count) => {
@@ -59,28 +60,26 @@ impl<L: Loader> Worker<L> {
                 Plan::Park(reason, after) => {
                     succeeded = false;
                     // One that waits already and waits on is not written again.
-                    let waits = known
+                    waits = known
                         .parked(&work.key)
                         .is_some_and(|p| p.order == work.order && p.reason == reason);
                     if let Some(after) = after {
                         changes.timers.push((work.key.clone(), after));
                     }
-                    if waits {
-                        continue;
+                    if !waits {
+                        changes.count(
+                            &work.object,
+                            match reason.waits() {
+                                true => Count::Parked,
+                                false => Count::Unlinked,
+                            },
+                        );
+                        park = Some((reason, work.order));
                     }
-                    changes.count(
-                        &work.object,
-                        match reason.waits() {
-                            true => Count::Parked,
-                            false => Count::Unlinked,
-                        },
-                    );
-                    park = Some((reason, work.order));
                 }
                 Plan::Refuse(error) => {
-                    tried.push(true);
                     succeeded = false;
-                    self.letter(work, &error, None, partition, changes);
+                    tried.push(self.letter(work, &error, None, partition, changes));
                 }
                 // Not counted against the lane: it waited in vain for another
                 // one, which says nothing about the next record.
@@ -123,9 +122,8 @@ impl<L: Loader> Worker<L> {
                         }
                     }
                     Some(Outcome::Rejected(error)) => {
-                        tried.push(true);
                         succeeded = false;
-                        self.letter(work, &error, None, partition, changes);
+                        tried.push(self.letter(work, &error, None, partition, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let entry = self.refused(work, sending.before, sending.target_id);
@@ -146,14 +144,16 @@ impl<L: Loader> Worker<L> {
                     Some(Outcome::NotSent(_)) | None => continue,
                 },
             }
+            let parks = park.is_some();
             match park {
                 Some((reason, order)) => {
                     let parked = Parked::new(reason, &self.entity.name, order, now(), &work.value);
                     changes.parked.push((work.key.clone(), Some(parked)));
                 }
-                None if known
-                    .parked(&work.key)
-                    .is_some_and(|p| p.order <= work.order) =>
+                None if !waits
+                    && known
+                        .parked(&work.key)
+                        .is_some_and(|p| p.order <= work.order) =>
                 {
                     changes.count(&work.object, Count::Released);
                     changes.parked.push((work.key.clone(), None));
@@ -168,7 +168,8 @@ impl<L: Loader> Worker<L> {
             }) {
                 changes.redone.push(work.key.clone());
             }
-            if succeeded && self.shared.letters.clears(work.key.as_str(), work.version) {
+            // A record that waits is no longer dead: it stands in one place.
+            if (succeeded || parks) && self.shared.letters.clears(work.key.as_str(), work.version) {
                 changes
                     .letters
                     .push((work.key.as_str().to_owned(), partition, None));
@@ -222,7 +223,9 @@ impl<L: Loader> Worker<L> {
         }
     }
 
-    /// `waits_for` is the parent that never comes, where that is the cause.
+    /// Writes a dead letter; `waits_for` is the parent that never comes, where
+    /// that is the cause. Says whether it counts as a failure of its lane: the
+    /// same version, tried again, was counted before.
     fn letter(
         &self,
         work: &Work,
@@ -230,16 +233,15 @@ impl<L: Loader> Worker<L> {
         waits_for: Option<CanonicalKey>,
         partition: i32,
         changes: &mut Changes,
-    ) {
+    ) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
         if self.shared.letters.is_newer(&key, work.version) {
             // An older version, seen again: the newer one's letter stays.
-            return;
+            return true;
         }
-        tracing::warn!(%key, %error, "dead letter");
         let mut letter = DeadLetter::new(
-            Stage::Loader,
+            &self.author(),
             &key,
             error,
             &work.origin,
@@ -249,7 +251,19 @@ impl<L: Loader> Worker<L> {
             &work.value,
         );
         letter.waits_for = waits_for;
+        let again = self.shared.letters.count_on(&mut letter);
+        let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);
+        tracing::warn!(%key, code, message, attempt, "dead letter");
         changes.letters.push((key, partition, Some(letter)));
+        !again
+    }
+
+    fn author(&self) -> Author {
+        Author {
+            stage: Stage::Loader,
+            connector: L::NAME.to_owned(),
+            instance: self.shared.instance.clone(),
+        }
     }
 
     /// A dead letter of something that is not even a record.
@@ -260,7 +274,7 @@ impl<L: Loader> Worker<L> {
             offset: message.offset,
         };
         let letter = DeadLetter::new(
-            Stage::Loader,
+            &self.author(),
             &key,
             error,
             &origin,

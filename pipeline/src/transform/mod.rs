@@ -5,6 +5,7 @@ mod kinds;
 mod mapping;
 mod merge;
 mod parse;
+mod redo;
 mod run;
 
 #[cfg(test)]

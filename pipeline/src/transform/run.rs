@@ -10,8 +10,11 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::Transformer;
+use super::redo::{Redo, Redos};
 use crate::control::INCARNATION;
-use crate::deadletter::{DeadLetter, FailureShare, LiveLetters, Origin, record as dead_record};
+use crate::deadletter::{
+    Author, DeadLetter, FailureShare, LiveLetters, Origin, record as dead_record,
+};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
@@ -50,8 +53,10 @@ struct Shared {
     epoch: AtomicU64,
     group: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     letters: LiveLetters,
+    redos: Redos,
     tail: Mutex<Option<Tail>>,
     deadletter: String,
+    redo: String,
     client: crate::kafka::client::Client,
     status: Arc<Status>,
     incarnations: BTreeMap<String, u32>,
@@ -64,7 +69,7 @@ struct Shared {
 impl Rebalance for Shared {
     fn assigned(&self, assignment: &Assignment) -> Result<()> {
         // The dead letters of these partitions must be known, or a success
-        // would leave an old one standing.
+        // would leave an old one standing, and a retry would find none.
         let mut partitions: Vec<i32> = assignment.starts.keys().map(|p| p.partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
@@ -77,6 +82,7 @@ impl Rebalance for Shared {
         }
         *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::clone(&assignment.group));
+        self.redos.assigned(&assignment.starts);
         self.status.phase(Phase::Running);
         for (topic, error) in &assignment.lost {
             self.block(topic, error);
@@ -91,6 +97,7 @@ impl Rebalance for Shared {
 
     fn revoked(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.redos.revoked();
     }
 }
 
@@ -115,12 +122,16 @@ impl Shared {
 }
 
 impl Follower for Shared {
-    fn record(&self, _: &Place, _: i64, key: &[u8], value: Option<&[u8]>) {
-        self.letters.note(key, value);
+    fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
+        if place.topic == self.redo {
+            self.redos.told(place.partition, key, value);
+        } else {
+            self.letters.told(place.partition, offset, key, value);
+        }
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following dead letters");
+        tracing::warn!(%error, "following dead letters and retries");
     }
 }
 
@@ -166,6 +177,7 @@ impl<T: Transformer> Runner<T> {
         }
         let mut needed: Vec<String> = lanes.keys().cloned().collect();
         needed.push(context.topics.deadletter());
+        needed.push(context.topics.redo_transform());
         needed.extend(
             context
                 .plan
@@ -185,8 +197,10 @@ impl<T: Transformer> Runner<T> {
             epoch: AtomicU64::new(0),
             group: Mutex::new(None),
             letters: LiveLetters::of(Stage::Transformer),
+            redos: Redos::default(),
             tail: Mutex::new(None),
             deadletter: context.topics.deadletter(),
+            redo: context.topics.redo_transform(),
             client: context.client.clone(),
             status: Arc::clone(&context.status),
             incarnations: context.plan.incarnations.clone(),
@@ -195,7 +209,8 @@ impl<T: Transformer> Runner<T> {
         });
         let tail = patiently(go_on, || {
             let follower = Arc::clone(&shared) as Arc<dyn Follower>;
-            Tail::start(&context.client, &[context.topics.deadletter()], follower)
+            let tables = [shared.deadletter.clone(), shared.redo.clone()];
+            Tail::start(&context.client, &tables, follower)
         })?;
         *shared.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         let group = context.topics.transform_group();
@@ -251,14 +266,15 @@ impl<T: Transformer> Runner<T> {
             };
             ended |= end;
             let Some(group) = self.group() else { continue };
-            if batch.is_empty() {
+            let (redos, starts) = self.shared.redos.due(BATCH / 10);
+            if batch.is_empty() && redos.is_empty() {
                 if ended {
                     self.commit_position(&member, &group)?;
                     ended = false;
                 }
                 continue;
             }
-            match self.batch(&batch, &group) {
+            match self.batch(&batch, &redos, &starts, &group) {
                 Ok(()) => {
                     self.backoff.reset();
                     for topic in std::mem::take(&mut self.stopped) {
@@ -354,6 +370,8 @@ impl<T: Transformer> Runner<T> {
     fn batch(
         &mut self,
         batch: &[BorrowedMessage<'_>],
+        redos: &[Redo],
+        starts: &HashMap<Place, i64>,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), Trouble> {
         let mut counts: HashMap<(String, String, Became), u64> = HashMap::new();
@@ -362,13 +380,33 @@ impl<T: Transformer> Runner<T> {
         let mut lane_trouble = None;
         let mut letters = HashMap::new();
         let mut outputs: Vec<Output> = Vec::with_capacity(batch.len());
+        // Before the messages: these may hold newer versions of the same keys.
+        let mut retried = Vec::new();
+        for redo in redos {
+            match self.again(redo, &mut letters) {
+                Ok(done) => {
+                    retried.push((redo.key.clone(), done.object, done.count));
+                    outputs.extend(done.outputs);
+                }
+                Err(error) => {
+                    tracing::error!(key = %redo.key, %error, "a retry waits for a person");
+                    self.shared.redos.stuck(redo.key.clone());
+                }
+            }
+        }
         for message in batch {
             let place = Place::new(message.topic(), message.partition());
             next.insert(place.clone(), message.offset() + 1);
             if message.key() == Some(INCARNATION) {
                 continue;
             }
-            match self.one(message, &place, &mut letters) {
+            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+            let origin = Origin {
+                place: place.clone(),
+                offset: message.offset(),
+            };
+            let value = message.payload().unwrap_or_default();
+            match self.one(key, value, origin, &mut letters) {
                 Ok(done) => {
                     let count = (place.topic.clone(), done.object.clone(), done.count);
                     *counts.entry(count).or_default() += 1;
@@ -386,7 +424,20 @@ impl<T: Transformer> Runner<T> {
         if let Some((topic, error)) = lane_trouble {
             return Err(Trouble::Lane(topic, error));
         }
-        self.producer
+        if outputs.is_empty() && next.is_empty() {
+            return Ok(());
+        }
+        if next.is_empty() {
+            // Only offsets are fenced, so what is committed is sent once more.
+            next.extend(starts.iter().map(|(p, o)| (p.clone(), *o)));
+            let known = self
+                .committed
+                .iter()
+                .filter(|(p, _)| starts.contains_key(*p));
+            next.extend(known.map(|(p, o)| (p.clone(), *o)));
+        }
+        let ends = self
+            .producer
             .transaction(
                 |transaction| {
                     outputs
@@ -414,19 +465,23 @@ impl<T: Transformer> Runner<T> {
                 }
             }
         }
-        for output in &outputs {
-            if output.topic == self.shared.deadletter {
-                self.shared
-                    .letters
-                    .note(&output.key, output.value.as_deref());
+        let ends = ends
+            .iter()
+            .filter(|(place, _)| place.topic == self.shared.deadletter)
+            .map(|(place, end)| (place.partition, *end));
+        let written = outputs
+            .iter()
+            .filter(|output| output.topic == self.shared.deadletter)
+            .map(|output| (output.key.as_slice(), output.value.as_deref()));
+        self.shared.letters.committed(ends, written);
+        for (key, object, became) in retried {
+            self.shared.redos.done([key]);
+            if let Some(became) = became {
+                self.context.status.count(&object, became.count(), 1);
             }
         }
         for ((_, object, count), number) in counts {
-            let count = match count {
-                Became::Transformed => Count::Transformed,
-                Became::Dead => Count::Dead,
-            };
-            self.context.status.count(&object, count, number);
+            self.context.status.count(&object, count.count(), number);
         }
         for place in next.keys() {
             if let Some(lane) = self.lanes.get(&place.topic) {
@@ -447,20 +502,52 @@ impl<T: Transformer> Runner<T> {
         Ok(())
     }
 
-    /// One message's outputs; an error blocks the lane. `letters` are the
+    /// A retry's outputs, and the tombstone that ends it. Its letter must be live:
+    /// otherwise this or a newer version has gone through since.
+    fn again(&self, redo: &Redo, letters: &mut HashMap<String, i64>) -> Result<Retried> {
+        let envelope = Envelope::decode(&redo.value).map_err(|e| e.at(redo.key.clone()))?;
+        let lives = self.shared.letters.clears(&redo.key, envelope.version);
+        let object = self
+            .context
+            .plan
+            .objects
+            .iter()
+            .find(|object| object.name == envelope.object);
+        let mut retried = Retried {
+            object: envelope.object.to_owned(),
+            count: None,
+            outputs: Vec::new(),
+        };
+        if let Some(object) = object.filter(|_| lives) {
+            let topic = self.context.topics.raw(&object.name, object.custom);
+            let origin = Origin {
+                place: Place::new(topic, redo.partition),
+                offset: envelope.order.map_or(-1, |order| order.offset),
+            };
+            let done = self.one(redo.key.clone(), &redo.value, origin, letters)?;
+            retried.count = Some(done.count);
+            retried.outputs = done.outputs;
+        }
+        retried.outputs.push(Output {
+            topic: self.shared.redo.clone(),
+            partition: None,
+            key: redo.key.clone().into_bytes(),
+            value: None,
+            headers: None,
+        });
+        Ok(retried)
+    }
+
+    /// One record's outputs; an error blocks the lane. `letters` are the
     /// versions of dead letters that this very batch writes.
     fn one(
         &self,
-        message: &BorrowedMessage<'_>,
-        place: &Place,
+        key: String,
+        value: &[u8],
+        origin: Origin,
         letters: &mut HashMap<String, i64>,
     ) -> Result<Done> {
-        let value = message.payload().unwrap_or_default();
-        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-        let origin = Origin {
-            place: place.clone(),
-            offset: message.offset(),
-        };
+        let place = &origin.place;
         let envelope = match Envelope::decode(value) {
             Ok(envelope) => envelope,
             Err(error) if error.class() == Class::Record => {
@@ -570,19 +657,19 @@ impl<T: Transformer> Runner<T> {
         version: i64,
         value: &[u8],
     ) -> Result<Done> {
-        let letter = DeadLetter::new(
-            Stage::Transformer,
-            key,
-            error,
-            origin,
-            version,
-            None,
-            now(),
-            value,
-        );
+        let author = Author {
+            stage: Stage::Transformer,
+            connector: T::NAME.to_owned(),
+            instance: self.context.instance.clone(),
+        };
+        let mut letter = DeadLetter::new(&author, key, error, origin, version, None, now(), value);
+        let count = match self.shared.letters.count_on(&mut letter) {
+            true => Became::DeadAgain,
+            false => Became::Dead,
+        };
         Ok(Done {
             object: letter.object.clone(),
-            count: Became::Dead,
+            count,
             extracted_at: None,
             outputs: vec![Output {
                 topic: self.shared.deadletter.clone(),
@@ -695,6 +782,25 @@ struct Done {
 enum Became {
     Transformed,
     Dead,
+    /// The same version failed before: it was counted then.
+    DeadAgain,
+}
+
+impl Became {
+    fn count(self) -> Count {
+        match self {
+            Became::Transformed => Count::Transformed,
+            Became::Dead | Became::DeadAgain => Count::Dead,
+        }
+    }
+}
+
+/// What a retry gave.
+struct Retried {
+    object: String,
+    /// `None`: there was nothing left to do.
+    count: Option<Became>,
+    outputs: Vec<Output>,
 }
 
 /// A record to produce, owned until the transaction is through.

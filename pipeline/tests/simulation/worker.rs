@@ -1295,6 +1295,7 @@ impl World {
                     Some(Outcome::NotSent) | None => continue,
                 },
             }
+            let parks = park.is_some();
             match park {
                 Some((reason, order)) => {
                     let content = work.content;
@@ -1312,7 +1313,10 @@ impl World {
                 }
                 None => {}
             }
-            if succeeded && self.truth.dead[key].is_some_and(|o| o.version <= work.order.version) {
+            // A record that waits is no longer dead.
+            if (succeeded || parks)
+                && self.truth.dead[key].is_some_and(|o| o.version <= work.order.version)
+            {
                 changes.letters.push((key, None));
             }
         }

@@ -1,0 +1,179 @@
+//! The live dead letters of one stage, so that a success can take its own back,
+//! and a further failure of the same version counts on.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::DeadLetter;
+use crate::record::Millis;
+use crate::spec::Stage;
+
+/// The live dead letters of one stage.
+///
+/// The stage's own commits change it, and a tail of the topic tells what others
+/// have written before the partition was ours. What lies below the end of our
+/// own last commit is passed over: the tail lags behind, and would bring a
+/// letter back that is gone.
+#[derive(Debug)]
+pub struct LiveLetters {
+    prefix: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    letters: HashMap<String, Live>,
+    /// By partition of the topic, the end of our own last commit.
+    through: HashMap<i32, i64>,
+}
+
+/// What is kept of a letter.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    version: Millis,
+    attempt: u32,
+    first_seen: Millis,
+}
+
+impl LiveLetters {
+    /// Those of that stage.
+    pub fn of(stage: Stage) -> Self {
+        LiveLetters {
+            prefix: format!("{}/", stage.as_str()),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Notes what the topic says about a key, as a tail reads it.
+    pub fn told(&self, partition: i32, offset: i64, topic_key: &[u8], value: Option<&[u8]>) {
+        let mut known = self.lock();
+        if known
+            .through
+            .get(&partition)
+            .is_none_or(|end| offset >= *end)
+        {
+            known.note(&self.prefix, topic_key, value);
+        }
+    }
+
+    /// Notes what this process has committed: by partition of the topic, the
+    /// end of its records, and those records (`None`: taken back).
+    pub fn committed<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        ends: impl IntoIterator<Item = (i32, i64)>,
+        records: impl IntoIterator<Item = (K, Option<V>)>,
+    ) {
+        let mut known = self.lock();
+        for (key, value) in records {
+            let value = value.as_ref().map(AsRef::as_ref);
+            known.note(&self.prefix, key.as_ref(), value);
+        }
+        known.through.extend(ends);
+    }
+
+    /// Whether a success of that version takes back a live dead letter.
+    pub fn clears(&self, key: &str, version: Millis) -> bool {
+        self.version(key).is_some_and(|dead| dead <= version)
+    }
+
+    /// Whether a live dead letter is of a newer version than that.
+    pub fn is_newer(&self, key: &str, version: Millis) -> bool {
+        self.version(key).is_some_and(|dead| dead > version)
+    }
+
+    /// The same version has failed before: its letter counts on from there.
+    /// `true` when it has.
+    pub fn count_on(&self, letter: &mut DeadLetter) -> bool {
+        let known = self.lock();
+        let before = known.letters.get(&letter.key);
+        let Some(before) = before.filter(|before| before.version == letter.version) else {
+            return false;
+        };
+        letter.attempt = before.attempt.saturating_add(1);
+        letter.first_seen = before.first_seen;
+        true
+    }
+
+    fn version(&self, key: &str) -> Option<Millis> {
+        self.lock().letters.get(key).map(|live| live.version)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn note(&mut self, prefix: &str, topic_key: &[u8], value: Option<&[u8]>) {
+        let Some(key) = std::str::from_utf8(topic_key)
+            .ok()
+            .and_then(|key| key.strip_prefix(prefix))
+        else {
+            return;
+        };
+        match value.and_then(|value| serde_json::from_slice::<DeadLetter>(value).ok()) {
+            Some(letter) => {
+                let live = Live {
+                    version: letter.version,
+                    attempt: letter.attempt,
+                    first_seen: letter.first_seen,
+                };
+                self.letters.insert(key.to_owned(), live);
+            }
+            None => {
+                self.letters.remove(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::letter;
+    use super::*;
+
+    const KEY: &str = "salesforce/Contact/1";
+
+    #[test]
+    fn a_success_takes_back_only_what_is_not_newer() {
+        let live = LiveLetters::of(Stage::Transformer);
+        let dead = letter(7);
+        live.told(0, 0, dead.topic_key().as_bytes(), Some(&dead.to_json()));
+        assert!(!live.clears(KEY, 6));
+        assert!(live.clears(KEY, 7));
+        live.told(0, 1, dead.topic_key().as_bytes(), None);
+        assert!(!live.clears(KEY, 7));
+        live.told(0, 2, b"loader/salesforce/Contact/1", Some(&dead.to_json()));
+        assert!(!live.clears(KEY, 7));
+    }
+
+    #[test]
+    fn a_tail_that_lags_brings_no_letter_back() {
+        let live = LiveLetters::of(Stage::Transformer);
+        let dead = letter(7);
+        let key = dead.topic_key();
+        live.committed([(0, 5)], [(&key, Some(dead.to_json()))]);
+        live.committed([(0, 7)], [(&key, None::<Vec<u8>>)]);
+        live.told(0, 4, dead.topic_key().as_bytes(), Some(&dead.to_json()));
+        assert!(!live.clears(KEY, 7), "it was taken back at offset 6");
+        live.told(0, 9, dead.topic_key().as_bytes(), Some(&dead.to_json()));
+        assert!(live.clears(KEY, 7), "another owner wrote it since");
+    }
+
+    #[test]
+    fn a_further_failure_of_the_same_version_counts_on() {
+        let live = LiveLetters::of(Stage::Transformer);
+        let known = letter(7);
+        live.committed([], [(known.topic_key(), Some(known.to_json()))]);
+        let mut again = DeadLetter {
+            at: 99,
+            first_seen: 99,
+            ..letter(7)
+        };
+        assert!(live.count_on(&mut again));
+        assert_eq!((again.attempt, again.first_seen, again.at), (2, 5, 99));
+        let mut newer = letter(8);
+        assert!(!live.count_on(&mut newer), "a new failure");
+        assert_eq!(newer.attempt, 1);
+    }
+}
