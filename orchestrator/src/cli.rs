@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, init, run, status};
+use crate::{check, deadletter, doctor, exporter, init, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -47,10 +47,22 @@ enum Verb {
     /// Run all stages here, and start again what fails; Ctrl-C ends cleanly.
     Run(Run),
     /// Show where the migration stands.
-    Status,
+    Status {
+        /// Show it again each second, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+    },
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(Deadletter),
+    /// Tell what this machine and the cluster lack, and the commands that mend it.
+    Doctor,
+    /// Print the migration's metrics for Prometheus, or serve them.
+    Metrics {
+        /// Serve them at /metrics of this address until Ctrl-C; port 0 picks one.
+        #[arg(long, value_name = "ADDR")]
+        http: Option<std::net::SocketAddr>,
+    },
 }
 
 #[derive(Args)]
@@ -108,17 +120,23 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
+    if matches!(arguments.verb, Verb::Doctor) {
+        return doctor::run(arguments.config.as_deref(), arguments.format).await;
+    }
     let Some(file) = arguments.config else {
         let what = "no configuration is named";
         return Err(Failure::new(Code::ConfigInvalid, what, "add `-c FILE`").into());
     };
     let format = arguments.format;
     match arguments.verb {
+        // Done above: it needs no configuration.
+        Verb::Doctor => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
-        Verb::Status => status::run(&file, format).await?,
+        Verb::Status { watch } => status::run(&file, format, watch).await?,
         Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
+        Verb::Metrics { http } => exporter::run(&file, http).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

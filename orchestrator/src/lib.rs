@@ -15,6 +15,8 @@ pub mod view;
 mod check;
 mod cli;
 mod deadletter;
+mod doctor;
+mod exporter;
 mod init;
 mod offsets;
 mod progress;

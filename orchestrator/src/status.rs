@@ -1,21 +1,86 @@
 //! `drover status`: a view of the migration, printed.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
+
+use drover_pipeline::control::Plan;
+use drover_pipeline::retry::passes;
 
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{Column, number, seconds, table, wrap};
-use crate::view::{View, read};
+use crate::view::{Reader, View, read};
 
-pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(file: &Path, format: Format, watch: bool) -> Result<()> {
     let bus = Bus::load(file)?;
+    if watch {
+        return follow(bus, format).await;
+    }
     let view = blocking(move || read(&bus)).await?;
     match format {
         Format::Json => print_json(&view),
         Format::Table => print(&render(&view)),
     }
     Ok(())
+}
+
+/// Prints the view until Ctrl-C, or until nobody reads it: on a terminal in
+/// place, elsewhere whenever it has changed; as JSON one line a view.
+async fn follow(bus: Bus, format: Format) -> Result<()> {
+    let in_place = std::io::stdout().is_terminal();
+    let watching = tokio::task::spawn_blocking(move || -> Result<()> {
+        let plan = Plan::read(&bus.client, &bus.topics)?;
+        let reader = Reader::open(&bus, plan)?;
+        let watch = reader.watch()?;
+        let mut shown = String::new();
+        loop {
+            if let Some(error) = watch.trouble() {
+                eprintln!("{error}");
+            }
+            let text = match watch.look(|model| reader.view(model)) {
+                Ok(view) => match format {
+                    Format::Json => line(&view),
+                    Format::Table => render(&view),
+                },
+                Err(error) if passes(&error) => format!("{error}\n"),
+                Err(error) => return Err(error.into()),
+            };
+            if in_place && format == Format::Table {
+                // From the top, and nothing of the last view below.
+                let time = chrono::Local::now().format("%H:%M:%S");
+                if !write(&format!("\x1b[H\x1b[J{text}\n{time}; Ctrl-C ends\n")) {
+                    return Ok(());
+                }
+            } else if text != shown {
+                if !write(&text) {
+                    return Ok(());
+                }
+                shown = text;
+            }
+            std::thread::sleep(EVERY);
+        }
+    });
+    tokio::select! {
+        ended = watching => ended.unwrap_or(Ok(())),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+fn line(view: &View) -> String {
+    serde_json::to_string(view).unwrap_or_default() + "\n"
+}
+
+/// Whether somebody still reads.
+fn write(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
 }
 
 /// The whole view, in 80 columns.

@@ -9,7 +9,9 @@ use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::kafka::{Place, explain};
 use drover_pipeline::topics::{Cleanup, Topic, Topics};
 use drover_pipeline::{Code, Error, Result};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -41,6 +43,8 @@ pub struct Found {
     pub partitions: i32,
     /// Its `cleanup.policy`.
     pub policy: String,
+    /// All its settings, those of the broker's defaults included.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The settings of a topic, each for a reason.
@@ -149,18 +153,47 @@ impl Broker {
                 let error = KafkaError::AdminOp(code);
                 explain(&format!("asking for the settings of {name}"), &error)
             })?;
-            let policy = resource
-                .get("cleanup.policy")
-                .and_then(|entry| entry.value.clone());
+            let settings = values(&resource);
             found.insert(
                 name.clone(),
                 Found {
                     partitions: *partitions,
-                    policy: policy.unwrap_or_default(),
+                    policy: settings.get("cleanup.policy").cloned().unwrap_or_default(),
+                    settings,
                 },
             );
         }
         Ok(found)
+    }
+
+    /// The brokers that answer, by number.
+    pub fn ids(&self) -> Result<Vec<i32>> {
+        let metadata = self
+            .admin
+            .inner()
+            .fetch_metadata(None, PATIENCE)
+            .map_err(|e| explain("asking for the brokers", &e))?;
+        Ok(metadata
+            .brokers()
+            .iter()
+            .map(|broker| broker.id())
+            .collect())
+    }
+
+    /// The settings of a broker.
+    pub async fn settings(&self, id: i32) -> Result<BTreeMap<String, String>> {
+        let what = format!("asking for the settings of broker {id}");
+        let described = self
+            .admin
+            .describe_configs(&[ResourceSpecifier::Broker(id)], &options())
+            .await
+            .map_err(|e| explain(&what, &e))?;
+        let mut all = BTreeMap::new();
+        for resource in described {
+            let resource = resource.map_err(|code| explain(&what, &KafkaError::AdminOp(code)))?;
+            all.extend(values(&resource));
+        }
+        Ok(all)
     }
 
     /// Makes topics, and waits until each can be written to. One that someone
@@ -338,6 +371,13 @@ fn next(known: Start, key: Option<&[u8]>, value: Option<&[u8]>) -> Start {
 fn json(document: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(document)
         .map_err(|error| Error::new(Code::Invariant, format!("writing a document: {error}")))
+}
+
+fn values(resource: &ConfigResource) -> BTreeMap<String, String> {
+    let entries = resource.entries.iter();
+    entries
+        .filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?)))
+        .collect()
 }
 
 fn options() -> AdminOptions {

@@ -211,8 +211,8 @@ impl Reader {
         })
     }
 
-    /// The view of a model, with the lag as it is now.
-    pub fn view(&self, model: &Model) -> Result<View> {
+    /// What the groups have not read, as it is now.
+    pub fn lags(&self) -> Result<Lags> {
         let raw = |name: &str, custom| self.topics.raw(name, custom);
         let raws: Vec<String> = self
             .plan
@@ -226,11 +226,24 @@ impl Reader {
             .iter()
             .map(|entity| self.topics.canonical(entity))
             .collect();
-        let transform = by_topic(self.transform.lag(&raws)?);
-        let load = match &self.load {
-            Some(group) => by_topic(group.lag(&canonicals)?),
-            None => BTreeMap::new(),
-        };
+        Ok(Lags {
+            transform: self.transform.lag(&raws)?,
+            load: match &self.load {
+                Some(group) => group.lag(&canonicals)?,
+                None => BTreeMap::new(),
+            },
+        })
+    }
+
+    /// The view of a model, with the lag as it is now.
+    pub fn view(&self, model: &Model) -> Result<View> {
+        Ok(self.view_with(model, &self.lags()?))
+    }
+
+    /// The view of a model, with that lag.
+    pub fn view_with(&self, model: &Model, lags: &Lags) -> View {
+        let raw = |name: &str, custom| self.topics.raw(name, custom);
+        let (transform, load) = (by_topic(&lags.transform), by_topic(&lags.load));
         let at = now();
         let age = |then: Millis| u64::try_from((at - then) / 1000).unwrap_or(0);
         let hop = |lags: &[&Lag]| HopView {
@@ -249,7 +262,7 @@ impl Reader {
             let entities = crate::init::entities_of(&self.plan.mapping, object);
             let loads: Vec<&Lag> = entities
                 .iter()
-                .filter_map(|e| load.get(&self.topics.canonical(e)))
+                .filter_map(|e| load.get(self.topics.canonical(e).as_str()))
                 .collect();
             let checkpoint = model.checkpoint(&object.name);
             let mut shown = model.object(&object.name);
@@ -260,7 +273,7 @@ impl Reader {
                 .and_then(|c| c.as_of)
                 .max(model.seen(&object.name));
             shown.lag.extract.seconds = covered.filter(|_| shown.snapshot_complete).map(age);
-            let transforms = transform.get(&raw(&object.name, object.custom));
+            let transforms = transform.get(raw(&object.name, object.custom).as_str());
             shown.lag.transform = hop(transforms.as_slice());
             if self.load.is_some() {
                 shown.lag.load = hop(&loads);
@@ -280,8 +293,17 @@ impl Reader {
             () if model.has_started() => "loading",
             () => "ready",
         };
-        Ok(view)
+        view
     }
+}
+
+/// What the groups of a migration have not read, by partition.
+#[derive(Debug, Clone, Default)]
+pub struct Lags {
+    /// Of the raw topics.
+    pub(crate) transform: BTreeMap<Place, Lag>,
+    /// Of the canonical topics.
+    pub(crate) load: BTreeMap<Place, Lag>,
 }
 
 /// Reads where a migration stands.
@@ -292,10 +314,10 @@ pub fn read(bus: &crate::migration::Bus) -> Result<View> {
     reader.view(&model)
 }
 
-fn by_topic(lags: BTreeMap<Place, Lag>) -> BTreeMap<String, Lag> {
-    let mut topics: BTreeMap<String, Lag> = BTreeMap::new();
+fn by_topic(lags: &BTreeMap<Place, Lag>) -> BTreeMap<&str, Lag> {
+    let mut topics: BTreeMap<&str, Lag> = BTreeMap::new();
     for (place, lag) in lags {
-        let topic = topics.entry(place.topic).or_default();
+        let topic = topics.entry(&place.topic).or_default();
         topic.records += lag.records;
         topic.oldest = match (topic.oldest, lag.oldest) {
             (Some(one), Some(other)) => Some(one.min(other)),

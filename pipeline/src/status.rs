@@ -46,6 +46,22 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// Its name, as reports and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Standby => "standby",
+            Phase::Running => "running",
+            Phase::Degraded => "degraded",
+            Phase::Throttled => "throttled",
+            Phase::Blocked => "blocked",
+            Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
@@ -178,7 +194,7 @@ pub struct Status {
     report: Mutex<Report>,
     /// By lane and place, what is wrong although its records flow.
     conditions: Mutex<BTreeMap<(String, String), String>>,
-    metrics: Metrics,
+    metrics: Mutex<Metrics>,
 }
 
 /// Now, by our clock, in milliseconds.
@@ -207,7 +223,7 @@ impl Status {
                 edges: BTreeMap::new(),
             }),
             conditions: Mutex::default(),
-            metrics,
+            metrics: Mutex::new(metrics),
         }))
     }
 
@@ -223,10 +239,7 @@ impl Status {
         if let Some(counts) = report.objects.get_mut(object) {
             let (value, name) = counts.of(what);
             *value += number;
-            self.metrics
-                .records
-                .with_label_values(&[object, name])
-                .inc_by(number);
+            self.metrics().count(object, name, number);
         }
     }
 
@@ -256,7 +269,7 @@ impl Status {
             waits_for: report.lanes.get(lane).and_then(|l| l.waits_for.clone()),
             seen: seen.or(known),
         };
-        self.set_lane(&mut report, lane, lane_now);
+        self.set_lane(&mut report, lane, lane_now, None);
     }
 
     /// A lane met an error; `wait` is how long it waits before it tries again.
@@ -277,7 +290,8 @@ impl Status {
             seen,
         };
         report.last_error = Some(error.to_string());
-        self.set_lane(&mut report, lane, lane_now);
+        let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
+        self.set_lane(&mut report, lane, lane_now, throttled);
     }
 
     /// Something is wrong with a place of a lane, although what it gets flows;
@@ -307,14 +321,7 @@ impl Status {
     /// The distances to the starts of the logs that are read.
     pub fn edges(&self, edges: BTreeMap<String, Edge>) {
         for (topic, edge) in &edges {
-            let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
-                let value = i64::try_from(value).unwrap_or(i64::MAX);
-                gauge.with_label_values(&[topic]).set(value);
-            };
-            set(&self.metrics.edge_records, edge.records);
-            if let Some(seconds) = edge.seconds {
-                set(&self.metrics.edge_seconds, seconds);
-            }
+            self.metrics().edge(topic, edge.records, edge.seconds);
         }
         self.lock().edges = edges;
     }
@@ -326,18 +333,16 @@ impl Status {
         }
     }
 
-    fn set_lane(&self, report: &mut Report, lane: &str, now: Lane) {
-        for phase in [
-            (Phase::Running, "running"),
-            (Phase::Degraded, "degraded"),
-            (Phase::Throttled, "throttled"),
-            (Phase::Blocked, "blocked"),
-        ] {
-            self.metrics
-                .lanes
-                .with_label_values(&[lane, phase.1])
-                .set(i64::from(now.phase == phase.0));
-        }
+    /// `throttled` is the code of what a throttled lane waits for.
+    fn set_lane(
+        &self,
+        report: &mut Report,
+        lane: &str,
+        now: Lane,
+        throttled: Option<&'static str>,
+    ) {
+        self.metrics()
+            .lane(lane, now.phase.as_str(), throttled, now.seen);
         report.lanes.insert(lane.to_owned(), now);
         let worst = [Phase::Blocked, Phase::Throttled, Phase::Degraded]
             .into_iter()
@@ -374,6 +379,10 @@ impl Status {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metrics(&self) -> std::sync::MutexGuard<'_, Metrics> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports each second until `stop`, and once more at the end. A report
@@ -445,5 +454,5 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> String {
-    status.metrics.render()
+    status.metrics().render()
 }

@@ -32,6 +32,10 @@ pub enum Kind {
     NotJson,
     /// The answer's body ends early, though its length says it is whole.
     Truncated,
+    /// The job that the request makes or is about will fail.
+    JobFailed,
+    /// The same, as if somebody had aborted it.
+    JobAborted,
 }
 
 /// A fault as it was asked for.
@@ -43,7 +47,8 @@ pub struct Fault {
     /// Only requests whose path (with query string) begins so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Only requests whose decoded path or query string has this in it.
+    /// Only requests whose decoded path or query string, or whose body, has
+    /// this in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
     /// Only requests of this method.
@@ -78,10 +83,9 @@ impl Fault {
                 .method
                 .as_ref()
                 .is_none_or(|method| call.method.as_str().eq_ignore_ascii_case(method))
-            && self
-                .contains
-                .as_ref()
-                .is_none_or(|part| decode(&whole, true).contains(part.as_str()))
+            && self.contains.as_ref().is_none_or(|part| {
+                decode(&whole, true).contains(part.as_str()) || has(&call.body, part)
+            })
     }
 
     fn most(&self) -> Option<u64> {
@@ -91,6 +95,14 @@ impl Fault {
             (None, None) => Some(1),
         }
     }
+}
+
+/// Whether a body has a text in it; only the beginning of large ones counts.
+fn has(body: &[u8], part: &str) -> bool {
+    const LOOKED_AT: usize = 64 << 10;
+    let body = &body[..body.len().min(LOOKED_AT)];
+    body.windows(part.len().max(1))
+        .any(|window| window == part.as_bytes())
 }
 
 #[derive(Debug)]

@@ -113,7 +113,23 @@ async fn made(server: Arc<Server>, call: Call, fault: Option<Fault>) -> Answer {
     }
     // Large answers take a while; others shall not wait for them.
     let system = server.system.clone();
-    let mut answer = tokio::task::spawn_blocking(move || system.answer(&call))
+    let aborted = match fault.as_ref().map(|fault| fault.kind) {
+        Some(Kind::JobFailed) => Some(false),
+        Some(Kind::JobAborted) => Some(true),
+        _ => None,
+    };
+    let answered = move || {
+        let Some(aborted) = aborted else {
+            return system.answer(&call);
+        };
+        let named = system.end_job(&call, None, aborted);
+        let answer = system.answer(&call);
+        if !named {
+            system.end_job(&call, Some(&answer), aborted);
+        }
+        answer
+    };
+    let mut answer = tokio::task::spawn_blocking(answered)
         .await
         .unwrap_or_else(|error| {
             tracing::error!(%error, "a request failed");

@@ -65,6 +65,10 @@ pub trait System: Debug + Send + Sync + 'static {
     /// From now on the token of this request is expired.
     fn expire(&self, call: &Call);
 
+    /// Lets a job fail, or end as if somebody had aborted it: the one that a
+    /// call names or that its answer tells of. False if there is none.
+    fn end_job(&self, call: &Call, answer: Option<&Answer>, aborted: bool) -> bool;
+
     /// Answers a control request that only this system knows, by the parts of
     /// its path behind `/_sandbox`.
     fn control(&self, call: &Call, parts: &[&str]) -> Option<Answer>;

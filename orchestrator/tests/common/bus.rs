@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use drover_pipeline::kafka::client::Client;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -57,6 +59,17 @@ pub fn delete(brokers: &str, topic: &str) {
             .fetch_metadata(None, Duration::from_secs(5))
             .unwrap();
         metadata.topics().iter().all(|t| t.name() != topic)
+    });
+}
+
+pub fn alter(brokers: &str, topic: &str, name: &str, value: &str) {
+    admin(brokers, async |admin, options| {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let altered = admin.alter_configs(&[config], &options).await;
+        altered.unwrap().pop().unwrap().unwrap();
+    });
+    soon("the setting is altered", || {
+        setting(brokers, topic, name) == value
     });
 }
 

@@ -65,6 +65,7 @@ pub fn json(field: &Field, value: &Value, how: Strictness) -> Result<String, Api
             .on(&[&field.name])),
             None => Ok(quote(text)),
         },
+        (Type::Base64, Value::String(text)) => Ok(quote(text)),
         (kind, Value::String(text)) if kind.is_text() => {
             if checked {
                 check_text(field, text)?;

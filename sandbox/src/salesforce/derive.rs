@@ -4,6 +4,7 @@
 use super::id::Id;
 use super::moment::{self, Millis};
 use super::record::{Record, Values, double, quote};
+use super::related;
 use super::schema::{Mark, Object, Source, Type};
 use super::store::Store;
 use super::write::When;
@@ -79,25 +80,25 @@ pub fn defaults(store: &mut Store, object: usize, values: &mut Values, when: Whe
         ) {
             set.push((number, user.clone()));
         } else if field.kind == Type::Boolean && field.has(Mark::Defaulted) {
-            set.push((number, "false".to_owned()));
+            set.push((number, field.has(Mark::DefaultTrue).to_string()));
         }
     }
     for (number, json) in set {
         values.set_json(number, json);
     }
     if let Some(field) = numbered {
-        let custom = store.schema.objects[object].is_custom();
+        let name = store.schema.objects[object].name.clone();
         let number = store.table_mut(object).new_name();
-        values.set_text(field, &auto_name(custom, number));
+        values.set_text(field, &auto_name(&name, number));
     }
 }
 
 /// The text of an autonumber.
-pub fn auto_name(custom: bool, number: u64) -> String {
-    if custom {
-        format!("INV-{number:06}")
-    } else {
-        format!("{:08}", 1_000 + number)
+pub fn auto_name(object: &str, number: u64) -> String {
+    match object {
+        "Case" => format!("{:08}", 1_000 + number),
+        "Invoice_Line__c" => format!("LINE-{number:07}"),
+        _ => format!("INV-{number:06}"),
     }
 }
 
@@ -121,6 +122,11 @@ pub fn dependents(
     match described.name.as_str() {
         "Opportunity" => opportunity(described, values, before, stamp),
         "Case" => case(store, described, values, stamp),
+        "Task" | "Event" => related::activity(store, described, values, stamp),
+        "OpportunityLineItem" => related::line_item(store, described, values),
+        "PricebookEntry" => related::price(store, described, values),
+        "CampaignMember" => related::member(store, described, values, stamp),
+        "Account" => related::person(described, values),
         _ => {}
     }
 }

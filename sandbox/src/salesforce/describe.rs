@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Field, Mark, Object, OnDelete, Schema, Type};
+use super::schema::{Field, Lack, Mark, Object, OnDelete, Schema, Type};
 
 /// The answer to `/sobjects`.
 pub fn global(schema: &Schema, base: &str) -> Value {
@@ -16,35 +16,34 @@ pub fn global(schema: &Schema, base: &str) -> Value {
 
 /// An object's entry in the global describe.
 pub fn entry(object: &Object, base: &str) -> Value {
-    let standard = !object.is_custom();
     json!({
         "activateable": false,
-        "associateEntityType": null,
-        "associateParentEntity": null,
-        "createable": true,
+        "associateEntityType": object.belongs.as_ref().map(|it| &it.0),
+        "associateParentEntity": object.belongs.as_ref().map(|it| &it.1),
+        "createable": object.can(Lack::Create),
         "custom": object.is_custom(),
         "customSetting": false,
         "deepCloneable": object.deep_cloneable,
-        "deletable": object.deletable,
+        "deletable": object.can(Lack::Delete),
         "deprecatedAndHidden": false,
-        "feedEnabled": standard,
+        "feedEnabled": !object.is_custom() && object.can(Lack::Feed),
         "hasSubtypes": false,
         "isInterface": false,
         "isSubtype": false,
-        "keyPrefix": object.prefix,
+        "keyPrefix": object.can(Lack::Prefix).then_some(&object.prefix),
         "label": object.label,
         "labelPlural": object.plural,
-        "layoutable": true,
+        "layoutable": object.can(Lack::Layout),
         "mergeable": object.mergeable,
-        "mruEnabled": true,
+        "mruEnabled": object.can(Lack::Recent),
         "name": object.name,
         "queryable": true,
-        "replicateable": true,
+        "replicateable": object.can(Lack::Replicate),
         "retrieveable": true,
-        "searchable": true,
-        "triggerable": true,
-        "undeletable": object.deletable && object.has_bin(),
-        "updateable": true,
+        "searchable": object.can(Lack::Search),
+        "triggerable": object.can(Lack::Trigger),
+        "undeletable": object.can(Lack::Undelete) && object.has_bin(),
+        "updateable": object.can(Lack::Update),
         "urls": urls(object, base, None),
     })
 }
@@ -60,34 +59,34 @@ pub fn object(schema: &Schema, number: usize, base: &str, origin: &str) -> Value
     json!({
         "actionOverrides": [],
         "activateable": false,
-        "associateEntityType": null,
-        "associateParentEntity": null,
+        "associateEntityType": object.belongs.as_ref().map(|it| &it.0),
+        "associateParentEntity": object.belongs.as_ref().map(|it| &it.1),
         "childRelationships": children(schema, object),
-        "compactLayoutable": true,
-        "createable": true,
+        "compactLayoutable": object.can(Lack::Layout),
+        "createable": object.can(Lack::Create),
         "custom": object.is_custom(),
         "customSetting": false,
         "deepCloneable": object.deep_cloneable,
         "defaultImplementation": null,
-        "deletable": object.deletable,
+        "deletable": object.can(Lack::Delete),
         "deprecatedAndHidden": false,
         "extendedBy": null,
         "extendsInterfaces": null,
-        "feedEnabled": !object.is_custom(),
+        "feedEnabled": !object.is_custom() && object.can(Lack::Feed),
         "fields": object.fields.iter().map(field).collect::<Vec<_>>(),
         "hasSubtypes": false,
         "implementedBy": null,
         "implementsInterfaces": null,
         "isInterface": false,
         "isSubtype": false,
-        "keyPrefix": object.prefix,
+        "keyPrefix": object.can(Lack::Prefix).then_some(&object.prefix),
         "label": object.label,
         "labelPlural": object.plural,
-        "layoutable": true,
+        "layoutable": object.can(Lack::Layout),
         "listviewable": null,
         "lookupLayoutable": null,
         "mergeable": object.mergeable,
-        "mruEnabled": true,
+        "mruEnabled": object.can(Lack::Recent),
         "name": object.name,
         "namedLayoutInfos": [],
         "networkScopeFieldName": null,
@@ -102,38 +101,96 @@ pub fn object(schema: &Schema, number: usize, base: &str, origin: &str) -> Value
             "recordTypeId": "012000000000000AAA",
             "urls": {"layout": format!("{base}/sobjects/{}/describe/layouts/012000000000000AAA", object.name)},
         }],
-        "replicateable": true,
+        "replicateable": object.can(Lack::Replicate),
         "retrieveable": true,
-        "searchLayoutable": true,
-        "searchable": true,
+        "searchLayoutable": object.can(Lack::Layout),
+        "searchable": object.can(Lack::Search),
         "sobjectDescribeOption": "FULL",
         "supportedScopes": scopes,
-        "triggerable": true,
-        "undeletable": object.deletable && object.has_bin(),
-        "updateable": true,
+        "triggerable": object.can(Lack::Trigger),
+        "undeletable": object.can(Lack::Undelete) && object.has_bin(),
+        "updateable": object.can(Lack::Update),
         "urls": urls(object, base, Some(origin)),
     })
 }
 
+/// Addresses that only one object has: its name, the address's and the one
+/// it stands before.
+const OWN_URLS: [(&str, &str, &str, &str); 5] = [
+    (
+        "Case",
+        "caseArticleSuggestions",
+        "/suggestedArticles",
+        "listviews",
+    ),
+    (
+        "Case",
+        "caseRowArticleSuggestions",
+        "/{ID}/suggestedArticles",
+        "listviews",
+    ),
+    (
+        "Event",
+        "eventSeriesUpdates",
+        "/{ID}/fromThisEventOnwards",
+        "describe",
+    ),
+    (
+        "User",
+        "namedLayouts",
+        "/describe/namedLayouts/{LayoutName}",
+        "describe",
+    ),
+    ("User", "passwordUtilities", "/{ID}/password", "describe"),
+];
+
 fn urls(object: &Object, base: &str, origin: Option<&str>) -> Value {
     let own = format!("{base}/sobjects/{}", object.name);
+    let laid_out = object.can(Lack::Layout);
+    let has = |what: Lack| laid_out && object.can(what);
     let mut urls = Map::new();
-    let mut put = |name: &str, url: String| urls.insert(name.to_owned(), Value::from(url));
-    put("compactLayouts", format!("{own}/describe/compactLayouts"));
-    put("rowTemplate", format!("{own}/{{ID}}"));
-    put("approvalLayouts", format!("{own}/describe/approvalLayouts"));
+    let mut put = |there: bool, name: &str, url: String| {
+        for (_, special, path, _) in OWN_URLS
+            .iter()
+            .filter(|it| it.0 == object.name && it.3 == name)
+        {
+            urls.insert((*special).to_owned(), Value::from(format!("{own}{path}")));
+        }
+        if there {
+            urls.insert(name.to_owned(), Value::from(url));
+        }
+    };
+    put(
+        has(Lack::Compact),
+        "compactLayouts",
+        format!("{own}/describe/compactLayouts"),
+    );
+    put(true, "rowTemplate", format!("{own}/{{ID}}"));
+    put(
+        has(Lack::Approval),
+        "approvalLayouts",
+        format!("{own}/describe/approvalLayouts"),
+    );
     if let Some(origin) = origin {
-        put("uiDetailTemplate", format!("{origin}/{{ID}}"));
-        put("uiEditTemplate", format!("{origin}/{{ID}}/e"));
+        put(laid_out, "uiDetailTemplate", format!("{origin}/{{ID}}"));
+        put(laid_out, "uiEditTemplate", format!("{origin}/{{ID}}/e"));
     }
-    put("listviews", format!("{own}/listviews"));
-    put("describe", format!("{own}/describe"));
+    put(has(Lack::Lists), "listviews", format!("{own}/listviews"));
+    put(true, "describe", format!("{own}/describe"));
     if let Some(origin) = origin {
-        put("uiNewRecord", format!("{origin}/{}/e", object.prefix));
+        put(
+            laid_out,
+            "uiNewRecord",
+            format!("{origin}/{}/e", object.prefix),
+        );
     }
-    put("quickActions", format!("{own}/quickActions"));
-    put("layouts", format!("{own}/describe/layouts"));
-    put("sobject", own);
+    put(
+        has(Lack::Actions),
+        "quickActions",
+        format!("{own}/quickActions"),
+    );
+    put(laid_out, "layouts", format!("{own}/describe/layouts"));
+    put(true, "sobject", own.clone());
     Value::Object(urls)
 }
 
@@ -160,8 +217,11 @@ fn children(schema: &Schema, object: &Object) -> Vec<Value> {
 
 /// A field's describe: all keys, nulls included.
 pub fn field(field: &Field) -> Value {
-    let long = field.is_long_text();
-    let plain = !long && field.kind != Type::Address && field.kind != Type::Multipicklist;
+    let plain = field.is_sortable();
+    let filed = !matches!(
+        field.kind,
+        Type::Base64 | Type::Time | Type::Datetime | Type::Combobox
+    );
     let picklist: Vec<Value> = field
         .picklist
         .iter()
@@ -176,15 +236,15 @@ pub fn field(field: &Field) -> Value {
         })
         .collect();
     json!({
-        "aggregatable": plain && field.kind != Type::Boolean,
+        "aggregatable": plain && !matches!(field.kind, Type::Boolean | Type::Time),
         "aiPredictionField": false,
         "autoNumber": field.has(Mark::AutoNumber),
         "byteLength": match field.kind {
             Type::Id | Type::Reference => field.length,
             _ => field.length * 3,
         },
-        "calculated": false,
-        "calculatedFormula": null,
+        "calculated": field.formula.is_some(),
+        "calculatedFormula": field.formula,
         "cascadeDelete": false,
         "caseSensitive": false,
         "compoundFieldName": field.compound,
@@ -192,7 +252,7 @@ pub fn field(field: &Field) -> Value {
         "createable": field.has(Mark::Createable),
         "custom": field.is_custom(),
         "defaultValue": match field.kind {
-            Type::Boolean => Value::from(false),
+            Type::Boolean => Value::from(field.has(Mark::DefaultTrue)),
             _ => Value::from(field.default.clone()),
         },
         "defaultValueFormula": null,
@@ -201,16 +261,16 @@ pub fn field(field: &Field) -> Value {
         "deprecatedAndHidden": false,
         "digits": if field.kind == Type::Int { field.precision } else { 0 },
         "displayLocationInDecimal": false,
-        "encrypted": false,
-        "externalId": false,
+        "encrypted": field.kind == Type::Encrypted,
+        "externalId": field.has(Mark::ExternalId),
         "extraTypeInfo": extra_type(field),
         "filterable": field.is_filterable(),
         "filteredLookupInfo": null,
         "formulaTreatNullNumberAsZero": false,
-        "groupable": plain && !field.kind.is_double() && field.kind != Type::Datetime && !field.has(Mark::AutoNumber),
+        "groupable": plain && !field.kind.is_double() && filed && !field.has(Mark::AutoNumber),
         "highScaleNumber": false,
-        "htmlFormatted": false,
-        "idLookup": field.has(Mark::IdLookup),
+        "htmlFormatted": field.has(Mark::Html),
+        "idLookup": field.is_key(),
         "inlineHelpText": null,
         "label": field.label,
         "length": field.length,
@@ -236,7 +296,7 @@ pub fn field(field: &Field) -> Value {
         "soapType": soap_type(field.kind),
         "sortable": field.is_sortable(),
         "type": field.kind.name(),
-        "unique": false,
+        "unique": field.has(Mark::Unique),
         "updateable": field.has(Mark::Updateable),
         "writeRequiresMasterRead": false,
     })
@@ -249,6 +309,8 @@ fn extra_type(field: &Field) -> Option<&'static str> {
         Some("switchablepersonname")
     } else if field.has(Mark::Image) {
         Some("imageurl")
+    } else if field.has(Mark::Html) {
+        Some("richtextarea")
     } else if field.kind == Type::Textarea {
         Some("plaintextarea")
     } else {
@@ -265,6 +327,9 @@ fn soap_type(kind: Type) -> &'static str {
         Type::Date => "xsd:date",
         Type::Datetime => "xsd:dateTime",
         Type::Address => "urn:address",
+        Type::Base64 => "xsd:base64Binary",
+        Type::Time => "xsd:time",
+        Type::Any => "xsd:anyType",
         _ => "xsd:string",
     }
 }

@@ -37,6 +37,16 @@ pub enum Type {
     Datetime,
     /// An address put together from its parts.
     Address,
+    /// A text with a list of suggestions.
+    Combobox,
+    /// The bytes of a file; queries give an address to fetch them from.
+    Base64,
+    /// A time of day.
+    Time,
+    /// A text that is shown with most of it masked.
+    Encrypted,
+    /// A value whose type depends on the row.
+    Any,
 }
 
 impl Type {
@@ -60,11 +70,16 @@ impl Type {
             Type::Date => "date",
             Type::Datetime => "datetime",
             Type::Address => "address",
+            Type::Combobox => "combobox",
+            Type::Base64 => "base64",
+            Type::Time => "time",
+            Type::Encrypted => "encryptedstring",
+            Type::Any => "anyType",
         }
     }
 
     fn read(name: &str) -> Option<Type> {
-        const ALL: [Type; 17] = [
+        const ALL: [Type; 22] = [
             Type::Id,
             Type::String,
             Type::Picklist,
@@ -82,6 +97,11 @@ impl Type {
             Type::Date,
             Type::Datetime,
             Type::Address,
+            Type::Combobox,
+            Type::Base64,
+            Type::Time,
+            Type::Encrypted,
+            Type::Any,
         ];
         ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -97,6 +117,10 @@ impl Type {
                 | Type::Phone
                 | Type::Url
                 | Type::Email
+                | Type::Combobox
+                | Type::Encrypted
+                | Type::Time
+                | Type::Any
         )
     }
 
@@ -125,6 +149,10 @@ pub enum Source {
     Address,
     /// The address of its picture, made from its id.
     Photo,
+    /// Stored bytes; what is printed is the address to fetch them from.
+    Blob,
+    /// A value of another record, over references; no write makes it change.
+    Formula,
 }
 
 /// What the deletion of a parent does to its child.
@@ -169,6 +197,8 @@ pub struct Field {
     pub picklist: Vec<String>,
     /// The picklist's default.
     pub default: Option<String>,
+    /// The path of a formula: `Account__r.Industry`.
+    pub formula: Option<String>,
     /// Where its value comes from.
     pub source: Source,
 }
@@ -200,6 +230,14 @@ pub enum Mark {
     SwitchableName,
     /// `g`: address of a picture.
     Image,
+    /// `e`: an external id: finds records in upserts.
+    ExternalId,
+    /// `q`: no two records have the same value.
+    Unique,
+    /// `h`: text with HTML in it.
+    Html,
+    /// `t`: true when nobody says anything.
+    DefaultTrue,
 }
 
 impl Mark {
@@ -217,6 +255,10 @@ impl Mark {
             Mark::PersonName => 'o',
             Mark::SwitchableName => 's',
             Mark::Image => 'g',
+            Mark::ExternalId => 'e',
+            Mark::Unique => 'q',
+            Mark::Html => 'h',
+            Mark::DefaultTrue => 't',
         }
     }
 }
@@ -239,12 +281,12 @@ impl Field {
 
     /// Whether queries may filter by it.
     pub fn is_filterable(&self) -> bool {
-        !self.is_long_text()
+        !self.is_long_text() && !matches!(self.kind, Type::Base64 | Type::Encrypted | Type::Any)
     }
 
     /// Whether queries may sort by it.
     pub fn is_sortable(&self) -> bool {
-        !self.is_long_text() && !matches!(self.kind, Type::Address | Type::Multipicklist)
+        self.is_filterable() && !matches!(self.kind, Type::Address | Type::Multipicklist)
     }
 
     /// Whether it must be given when a record is created.
@@ -253,6 +295,11 @@ impl Field {
             && !self.has(Mark::Nillable)
             && !self.has(Mark::Defaulted)
             && self.kind != Type::Boolean
+    }
+
+    /// Whether upserts find records by it.
+    pub fn is_key(&self) -> bool {
+        self.has(Mark::IdLookup) || self.has(Mark::ExternalId)
     }
 
     /// Whether it points to more than one object.
@@ -287,6 +334,7 @@ impl Field {
             on_delete: OnDelete::Nothing,
             picklist: Vec::new(),
             default: None,
+            formula: None,
             source: source_of(name, kind, false),
         }
     }
@@ -300,6 +348,7 @@ fn source_of(name: &str, kind: Type, image: bool) -> Source {
         ("LastModifiedDate", _) => Source::Modified,
         ("SystemModstamp", _) => Source::Modstamp,
         (_, Type::Address) => Source::Address,
+        (_, Type::Base64) => Source::Blob,
         _ if image => Source::Photo,
         _ => Source::Stored,
     }
@@ -347,7 +396,13 @@ pub fn read_field(line: &str) -> Option<Field> {
         on_delete: OnDelete::Nothing,
         picklist: Vec::new(),
         default: None,
+        formula: None,
     };
+    if let Some(path) = extra.strip_prefix('=') {
+        field.formula = Some(path.to_owned());
+        field.source = Source::Formula;
+        return Some(field);
+    }
     if kind == Type::Reference {
         let (targets, names) = extra.split_once('@')?;
         field.references = targets.split(',').map(str::to_owned).collect();

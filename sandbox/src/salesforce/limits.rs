@@ -62,7 +62,10 @@ impl Usage {
     }
 }
 
-/// Names and sizes of limits that the sandbox never uses.
+/// The limit of query jobs.
+const QUERY_JOBS: &str = "DailyBulkV2QueryJobs";
+
+/// Names and sizes of limits; of most the sandbox never uses any.
 const UNUSED: [(&str, u64); 20] = [
     ("AnalyticsExternalDataSizeMB", 40_960),
     ("ConcurrentAsyncGetReportInstances", 200),
@@ -71,7 +74,7 @@ const UNUSED: [(&str, u64); 20] = [
     ("DailyAsyncApexExecutions", 250_000),
     ("DailyBulkApiBatches", 15_000),
     ("DailyBulkV2QueryFileStorageMB", 976_562),
-    ("DailyBulkV2QueryJobs", 10_000),
+    (QUERY_JOBS, 10_000),
     ("DailyDurableGenericStreamingApiEvents", 10_000),
     ("DailyDurableStreamingApiEvents", 10_000),
     ("DailyGenericStreamingApiEvents", 10_000),
@@ -86,12 +89,18 @@ const UNUSED: [(&str, u64); 20] = [
     ("SingleEmail", 5_000),
 ];
 
-/// The answer to `/limits`.
-pub fn limits(usage: &Usage) -> Value {
+/// The answer to `/limits`; so many query jobs were made.
+pub fn limits(usage: &Usage, queries: u64) -> Value {
     let (used, most) = usage.get();
     let mut all: Vec<(&str, Value)> = UNUSED
         .iter()
-        .map(|(name, most)| (*name, json!({"Max": most, "Remaining": most})))
+        .map(|(name, most)| {
+            let used = if *name == QUERY_JOBS { queries } else { 0 };
+            (
+                *name,
+                json!({"Max": most, "Remaining": most.saturating_sub(used)}),
+            )
+        })
         .collect();
     all.push((
         "DailyApiRequests",

@@ -3,6 +3,8 @@
 
 mod aggregate;
 pub mod auth;
+mod blob;
+mod bulk;
 mod collections;
 mod composite;
 mod convert;
@@ -23,6 +25,7 @@ mod print;
 mod query;
 mod reach;
 mod record;
+mod related;
 mod replication;
 mod rest;
 mod rows;
@@ -48,7 +51,8 @@ use convert::Strictness;
 use errors::ApiError;
 use id::Id;
 use moment::Millis;
-use schema::Schema;
+use reach::Reach;
+use schema::{Schema, Source};
 use store::Store;
 use write::When;
 
@@ -60,6 +64,7 @@ const PIECE: usize = 2_000;
 pub struct Salesforce {
     store: RwLock<Store>,
     cursors: query::Cursors,
+    jobs: bulk::Jobs,
     auth: auth::Auth,
     usage: limits::Usage,
     frozen: AtomicBool,
@@ -86,6 +91,7 @@ impl Salesforce {
         Ok(Salesforce {
             store: RwLock::new(store),
             cursors: query::Cursors::default(),
+            jobs: bulk::Jobs::default(),
             auth: auth::Auth::default(),
             usage: limits::Usage::new(),
             frozen: AtomicBool::new(false),
@@ -260,6 +266,10 @@ impl System for Salesforce {
                 out.extend_from_slice(if number == 0 { b"{\"" } else { b",\"" });
                 out.extend_from_slice(field.name.as_bytes());
                 out.extend_from_slice(b"\":");
+                if field.source == Source::Formula {
+                    Reach::of(object, number as u16).push_json(&store, record, &mut out);
+                    continue;
+                }
                 value::push_found(record, described, number as u16, &mut out, |number| {
                     found[usize::from(number)]
                 });
@@ -313,6 +323,16 @@ impl System for Salesforce {
         }
     }
 
+    fn end_job(&self, call: &Call, answer: Option<&Answer>, aborted: bool) -> bool {
+        let made = || {
+            let body: Value = serde_json::from_slice(&answer?.body).ok()?;
+            Id::parse(body["id"].as_str()?)
+        };
+        bulk::named(call)
+            .or_else(made)
+            .is_some_and(|id| self.jobs.doom(id, aborted))
+    }
+
     fn control(&self, call: &Call, parts: &[&str]) -> Option<Answer> {
         match (call.method.clone(), parts) {
             (Method::POST, ["quota"]) => {
@@ -324,8 +344,18 @@ impl System for Salesforce {
                     &json!({"used": used, "max": most}),
                 ))
             }
+            (Method::POST, ["jobs"]) => {
+                let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+                let Some(looks) = body["looks"].as_u64() else {
+                    let error = json!({"error": "`looks` is not a whole number"});
+                    return Some(Answer::json(StatusCode::BAD_REQUEST, &error));
+                };
+                self.jobs.set_looks(looks.min(1_000) as u32);
+                Some(Answer::json(StatusCode::OK, &json!({"looks": looks})))
+            }
             (Method::DELETE, ["cursors"]) => {
                 self.cursors.clear();
+                self.jobs.expire_locators();
                 Some(Answer::json(StatusCode::OK, &json!({})))
             }
             _ => None,

@@ -68,7 +68,8 @@ impl Fields<'_> {
         }
     }
 
-    fn money(&mut self, rng: &mut StdRng, name: &'static str, most: f64) {
+    /// Sets an amount of money, most often a small one.
+    pub fn money(&mut self, rng: &mut StdRng, name: &'static str, most: f64) {
         let cents = (rng.random::<f64>().powi(3) * most * 100.0).round();
         let whole = rng.random_bool(0.6);
         self.json(
@@ -161,7 +162,8 @@ pub fn email(rng: &mut StdRng, first: &str, last: &str, number: u64) -> String {
     }
 }
 
-fn date(rng: &mut StdRng, around: Millis, days: i64) -> String {
+/// A date within so many days of another one.
+pub fn date(rng: &mut StdRng, around: Millis, days: i64) -> String {
     moment::print_date(around + rng.random_range(-days..=days) * DAY)
 }
 

@@ -3,7 +3,7 @@
 use super::errors::ApiError;
 use super::filter::Test;
 use super::reach::{End, Reach, Scope, Step, no_object};
-use super::schema::{Schema, Type};
+use super::schema::{Lack, Schema, Source, Type};
 use super::soql::{FieldGroup, Function, Path, Query, Selected, malformed};
 
 /// The most rows OFFSET may skip.
@@ -61,6 +61,18 @@ pub enum Column {
         /// The field.
         field: u16,
     },
+    /// A file's bytes: the address to fetch them from.
+    Blob {
+        /// The member's name.
+        name: String,
+    },
+    /// A value that follows from other records.
+    Formula {
+        /// The member's name.
+        name: String,
+        /// The field.
+        reach: Reach,
+    },
     /// A field that any object has.
     Common {
         /// The member's name and the field's.
@@ -89,9 +101,25 @@ pub enum Column {
 }
 
 impl Column {
+    /// The column of a field of the record's own.
+    pub fn own(schema: &Schema, object: usize, field: u16) -> Column {
+        let described = &schema.objects[object].fields[usize::from(field)];
+        let name = described.name.clone();
+        match described.source {
+            Source::Blob => Column::Blob { name },
+            Source::Formula => Column::Formula {
+                name,
+                reach: Reach::of(object, field),
+            },
+            _ => Column::Own { name, field },
+        }
+    }
+
     fn name(&self) -> &str {
         match self {
             Column::Own { name, .. }
+            | Column::Blob { name }
+            | Column::Formula { name, .. }
             | Column::Common { name }
             | Column::Parent { name, .. }
             | Column::Children { name, .. } => name,
@@ -145,6 +173,15 @@ fn compile(schema: &Schema, query: &Query, text: &str, object: usize) -> Result<
         .as_ref()
         .map(|filter| Test::compile(&scope, filter))
         .transpose()?;
+    if !schema.objects[object].can(Lack::Scan)
+        && !query.nested
+        && !query.is_narrow(&["ContentDocumentId", "LinkedEntityId", "Id"])
+    {
+        return Err(malformed(
+            "Implementation restriction: ContentDocumentLink requires a filter by a single Id on ContentDocumentId or \
+             LinkedEntityId using the equals operator or multiple Id's using the IN operator.",
+        ));
+    }
     let mut order = Vec::new();
     for key in &query.order {
         let by = scope.reach(&key.field)?;
@@ -199,20 +236,12 @@ fn rows(scope: &Scope<'_>, query: &Query) -> Result<Vec<Column>, ApiError> {
                     ));
                 }
                 for (number, field) in object.fields.iter().enumerate() {
-                    let chosen = match group {
-                        FieldGroup::All => true,
-                        FieldGroup::Standard => !field.is_custom(),
-                        FieldGroup::Custom => field.is_custom(),
-                    };
-                    if chosen
+                    if group.has(field.is_custom())
                         && !columns
                             .iter()
                             .any(|column: &Column| column.name() == field.name)
                     {
-                        columns.push(Column::Own {
-                            name: field.name.clone(),
-                            field: number as u16,
-                        });
+                        columns.push(Column::own(scope.schema, scope.object, number as u16));
                     }
                 }
             }
@@ -238,12 +267,7 @@ fn add(
 ) -> Result<(), ApiError> {
     let Some((step, rest)) = steps.split_first() else {
         let column = match end {
-            End::Known(object, field) => Column::Own {
-                name: schema.objects[*object].fields[usize::from(*field)]
-                    .name
-                    .clone(),
-                field: *field,
-            },
+            End::Known(object, field) => Column::own(schema, *object, *field),
             End::Named(name) => Column::Common { name: name.clone() },
         };
         if columns.iter().any(|other| other.name() == column.name()) {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::id::Id;
 use super::plan::{Column, Output, Plan};
-use super::reach::{Common, common, parent};
+use super::reach::{parent, push_common};
 use super::record::Record;
 use super::run;
 use super::store::Store;
@@ -100,28 +100,30 @@ impl<'a> Printer<'a> {
                     key(name, out);
                     self.children(plan, family.get(&at).and_then(|of| of.get(&record.id)), out);
                 }
-                Column::Parent { .. } | Column::Common { .. } => self.far(record, column, out),
+                other => self.far(object, record, other, out),
             }
         }
         out.push(b'}');
     }
 
     /// A member that is found outside the record's own fields.
-    fn far(&self, record: &Record, column: &Column, out: &mut Vec<u8>) {
+    fn far(&self, object: usize, record: &Record, column: &Column, out: &mut Vec<u8>) {
         match column {
+            Column::Blob { name } => {
+                key(name, out);
+                out.push(b'"');
+                self.address(object, record.id, out);
+                out.push(b'/');
+                out.extend_from_slice(name.as_bytes());
+                out.push(b'"');
+            }
+            Column::Formula { name, reach } => {
+                key(name, out);
+                reach.push_json(self.store, record, out);
+            }
             Column::Common { name } => {
                 key(name, out);
-                match common(self.store, record.id, name) {
-                    Common::Field(object, field) => {
-                        value::push_json(record, &self.store.schema.objects[object], field, out);
-                    }
-                    Common::Type(name) => {
-                        out.push(b'"');
-                        out.extend_from_slice(name.as_bytes());
-                        out.push(b'"');
-                    }
-                    Common::Nothing => out.extend_from_slice(b"null"),
-                }
+                push_common(self.store, record, name, out);
             }
             Column::Parent {
                 name,
@@ -143,7 +145,7 @@ impl<'a> Printer<'a> {
                             key(name, out);
                             value::push_json(found, described, *field, out);
                         }
-                        other => self.far(found, other, out),
+                        other => self.far(object, found, other, out),
                     }
                 }
                 out.push(b'}');
@@ -156,12 +158,17 @@ impl<'a> Printer<'a> {
         out.extend_from_slice(b"{\"attributes\":{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"url\":\"");
+        self.address(object, id, out);
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// The address of a record.
+    fn address(&self, object: usize, id: Id, out: &mut Vec<u8>) {
         out.extend_from_slice(self.base.as_bytes());
         out.extend_from_slice(b"/sobjects/");
         out.extend_from_slice(self.store.schema.objects[object].name.as_bytes());
         out.push(b'/');
         id.push_to(out);
-        out.extend_from_slice(b"\"}");
     }
 
     fn children(&self, plan: &Plan, ids: Option<&Vec<Id>>, out: &mut Vec<u8>) {

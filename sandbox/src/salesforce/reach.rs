@@ -178,6 +178,31 @@ pub fn no_object(text: &str, at: usize, name: &str) -> ApiError {
 }
 
 impl Reach {
+    /// A field of the object itself.
+    pub fn of(object: usize, field: u16) -> Reach {
+        Reach {
+            steps: Vec::new(),
+            end: End::Known(object, field),
+        }
+    }
+
+    /// The whole way in the names of the describe: `Account.Owner.Name`.
+    pub fn name(&self, schema: &Schema) -> String {
+        let mut name = String::new();
+        for step in &self.steps {
+            let field = &schema.objects[step.object].fields[usize::from(step.field)];
+            name.push_str(field.relationship.as_deref().unwrap_or_default());
+            name.push('.');
+        }
+        match &self.end {
+            End::Known(object, field) => {
+                name.push_str(&schema.objects[*object].fields[usize::from(*field)].name);
+            }
+            End::Named(field) => name.push_str(field),
+        }
+        name
+    }
+
     /// The field at the end; a common one is described as text.
     pub fn field(&self, schema: &Schema) -> Field {
         match &self.end {
@@ -199,21 +224,46 @@ impl Reach {
         }
     }
 
-    /// The value at the end of the way that starts at a record.
-    pub fn value<'a>(&self, store: &'a Store, record: &'a Record) -> Value<'a> {
+    /// The record at the end of the way.
+    fn last<'a>(&self, store: &'a Store, record: &'a Record) -> Option<&'a Record> {
         let mut record = record;
         for step in &self.steps {
-            match parent(store, record, step.field).and_then(|(_, parent)| parent) {
-                Some(parent) => record = parent,
-                None => return Value::Null,
-            }
+            record = parent(store, record, step.field)?.1?;
         }
+        Some(record)
+    }
+
+    /// Appends the JSON of the value at the end of the way.
+    pub fn push_json(&self, store: &Store, record: &Record, out: &mut Vec<u8>) {
+        let Some(record) = self.last(store, record) else {
+            out.extend_from_slice(b"null");
+            return;
+        };
         match &self.end {
-            End::Known(object, number) => value::of(
-                record,
-                &store.schema.objects[*object].fields[usize::from(*number)],
-                *number,
-            ),
+            End::Known(object, number) => match target(store, record, *object, *number) {
+                Some((record, object, number)) => {
+                    value::push_json(record, &store.schema.objects[object], number, out);
+                }
+                None => out.extend_from_slice(b"null"),
+            },
+            End::Named(name) => push_common(store, record, name, out),
+        }
+    }
+
+    /// The value at the end of the way that starts at a record.
+    pub fn value<'a>(&self, store: &'a Store, record: &'a Record) -> Value<'a> {
+        let Some(record) = self.last(store, record) else {
+            return Value::Null;
+        };
+        match &self.end {
+            End::Known(object, number) => match target(store, record, *object, *number) {
+                Some((record, object, number)) => value::of(
+                    record,
+                    &store.schema.objects[object].fields[usize::from(number)],
+                    number,
+                ),
+                None => Value::Null,
+            },
             End::Named(name) => match common(store, record.id, name) {
                 Common::Field(object, number) => value::of(
                     record,
@@ -225,6 +275,31 @@ impl Reach {
             },
         }
     }
+}
+
+/// The record, object and field that hold the value of a field: others than
+/// its own where it is a formula.
+fn target<'a>(
+    store: &'a Store,
+    record: &'a Record,
+    object: usize,
+    number: u16,
+) -> Option<(&'a Record, usize, u16)> {
+    let field = &store.schema.objects[object].fields[usize::from(number)];
+    let Some(path) = &field.formula else {
+        return Some((record, object, number));
+    };
+    let (mut record, mut object) = (record, object);
+    let mut parts = path.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let described = &store.schema.objects[object];
+        if parts.peek().is_none() {
+            return Some((record, object, described.number(part)?));
+        }
+        let (of, found) = parent(store, record, described.relationship(part)?)?;
+        (record, object) = (found?, of);
+    }
+    None
 }
 
 /// A common field in the object that an id belongs to.
@@ -256,6 +331,21 @@ pub fn common<'a>(store: &'a Store, id: Id, name: &str) -> Common<'a> {
         described.number(name)
     };
     number.map_or(Common::Nothing, |number| Common::Field(object, number))
+}
+
+/// Appends the JSON of a common field of a record.
+pub fn push_common(store: &Store, record: &Record, name: &str, out: &mut Vec<u8>) {
+    match common(store, record.id, name) {
+        Common::Field(object, field) => {
+            value::push_json(record, &store.schema.objects[object], field, out);
+        }
+        Common::Type(name) => {
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'"');
+        }
+        Common::Nothing => out.extend_from_slice(b"null"),
+    }
 }
 
 /// The object and the record that a reference field points to, as queries see

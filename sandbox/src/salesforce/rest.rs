@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::errors::{ApiError, JSON};
 use super::query::Request;
-use super::{Salesforce, auth, collections, composite, describe, limits, replication, rows};
+use super::{
+    Salesforce, auth, blob, bulk, collections, composite, describe, limits, replication, rows,
+};
 use crate::exchange::{Answer, Call};
 
 /// The versions served: the first one that the real host still has, the newest.
@@ -189,7 +191,7 @@ pub fn routed(
         }
         ["limits"] => {
             reads("HEAD,GET")?;
-            Ok(ok(&limits::limits(&org.usage)))
+            Ok(ok(&limits::limits(&org.usage, org.jobs.queries())))
         }
         ["limits", "recordCount"] => {
             reads("HEAD,GET")?;
@@ -246,9 +248,14 @@ pub fn routed(
         }
         ["sobjects", object] => rows::collection(org, call, base, &method, object),
         ["sobjects", object, id] => rows::by_id(org, call, base, &method, object, id),
+        ["sobjects", object, id, field] if blob::is_one(org, object, field) => {
+            reads("HEAD,GET")?;
+            blob::answer(org, object, id, field)
+        }
         ["sobjects", object, field, value] => {
             rows::by_field(org, call, base, &method, object, field, value)
         }
+        ["jobs", rest @ ..] => bulk::answer(org, call, base, &method, rest),
         ["composite", "sobjects", rest @ ..] => collections::answer(org, call, base, &method, rest),
         ["composite"] if method == Method::POST => composite::requests(org, call),
         ["composite", "batch"] if method == Method::POST => composite::batch(org, call),
@@ -289,6 +296,9 @@ pub fn label(call: &Call) -> String {
     let path = match parts.as_slice() {
         ["services", "data", version, "query" | "queryAll", _] => {
             vec!["services", "data", version, parts[3], "{locator}"]
+        }
+        ["services", "data", version, "jobs", kind, _, rest @ ..] => {
+            [&["services", "data", version, "jobs", kind, "{id}"], rest].concat()
         }
         ["services", "data", version, "sobjects", object, id]
             if !matches!(*id, "describe" | "updated" | "deleted") =>

@@ -9,7 +9,7 @@ use super::id::Id;
 use super::plan::{Column, Output, Plan};
 use super::print::Printer;
 use super::record::quote;
-use super::schema::{Mark, Source};
+use super::schema::{Source, Type};
 use super::store::Store;
 use super::{Salesforce, describe, rest, value, write};
 use crate::exchange::{Answer, Call};
@@ -237,7 +237,7 @@ fn key_field(store: &Store, object: usize, name: &str) -> Result<u16, ApiError> 
     let described = &store.schema.objects[object];
     described
         .number(name)
-        .filter(|number| described.fields[usize::from(*number)].has(Mark::IdLookup))
+        .filter(|number| described.fields[usize::from(*number)].is_key())
         .ok_or_else(|| {
             ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -260,12 +260,26 @@ fn found(store: &Store, object: usize, name: &str, wanted: &str) -> Result<Vec<I
             .into_iter()
             .collect());
     }
-    let wanted = value::Value::Text(wanted.into());
-    Ok(store
+    Ok(having(store, object, number, wanted))
+}
+
+/// The records, not in the bin, whose field has this value.
+pub fn having(store: &Store, object: usize, number: u16, wanted: &str) -> Vec<Id> {
+    let field = &store.schema.objects[object].fields[usize::from(number)];
+    let wanted = match field.kind {
+        Type::Id | Type::Reference => {
+            Id::parse(wanted).map_or(value::Value::Null, value::Value::Id)
+        }
+        kind if kind.is_double() || kind == Type::Int => wanted
+            .parse()
+            .map_or(value::Value::Null, value::Value::Number),
+        _ => value::Value::Text(wanted.into()),
+    };
+    store
         .truths(object)
         .filter(|record| !record.deleted && value::of(record, field, number).same(&wanted))
         .map(|record| record.id)
-        .collect())
+        .collect()
 }
 
 /// Several records have the key: their URLs, and the client chooses.
@@ -324,14 +338,8 @@ fn read(store: &Store, call: &Call, base: &str, object: usize, id: Id) -> Result
 
 /// Every field of an object.
 pub fn all_columns(store: &Store, object: usize) -> Vec<Column> {
-    store.schema.objects[object]
-        .fields
-        .iter()
-        .enumerate()
-        .map(|(number, field)| Column::Own {
-            name: field.name.clone(),
-            field: number as u16,
-        })
+    (0..store.schema.objects[object].fields.len())
+        .map(|number| Column::own(&store.schema, object, number as u16))
         .collect()
 }
 
@@ -353,10 +361,7 @@ pub fn named_columns<'a>(
                     ),
                 )
             })?;
-            Ok(Column::Own {
-                name: described.fields[usize::from(number)].name.clone(),
-                field: number,
-            })
+            Ok(Column::own(&store.schema, object, number))
         })
         .collect()
 }

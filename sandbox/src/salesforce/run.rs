@@ -30,8 +30,19 @@ pub fn ids(store: &Store, plan: &Plan, deleted: bool) -> Vec<Id> {
     let bounds = Bounds::of(store, plan);
     let skip = plan.offset as usize;
     let most = plan.limit.map_or(usize::MAX, |limit| limit as usize);
+    let archive = store.schema.objects[plan.object]
+        .number("IsArchived")
+        .filter(|_| {
+            // Documents and products say so too, and are shown all the same.
+            matches!(
+                store.schema.objects[plan.object].name.as_str(),
+                "Task" | "Event"
+            )
+        });
+    let archived =
+        |record: &Record| archive.is_some_and(|field| record.json(field) == Some("true"));
     let fits = |record: &&Record| {
-        (deleted || !record.deleted)
+        (deleted || (!record.deleted && !archived(record)))
             && plan
                 .test
                 .as_ref()

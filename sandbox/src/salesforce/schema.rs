@@ -11,19 +11,109 @@ pub use super::field::{Field, Mark, OnDelete, Source, Type};
 
 /// The tables of the objects every org has, in the order of the global
 /// describe.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 37] = [
     include_str!("objects/Account.fields"),
+    include_str!("objects/AccountContactRelation.fields"),
+    include_str!("objects/Attachment.fields"),
+    include_str!("objects/Campaign.fields"),
+    include_str!("objects/CampaignMember.fields"),
+    include_str!("objects/CampaignMemberStatus.fields"),
     include_str!("objects/Case.fields"),
     include_str!("objects/CaseComment.fields"),
+    include_str!("objects/CaseHistory.fields"),
+    include_str!("objects/CaseStatus.fields"),
     include_str!("objects/Contact.fields"),
+    include_str!("objects/ContentDocument.fields"),
+    include_str!("objects/ContentDocumentLink.fields"),
+    include_str!("objects/ContentNote.fields"),
+    include_str!("objects/ContentVersion.fields"),
+    include_str!("objects/EmailMessage.fields"),
+    include_str!("objects/Event.fields"),
     include_str!("objects/FeedItem.fields"),
     include_str!("objects/Group.fields"),
+    include_str!("objects/GroupMember.fields"),
+    include_str!("objects/Invoice_Line__c.fields"),
     include_str!("objects/Invoice__c.fields"),
     include_str!("objects/Lead.fields"),
+    include_str!("objects/Note.fields"),
     include_str!("objects/Opportunity.fields"),
+    include_str!("objects/OpportunityContactRole.fields"),
+    include_str!("objects/OpportunityLineItem.fields"),
+    include_str!("objects/OpportunityStage.fields"),
+    include_str!("objects/Organization.fields"),
+    include_str!("objects/Pricebook2.fields"),
+    include_str!("objects/PricebookEntry.fields"),
+    include_str!("objects/Product2.fields"),
     include_str!("objects/Profile.fields"),
+    include_str!("objects/RecordType.fields"),
+    include_str!("objects/Task.fields"),
     include_str!("objects/User.fields"),
+    include_str!("objects/UserRole.fields"),
 ];
+
+/// What an object may lack; its table says so with `no` before the word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Records can be made.
+    Create,
+    /// Records can be changed.
+    Update,
+    /// Records can be deleted.
+    Delete,
+    /// Records can be taken out of the recycle bin.
+    Undelete,
+    /// `/updated` and `/deleted` know of it.
+    Replicate,
+    /// It has feeds.
+    Feed,
+    /// Searches find it.
+    Search,
+    /// It has layouts.
+    Layout,
+    /// The last ones used are remembered.
+    Recent,
+    /// Code can be run when it is written.
+    Trigger,
+    /// Bulk API reads it.
+    Bulk,
+    /// It can be read without saying which records.
+    Scan,
+    /// It has approvals.
+    Approval,
+    /// It has list views.
+    Lists,
+    /// It has quick actions.
+    Actions,
+    /// It has compact layouts.
+    Compact,
+    /// Its describe tells how its ids begin.
+    Prefix,
+}
+
+impl Lack {
+    fn read(word: &str) -> Option<Lack> {
+        Some(match word {
+            "nocreate" => Lack::Create,
+            "noupdate" => Lack::Update,
+            "nodelete" => Lack::Delete,
+            "noundelete" => Lack::Undelete,
+            "noreplicate" => Lack::Replicate,
+            "nofeed" => Lack::Feed,
+            "nosearch" => Lack::Search,
+            "nolayout" => Lack::Layout,
+            "nomru" => Lack::Recent,
+            "notrigger" => Lack::Trigger,
+            "nobulk" => Lack::Bulk,
+            "filtered" => Lack::Scan,
+            "noapproval" => Lack::Approval,
+            "nolists" => Lack::Lists,
+            "noactions" => Lack::Actions,
+            "nocompact" => Lack::Compact,
+            "noprefix" => Lack::Prefix,
+            _ => return None,
+        })
+    }
+}
 
 /// One object.
 #[derive(Clone, Debug)]
@@ -40,8 +130,10 @@ pub struct Object {
     pub mergeable: bool,
     /// Whether records can be copied with what belongs to them.
     pub deep_cloneable: bool,
-    /// Whether records can be deleted.
-    pub deletable: bool,
+    /// What it is to another object: `History` of `Case`.
+    pub belongs: Option<(String, String)>,
+    /// What it cannot do that others can.
+    lacks: Vec<Lack>,
     /// Names and labels of its query scopes.
     pub scopes: Vec<(String, String)>,
     /// Its fields, in the order of describe.
@@ -60,7 +152,8 @@ impl Object {
             plural: plural.to_owned(),
             mergeable: false,
             deep_cloneable: false,
-            deletable: true,
+            belongs: None,
+            lacks: Vec::new(),
             scopes: Vec::new(),
             fields: Vec::new(),
             by_name: HashMap::new(),
@@ -71,6 +164,11 @@ impl Object {
     /// Whether it is a custom object.
     pub fn is_custom(&self) -> bool {
         self.name.ends_with("__c")
+    }
+
+    /// Whether it can do this, as most objects can.
+    pub fn can(&self, what: Lack) -> bool {
+        !self.lacks.contains(&what)
     }
 
     /// Adds a field behind the others and gives its number.
@@ -125,12 +223,18 @@ impl Object {
             match trait_ {
                 "mergeable" => object.mergeable = true,
                 "cloneable" => object.deep_cloneable = true,
-                "nodelete" => object.deletable = false,
-                _ => {
-                    if let Some((name, label)) = trait_.split_once(':') {
+                other if other.starts_with("of=") => {
+                    object.belongs = other["of=".len()..]
+                        .split_once('/')
+                        .map(|(kind, parent)| (kind.to_owned(), parent.to_owned()));
+                }
+                other => match (Lack::read(other), other.split_once(':')) {
+                    (Some(lack), _) => object.lacks.push(lack),
+                    (None, Some((name, label))) => {
                         object.scopes.push((name.to_owned(), label.to_owned()));
                     }
-                }
+                    (None, None) => panic!("unknown trait of {}: {other}", head[0]),
+                },
             }
         }
         for line in lines {
@@ -274,20 +378,22 @@ mod tests {
     }
 
     #[test]
-    fn every_object_has_the_stamps_and_its_own_prefix() {
+    fn what_the_tables_refer_to_is_there() {
         let schema = Schema::standard();
         for object in &schema.objects {
-            for name in ["Id", "CreatedDate", "LastModifiedDate", "SystemModstamp"] {
-                assert!(object.field(name).is_some(), "{}.{name}", object.name);
-            }
+            assert!(object.field("Id").is_some(), "{}", object.name);
+            // Notes are documents.
             assert_eq!(
-                schema.by_prefix(&object.prefix),
-                schema.number(&object.name)
+                schema.by_prefix(&object.prefix) == schema.number(&object.name),
+                object.name != "ContentNote",
+                "{}",
+                object.name
             );
             for field in &object.fields {
                 for target in &field.references {
                     assert!(
-                        schema.number(target).is_some() || target == "UserRole",
+                        schema.number(target).is_some()
+                            || ["BusinessProcess", "Calendar"].contains(&target.as_str()),
                         "{}.{} -> {target}",
                         object.name,
                         field.name
@@ -295,6 +401,13 @@ mod tests {
                 }
             }
         }
+        // Some have no modstamp, some no dates at all.
+        let lacks = |name: &str, field: &str| {
+            schema.objects[schema.number(name).unwrap()]
+                .field(field)
+                .is_none()
+        };
+        assert!(lacks("CaseHistory", "SystemModstamp") && lacks("GroupMember", "CreatedDate"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn of<'a>(record: &'a Record, field: &Field, number: u16) -> Value<'a> {
         Source::Created => Value::Moment(record.created),
         Source::Modified => Value::Moment(record.modified),
         Source::Modstamp => Value::Moment(record.modstamp),
-        Source::Address | Source::Photo => Value::Null,
+        Source::Address | Source::Photo | Source::Blob | Source::Formula => Value::Null,
         Source::Stored => match record.json(number) {
             Some(json) => read(json, field.kind),
             None if field.kind == Type::Boolean => Value::Boolean(false),
@@ -130,6 +130,17 @@ pub fn push_found<'a>(
         Source::Created => moment(record.created, out),
         Source::Modified => moment(record.modified, out),
         Source::Modstamp => moment(record.modstamp, out),
+        // What this is of is printed by who knows the store.
+        Source::Formula => out.extend_from_slice(b"null"),
+        Source::Blob => {
+            out.extend_from_slice(b"\"/sobjects/");
+            out.extend_from_slice(object.name.as_bytes());
+            out.push(b'/');
+            record.id.push_to(out);
+            out.push(b'/');
+            out.extend_from_slice(field.name.as_bytes());
+            out.push(b'"');
+        }
         Source::Photo => {
             out.extend_from_slice(b"\"/services/images/photo/");
             record.id.push_to(out);

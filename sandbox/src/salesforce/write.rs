@@ -9,7 +9,7 @@ use super::errors::ApiError;
 use super::id::Id;
 use super::moment::Millis;
 use super::record::{Record, Values};
-use super::schema::{Field, Mark, OnDelete, Source, Type};
+use super::schema::{Field, Lack, Mark, OnDelete, Source, Type};
 use super::store::Store;
 
 /// When a write happens, when it shows, and who does it.
@@ -50,8 +50,17 @@ pub fn create(
     how: Strictness,
     when: When,
 ) -> Result<Id, ApiError> {
+    if !store.schema.objects[object].can(Lack::Create) && how == Strictness::Checked {
+        let name = &store.schema.objects[object].name;
+        return Err(ApiError::bad(
+            "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+            format!("entity type cannot be inserted: {name}"),
+        )
+        .on(&[]));
+    }
     let mut values = Values::new();
     set(store, object, &mut values, fields, how, Mark::Createable)?;
+    derive::person_name(&store.schema.objects[object], &mut values);
     let described = &store.schema.objects[object];
     if how == Strictness::Checked {
         let missing: Vec<&str> = described
@@ -160,7 +169,7 @@ pub fn delete(
         return Err(deleted());
     }
     let described = &store.schema.objects[object];
-    if !described.deletable {
+    if !described.can(Lack::Delete) && how == Strictness::Checked {
         return Err(ApiError::bad(
             "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
             format!("entity type {} does not support delete", described.name),
@@ -290,7 +299,9 @@ fn set(
         if matches!(field.source, Source::Id) && how == Strictness::Raw {
             continue;
         }
-        if field.source != Source::Stored || (how == Strictness::Checked && !field.has(allowed)) {
+        if !matches!(field.source, Source::Stored | Source::Blob)
+            || (how == Strictness::Checked && !field.has(allowed))
+        {
             return Err(ApiError::bad(
                 "INVALID_FIELD_FOR_INSERT_UPDATE",
                 format!(

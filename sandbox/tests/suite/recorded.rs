@@ -196,12 +196,21 @@ async fn recorded_single_records_have_the_same_keys() {
     let reply = sandbox.get(exchange["path"].as_str().unwrap()).await;
     assert_eq!(reply.status.as_u16(), exchange["status"]);
     let ours = reply.json();
-    // This org has no state and country picklists, no data.com, and a custom
-    // field of its own.
+    // This org has no state and country picklists and no data.com, but person
+    // accounts, record types, currencies and custom fields of its own.
     let other = |name: &&str| {
         !name.ends_with("StateCode")
             && !name.ends_with("CountryCode")
+            && !name.starts_with("Person")
             && !["DandbCompanyId", "OperatingHoursId", "Net_Worth__c"].contains(name)
+            && !["LastName", "FirstName", "Salutation", "IsPersonAccount"].contains(name)
+            && ![
+                "RecordTypeId",
+                "CurrencyIsoCode",
+                "External_Id__c",
+                "Languages__pc",
+            ]
+            .contains(name)
     };
     let common = |value: &Value| {
         keys(value)
@@ -219,12 +228,15 @@ async fn describes_have_every_key_of_the_recorded_ones() {
     let Some(folder) = records() else { return };
     let sandbox = Sandbox::start(&["--records", "0"]);
     let mut compared = 0;
+    let mut differ = Vec::new();
     for (object, file) in [
         ("Account", "nango_v58_Account"),
         ("Contact", "cumulusci_Contact"),
         ("Lead", "cumulusci_Lead"),
         ("Opportunity", "cumulusci_Opportunity"),
         ("Case", "cumulusci_Case"),
+        ("Event", "cumulusci_Event"),
+        ("OpportunityContactRole", "cumulusci_OpportunityContactRole"),
     ] {
         let text =
             fs::read_to_string(folder.join("describe").join(format!("{file}.json"))).unwrap();
@@ -297,11 +309,17 @@ async fn describes_have_every_key_of_the_recorded_ones() {
                 {
                     continue;
                 }
-                assert_eq!(ours[key], theirs[key], "{object}.{name}: {key}");
+                // A date that follows from a moment.
+                let quirk =
+                    (object, name.as_str(), key) == ("Event", Some("ActivityDate"), "aggregatable");
+                if ours[key] != theirs[key] && !quirk {
+                    differ.push(format!("{object}.{name}: {key}: {}", theirs[key]));
+                }
             }
         }
     }
     println!("{compared} field describes compared");
+    assert!(differ.is_empty(), "{differ:#?}");
     assert!(compared > 200, "{compared}");
 
     let text = fs::read_to_string(folder.join("describe/nango_v59_Global.json")).unwrap();
@@ -318,9 +336,26 @@ async fn describes_have_every_key_of_the_recorded_ones() {
             .unwrap()
             .clone()
     };
-    for name in ["Account", "Contact", "Lead", "Opportunity"] {
-        assert_eq!(entry(&ours, name), entry(theirs, name), "{name}");
+    let mut entries = 0;
+    for entry_ours in ours["sobjects"].as_array().unwrap() {
+        let name = entry_ours["name"].as_str().unwrap();
+        let known = theirs["sobjects"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|entry| entry["name"] == name);
+        // The user who recorded could not write campaigns; that org's data
+        // has no relations of contacts to several accounts.
+        if !known || ["Campaign", "CampaignMemberStatus"].contains(&name) {
+            continue;
+        }
+        entries += 1;
+        if *entry_ours != entry(theirs, name) {
+            differ.push(format!("{entry_ours}\n{}", entry(theirs, name)));
+        }
     }
+    assert!(differ.is_empty(), "{differ:#?}");
+    assert!(entries > 20, "{entries}");
 }
 
 #[tokio::test]

@@ -288,7 +288,11 @@ async fn live_changes_keep_the_counts_true() {
         let live = truth.iter().filter(|row| row["IsDeleted"] != true).count() as u64;
         assert_eq!(counts["records"], live, "{object}");
         assert_eq!(counts["deleted"], truth.len() as u64 - live, "{object}");
-        // Once everything shows, queries say what is true.
+        // Once everything shows, queries say what is true. Some objects have
+        // no stamp, or are not to be read as a whole.
+        if ["CaseHistory", "ContentDocumentLink"].contains(&object.as_str()) {
+            continue;
+        }
         let fields = if object == "User" {
             "Id, SystemModstamp, Title"
         } else {

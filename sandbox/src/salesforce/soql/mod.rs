@@ -28,6 +28,31 @@ pub struct Query {
     pub limit: Option<u64>,
     /// Without the first rows.
     pub offset: u64,
+    /// Whether it stands inside another one.
+    pub nested: bool,
+}
+
+impl Query {
+    /// Whether it says by `=` or IN, for every row, which value one of these
+    /// fields has.
+    pub fn is_narrow(&self, fields: &[&str]) -> bool {
+        fn narrow(filter: &Filter, fields: &[&str]) -> bool {
+            let named = |path: &Path| {
+                path.parts
+                    .last()
+                    .is_some_and(|name| fields.iter().any(|field| field.eq_ignore_ascii_case(name)))
+            };
+            match filter {
+                Filter::And(all) => all.iter().any(|filter| narrow(filter, fields)),
+                Filter::Compare(path, Operator::Equal, Literal::Text(..)) => named(path),
+                Filter::In(path, false, _) => named(path),
+                _ => false,
+            }
+        }
+        self.filter
+            .as_ref()
+            .is_some_and(|filter| narrow(filter, fields))
+    }
 }
 
 /// A field, reached over relationships: `Account.Owner.Name`.
@@ -87,6 +112,17 @@ pub enum FieldGroup {
     Standard,
     /// Custom fields.
     Custom,
+}
+
+impl FieldGroup {
+    /// Whether a field belongs to the group.
+    pub fn has(self, custom: bool) -> bool {
+        match self {
+            FieldGroup::All => true,
+            FieldGroup::Standard => !custom,
+            FieldGroup::Custom => custom,
+        }
+    }
 }
 
 /// A condition.

@@ -203,6 +203,7 @@ impl Parser {
             order,
             limit,
             offset,
+            nested: false,
         })
     }
 
@@ -212,7 +213,8 @@ impl Parser {
             if self.depth > DEEPEST {
                 return Err(self.unexpected());
             }
-            let query = self.query()?;
+            let mut query = self.query()?;
+            query.nested = true;
             self.depth -= 1;
             self.expect_symbol(")")?;
             return Ok(Selected::Children(Box::new(query)));
