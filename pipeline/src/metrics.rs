@@ -294,6 +294,7 @@ mod tests {
         let mut metrics = Metrics::new("loader", "l-1").expect("opens");
         metrics.count("Contact", "applied", 3);
         metrics.lane("contact", "throttled", Some("THROTTLED"), Some(1500));
+        metrics.edge("t", 3, Some(5));
         let text = metrics.render();
         for family in ALL.iter().filter(|f| f.server != Server::Migration) {
             assert!(names(&text).contains(family.name), "{}", family.name);

@@ -345,6 +345,13 @@ struct Rig {
     loader: Option<Arc<Status>>,
 }
 
+impl Drop for Rig {
+    /// A test that fails must not wait for its stages for ever.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Rig {
     fn new(target: Target) -> Rig {
         Self::with(target, &["company", "contact"], |_| ())

@@ -161,15 +161,16 @@ impl Upstream {
         self.lock().free.contains(lane)
     }
 
-    /// Whether a lane on that object's way waits for a person, as a living
-    /// process reports.
-    fn is_blocked(&self, way: &Way) -> bool {
+    /// Whether a lane on that object's way waits for a person, as this process
+    /// (`own`) or another living one reports.
+    fn is_blocked(&self, way: &Way, own: &Report) -> bool {
         let state = self.lock();
         let silence = SILENCE.as_millis() as Millis;
         state
             .reports
             .values()
             .filter(|report| report.phase != Phase::Stopped && now() - report.at < silence)
+            .chain([own])
             .any(|report| {
                 report.lanes.iter().any(|(lane, standing)| {
                     let on_the_way = match report.stage {
@@ -381,6 +382,7 @@ impl Watch {
 
     /// Lets go the lanes that need not wait any more, and says why the others do.
     fn order<L: Loader>(&mut self, shared: &Arc<Shared<L>>) {
+        let own = shared.status.report();
         for lane in shared.lanes.names() {
             if shared.upstream.is_free(&lane) {
                 shared.lanes.hold_back(&lane, false);
@@ -392,9 +394,9 @@ impl Watch {
                 .filter(|object| !self.copied.contains(*object))
                 .collect();
             let way = |object: &&&String| shared.upstream.ways.get(**object);
-            let blocked = missing
-                .iter()
-                .find(|object| way(object).is_some_and(|way| shared.upstream.is_blocked(way)));
+            let blocked = missing.iter().find(|object| {
+                way(object).is_some_and(|way| shared.upstream.is_blocked(way, &own))
+            });
             let still = self
                 .moved
                 .get(&lane)
