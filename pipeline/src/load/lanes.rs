@@ -411,3 +411,38 @@ impl Lane {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Redpanda Connect's `salesforce_cdc` dropped what did not fit into its
+    /// buffer, and moved the checkpoint past it (redpanda-data/connect 4689).
+    #[test]
+    fn redpanda_4689_a_full_lane_drops_nothing_and_holds_its_position() {
+        let lanes = Lanes::new([("company".to_owned(), "t".to_owned())]);
+        let place = Place::new("t", 0);
+        let message = |offset| Message {
+            place: Place::new("t", 0),
+            offset,
+            key: vec![1],
+            value: vec![0; 10],
+        };
+        let mut full = false;
+        let mut sent = 0;
+        while !full {
+            full = lanes.push("company", message(sent));
+            sent += 1;
+        }
+        // What was under way when the partition was paused comes all the same.
+        assert!(lanes.push("company", message(sent)));
+        sent += 1;
+        assert!(!lanes.has_room("company"));
+        let lane = &lanes.lanes["company"];
+        let held: Vec<i64> = lane.queue().messages.iter().map(|m| m.offset).collect();
+        assert_eq!(held, (0..sent).collect::<Vec<i64>>());
+        // The reader stands behind all of it, and none of that is committed.
+        let positions = HashMap::from([(place, sent)]);
+        assert!(lanes.uncommitted(positions).is_none());
+    }
+}

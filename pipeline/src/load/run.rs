@@ -97,9 +97,11 @@ impl<L> Shared<L> {
             .map(|place| {
                 let end = known.idempotency_end(place.partition);
                 let entity = self.topics.entity_of(&place.topic);
-                let free = entity.is_some_and(|entity| self.upstream.is_free(entity));
-                let free = if free { ",\"free\":true" } else { "" };
-                (place.clone(), format!("{{\"idempotency\":{end}{free}}}"))
+                let promise = Promise {
+                    idempotency: end,
+                    free: entity.is_some_and(|entity| self.upstream.is_free(entity)),
+                };
+                (place.clone(), promise.text())
             })
             .collect()
     }
@@ -193,13 +195,20 @@ impl<L: Loader> Rebalance for Shared<L> {
 }
 
 /// What stands beside a committed offset.
-#[derive(Default, serde::Deserialize)]
+#[derive(Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 struct Promise {
     /// How long the idempotency table was.
     idempotency: i64,
     /// The lane waits for no first copy any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     free: bool,
+}
+
+impl Promise {
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// The entity of an envelope's body.
@@ -792,5 +801,29 @@ pub(super) fn kill_point(step: Step) {
     if *wanted == step && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
         eprintln!("kill point {step:?} reached");
         let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A map of what was done out of order does not fit beside an offset: the
+    /// broker takes 4,096 bytes, and the consumer stands still from then on
+    /// (confluentinc/parallel-consumer 647, 832). Ours does not grow with what
+    /// is under way: that is what the idempotency topic is for.
+    #[test]
+    fn parallel_consumer_647_what_stands_beside_an_offset_does_not_grow() {
+        let promise = Promise {
+            idempotency: i64::MAX,
+            free: true,
+        };
+        let text = promise.text();
+        assert!(text.len() < 100, "{text}");
+        let back: Promise = serde_json::from_str(&text).expect("it reads its own");
+        assert_eq!(back, promise);
+        // What an older version wrote is read, too.
+        let old: Promise = serde_json::from_str(r#"{"idempotency":7}"#).expect("it reads");
+        assert_eq!((old.idempotency, old.free), (7, false));
     }
 }

@@ -5,7 +5,7 @@ use drover_pipeline::idempotency::State;
 use drover_pipeline::record::Order;
 
 use crate::worker::{Reason, Row};
-use crate::world::{Canonical, Fate, KEYS, Key, Letter, Logged, TABLES, Value, World};
+use crate::world::{Canonical, Fate, KEYS, Key, Logged, TABLES, Value, World};
 use drover_pipeline::idempotency::Entry;
 
 impl World {
@@ -66,20 +66,20 @@ impl World {
         }
     }
 
-    /// A child must not be given up for want of a parent that the source had
-    /// shown before it, and that the target has.
-    pub fn check_orphan(&mut self, key: Key, letter: Option<&Letter>) {
-        let Some((letter, parent)) = letter.and_then(|l| Some((l, l.waits_for?))) else {
-            return;
-        };
-        let there = self
-            .rows
-            .iter()
-            .any(|row| row.key == parent && row.content.at < letter.content.at);
-        let entry = self.truth.entries[parent].as_ref();
-        if there && entry.is_some_and(|entry| entry.target_id.is_some()) {
-            let detail = format!("{} is there for {}", KEYS[parent].name, KEYS[key].name);
-            self.broken("a parent is called missing that is there", detail);
+    /// A parent that the source has shown before its child must not be called
+    /// one that the source does not show.
+    pub fn check_missing(&mut self, parent: Key, child: u64) {
+        let log = &self.canonical[KEYS[parent].entity][self.partition(parent)];
+        let shown = log.iter().any(|item| {
+            matches!(item, Canonical::Record { key, content, .. }
+                if *key == parent && content.at < child)
+        });
+        if shown {
+            let detail = KEYS[parent].name.to_owned();
+            self.broken(
+                "a parent is called missing that the source has shown",
+                detail,
+            );
         }
     }
 

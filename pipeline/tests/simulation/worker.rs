@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use drover_pipeline::idempotency::{Entry, Incoming, State, Verdict, judge};
-use drover_pipeline::orphan::{GRACE, Sight, circle, never};
+use drover_pipeline::orphan::{GRACE, Sight, Why, circle, never};
 use drover_pipeline::record::{AbsentReason, CanonicalKey, Fingerprint, Order};
 
 use crate::rules::Rule;
@@ -274,7 +274,7 @@ impl Known {
 
     /// Whether a parent without an id never comes for a child of that time, by
     /// the real rule.
-    fn never(&self, parent: Key, child: u64) -> bool {
+    fn never(&self, parent: Key, child: u64) -> Option<Why> {
         let entry = self.entries[parent].as_ref();
         let letter = self.letters[parent];
         let sight = Sight {
@@ -287,7 +287,7 @@ impl Known {
             orphan: letter.is_some_and(|letter| letter.waits_for.is_some()),
             covered: self.covered[KEYS[parent].entity].map(|at| at as i64 + GRACE),
         };
-        never(&sight, child as i64).is_some()
+        never(&sight, child as i64)
     }
 
     /// Whether a parked record waits in vain.
@@ -297,11 +297,11 @@ impl Known {
             .is_some_and(|parked| match parked.reason {
                 Reason::Parent(parent) => {
                     !self.has_id(parent)
-                        && (self.never(parent, parked.content.at)
+                        && (self.never(parent, parked.content.at).is_some()
                             || self.closes_circle(key, parent))
                 }
                 Reason::Link(parent) => {
-                    !self.has_id(parent) && self.never(parent, parked.content.at)
+                    !self.has_id(parent) && self.never(parent, parked.content.at).is_some()
                 }
                 Reason::Dropped(_) | Reason::Lease => false,
             })
@@ -1123,6 +1123,17 @@ impl World {
             works = kept;
         }
         let plans: Vec<Plan> = works.iter().map(|work| self.plan(place, work)).collect();
+        for (work, plan) in works.iter().zip(&plans) {
+            let parent = match plan {
+                Plan::Orphan(parent, false) | Plan::Park(Reason::Dropped(parent), _) => *parent,
+                Plan::Send(sending) if sending.dropped.is_some() => sending.dropped.unwrap_or(0),
+                _ => continue,
+            };
+            let why = self.workers[place].known.never(parent, work.content.at);
+            if why == Some(Why::NotInSource) {
+                self.check_missing(parent, work.content.at);
+            }
+        }
         if self.trace.is_some() {
             for (work, plan) in works.iter().zip(&plans) {
                 let what = match plan {
@@ -1241,7 +1252,7 @@ impl World {
         {
             let circle = required && known.closes_circle(work.key, parent);
             let never = known.never(parent, work.content.at);
-            match (required, circle || never) {
+            match (required, circle || never.is_some()) {
                 (true, true) => return Plan::Orphan(parent, circle),
                 (true, false) => return Plan::Park(Reason::Parent(parent), None),
                 (false, true) => dropped = Some(parent),

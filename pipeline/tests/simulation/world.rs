@@ -721,7 +721,6 @@ impl World {
                 Value::Entry(entry) => self.enter(key, entry),
                 Value::Parked(parked) => self.truth.parked[key] = parked,
                 Value::Letter(letter) => {
-                    self.check_orphan(key, letter.as_ref());
                     self.truth.dead[key] = letter;
                 }
                 Value::Redo(redo) => self.truth.redo[key] = redo,
