@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::DeadLetter;
-use crate::record::Millis;
+use crate::record::{Millis, Order};
 use crate::spec::Stage;
 
 /// The live dead letters of one stage.
@@ -31,6 +31,8 @@ struct Known {
 #[derive(Debug, Clone, Copy)]
 struct Live {
     version: Millis,
+    /// Of a loader's letter.
+    order: Option<Order>,
     attempt: u32,
     first_seen: Millis,
 }
@@ -81,6 +83,33 @@ impl LiveLetters {
         self.version(key).is_some_and(|dead| dead > version)
     }
 
+    /// Whether what became of that order takes back a live dead letter of a
+    /// loader. The source's version alone does not decide: the same version may
+    /// have been written again with another content, and a retry of the older
+    /// one must not clear the newer one's letter.
+    pub fn settles(&self, key: &str, order: &Order) -> bool {
+        let known = self.lock();
+        known
+            .letters
+            .get(key)
+            .is_some_and(|live| match &live.order {
+                Some(dead) => dead <= order,
+                None => live.version <= order.version,
+            })
+    }
+
+    /// Whether a loader's live dead letter is of a newer order than that.
+    pub fn is_behind(&self, key: &str, order: &Order) -> bool {
+        let known = self.lock();
+        known
+            .letters
+            .get(key)
+            .is_some_and(|live| match &live.order {
+                Some(dead) => dead > order,
+                None => live.version > order.version,
+            })
+    }
+
     /// The same version has failed before: its letter counts on from there.
     /// `true` when it has.
     pub fn count_on(&self, letter: &mut DeadLetter) -> bool {
@@ -115,6 +144,7 @@ impl Known {
             Some(letter) => {
                 let live = Live {
                     version: letter.version,
+                    order: letter.order,
                     attempt: letter.attempt,
                     first_seen: letter.first_seen,
                 };
@@ -133,6 +163,24 @@ mod tests {
     use super::*;
 
     const KEY: &str = "salesforce/Contact/1";
+
+    #[test]
+    fn a_retry_of_an_older_order_does_not_clear_a_newer_letter_of_the_same_version() {
+        let live = LiveLetters::of(Stage::Transformer);
+        let at = |offset| Order {
+            version: 7,
+            offset,
+            ..Order::default()
+        };
+        let mut dead = letter(7);
+        dead.order = Some(at(20));
+        live.told(0, 0, dead.topic_key().as_bytes(), Some(&dead.to_json()));
+        assert!(!live.settles(KEY, &at(10)));
+        assert!(live.is_behind(KEY, &at(10)));
+        assert!(live.settles(KEY, &at(20)));
+        assert!(live.settles(KEY, &at(30)));
+        assert!(!live.is_behind(KEY, &at(20)));
+    }
 
     #[test]
     fn a_success_takes_back_only_what_is_not_newer() {

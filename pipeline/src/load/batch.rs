@@ -19,6 +19,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
 use crate::kafka::Place;
 use crate::kafka::producer::Failure;
+use crate::orphan::Why;
 use crate::parking::Reason;
 use crate::record::{AbsentReason, CanonicalKey, Fingerprint, Millis, Op, Order};
 use crate::retry::Backoff;
@@ -75,8 +76,11 @@ enum Without {
     Waits,
     /// It is sent without the link, and waits for it.
     Later,
-    /// It is sent without the link.
+    /// It is sent without the link, which is made should the parent come.
     Dropped,
+    /// It is sent without the link: no parent of that kind comes into this
+    /// target, so nothing is kept for it.
+    Nothing,
     /// It becomes a dead letter.
     Orphan(Error),
 }
@@ -439,6 +443,7 @@ impl<L: Loader> Worker<L> {
                 Without::Waits => return Plan::Park(Reason::Parent { parent }, None),
                 Without::Later => sending.missing.push(parent),
                 Without::Dropped => sending.dropped.push(parent),
+                Without::Nothing => {}
                 Without::Orphan(error) => return Plan::Orphan(parent, error),
             }
         }
@@ -466,6 +471,9 @@ impl<L: Loader> Worker<L> {
             Error::new(Code::ReferenceCycle, message)
         } else {
             match orphans.never(known, references, parent, work.version) {
+                Some(Why::NotMigrated) if rule.orphan == OnOrphan::DropLink => {
+                    return Without::Nothing;
+                }
                 Some(why) => Error::new(
                     Code::ParentNeverComes,
                     format!("refers to {parent}, which never comes: {}", why.text()),

@@ -169,7 +169,7 @@ impl<L: Loader> Worker<L> {
                 changes.redone.push(work.key.clone());
             }
             // A record that waits is no longer dead: it stands in one place.
-            if (succeeded || parks) && self.shared.letters.clears(work.key.as_str(), work.version) {
+            if (succeeded || parks) && self.shared.letters.settles(work.key.as_str(), &work.order) {
                 changes
                     .letters
                     .push((work.key.as_str().to_owned(), partition, None));
@@ -236,7 +236,7 @@ impl<L: Loader> Worker<L> {
     ) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
-        if self.shared.letters.is_newer(&key, work.version) {
+        if self.shared.letters.is_behind(&key, &work.order) {
             // An older version, seen again: the newer one's letter stays.
             return true;
         }

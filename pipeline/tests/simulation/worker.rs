@@ -1588,9 +1588,7 @@ impl World {
                 changes.redone.push(key);
             }
             // A record that waits is no longer dead.
-            if (succeeded || parks)
-                && self.truth.dead[key].is_some_and(|l| l.order.version <= work.order.version)
-            {
+            if (succeeded || parks) && self.truth.dead[key].is_some_and(|l| l.order <= work.order) {
                 changes.letters.push((key, None));
             }
         }
