@@ -52,6 +52,8 @@ lock_dir() {
 }
 
 port_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# A process that was killed looks gone a moment before the kernel has closed its sockets.
+port_free() { ! port_taken "$1"; }
 
 # A free port below the range from which the kernel takes ports for outgoing connections, so that a service that stops for a
 # moment finds its port free again. Chosen at random: two starts at the same time hardly ever choose the same, and the one that

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use drover_pipeline::control::Plan;
+use drover_pipeline::extract::Discovery;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
-use drover_pipeline::kafka::explain;
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Code, Error};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json};
 use crate::connectors::Connectors;
 use crate::failure::{Failures, Result};
+use crate::init::{merged, prove_plan, resolve};
 use crate::migration::{Bus, Migration};
 use crate::table::{Column, table};
 
@@ -32,7 +33,11 @@ impl Row {
             Ok(detail) => (true, detail, None),
             Err(failures) => {
                 let first = failures.0.first().map(ToString::to_string);
-                (false, first.unwrap_or_default(), Some(failures))
+                let more = match failures.0.len() {
+                    0 | 1 => String::new(),
+                    all => format!(" (and {} more, below)", all - 1),
+                };
+                (false, first.unwrap_or_default() + &more, Some(failures))
             }
         };
         Row {
@@ -62,15 +67,20 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
     };
     let kafka = async {
         match bus {
-            Err(_) => Row::skipped("kafka", "the configuration is not valid"),
+            Err(_) => (
+                Row::skipped("kafka", "the configuration is not valid"),
+                None,
+            ),
             Ok((config, client)) => {
                 let topics = Topics::of(&config);
                 let name = format!("kafka {}", config.kafka.brokers);
                 let replication = config.kafka.replication;
-                Row::of(
-                    name,
-                    blocking(move || reach(&client, &topics, replication)).await,
-                )
+                let reached = blocking(move || reach(&client, &topics, replication)).await;
+                let (text, plan) = match reached {
+                    Ok((text, plan)) => (Ok(text), plan),
+                    Err(failures) => (Err(failures), None),
+                };
+                (Row::of(name, text), plan)
             }
         }
     };
@@ -81,16 +91,24 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 Row::of("configuration", Err(failures.clone())),
                 Row::skipped("source", why),
                 Row::skipped("target", why),
-                kafka.await,
+                Row::skipped("mappings", why),
+                kafka.await.0,
             ]
         }
         Ok(migration) => {
             let source = &migration.source.connector;
             let live = |name: &str| Ok(format!("{name} answers"));
             let source_row = async {
-                let result = source.check(&migration.file).await;
+                let result = match source.check(&migration.file).await {
+                    Ok(()) => source.discover(&migration.file).await,
+                    Err(failures) => Err(failures),
+                };
                 let name = format!("source {}", source.name);
-                Row::of(name, result.and_then(|()| live(&source.program())))
+                let (text, discovery) = match result {
+                    Ok(discovery) => (live(&source.program()), Some(discovery)),
+                    Err(failures) => (Err(failures), None),
+                };
+                (Row::of(name, text), discovery)
             };
             let target_row = async {
                 let Some(target) = migration.target.as_ref().map(|t| &t.connector) else {
@@ -102,7 +120,8 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             };
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
             let valid = Row::of("configuration", Ok(file.display().to_string()));
-            vec![valid, source, target, kafka]
+            let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref());
+            vec![valid, source.0, target, mappings, kafka.0]
         }
     };
     match format {
@@ -140,15 +159,40 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
     Err(Failures(failures))
 }
 
+/// Whether `objects` and `mappings` can be what they ask for: as the plan has it
+/// once the migration is initialised, as the source describes itself before; as
+/// far as the connector's own mapping tells where the source was not asked.
+fn mappings(migration: &Migration, discovery: Option<&Discovery>, plan: Option<&Plan>) -> Row {
+    let told = match (plan, discovery) {
+        (Some(plan), _) => prove_plan(migration, plan).map(|()| {
+            let generation = plan.generation;
+            format!("as initialised, generation {generation}")
+        }),
+        (None, Some(discovery)) => resolve(migration, discovery).map(|(objects, _)| {
+            let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+            format!("{} objects: {}", objects.len(), names.join(", "))
+        }),
+        (None, None) => match merged(migration, &[]) {
+            Ok(_) => {
+                let why = "the source did not describe itself; nothing wrong without that";
+                return Row::skipped("mappings", why);
+            }
+            Err(failures) => Err(failures),
+        },
+    };
+    Row::of("mappings", told)
+}
+
 /// Whether the bus answers, and what is there of this migration.
-fn reach(client: &Client, topics: &Topics, replication: Option<i32>) -> Result<String, Failures> {
-    let consumer: BaseConsumer = client
-        .reader("read_committed")
-        .create()
-        .map_err(|e| explain("making a client", &e))?;
-    let metadata = consumer
+fn reach(
+    client: &Client,
+    topics: &Topics,
+    replication: Option<i32>,
+) -> Result<(String, Option<Plan>), Failures> {
+    let metadata = client
+        .questions()?
         .fetch_metadata(None, PATIENCE)
-        .map_err(|e| explain("asking the broker for its topics", &e))?;
+        .map_err(|e| client.explain("asking the broker for its topics", &e))?;
     let brokers = metadata.brokers().len();
     if let Some(wanted) =
         replication.filter(|wanted| usize::try_from(*wanted).is_ok_and(|w| w > brokers))
@@ -156,10 +200,13 @@ fn reach(client: &Client, topics: &Topics, replication: Option<i32>) -> Result<S
         let message = format!("kafka.replication is {wanted}, and {brokers} broker(s) answer");
         return Err(Error::new(Code::KafkaRefused, message).into());
     }
-    let state = match Plan::read(client, topics) {
-        Ok(plan) => format!("initialised, generation {}", plan.generation),
-        Err(error) if error.code == Code::NotInitialised => "not initialised".to_owned(),
+    let (state, plan) = match Plan::read(client, topics) {
+        Ok(plan) => (
+            format!("initialised, generation {}", plan.generation),
+            Some(plan),
+        ),
+        Err(error) if error.code == Code::NotInitialised => ("not initialised".to_owned(), None),
         Err(error) => return Err(error.into()),
     };
-    Ok(format!("{brokers} broker(s); {state}"))
+    Ok((format!("{brokers} broker(s); {state}"), plan))
 }

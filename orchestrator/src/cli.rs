@@ -73,7 +73,8 @@ pub(crate) struct Run {
     /// How many transformers.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) transformers: u32,
-    /// End with exit code 0 once the first whole copy is in the target.
+    /// End once the first whole copy is through: with exit code 0 when all of it
+    /// is in the target, with 3 when records are dead or wait.
     #[arg(long, value_enum, value_name = "STATE")]
     pub(crate) until: Option<Until>,
     /// Where logs are kept [default: .drover/ID beside the configuration]

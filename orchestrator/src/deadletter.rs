@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::Result;
 use crate::migration::Bus;
-use crate::table::{fit, wrap};
+use crate::table::wrap;
 
 /// Dead letters with one cause.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -123,11 +123,10 @@ fn render(causes: &[Cause]) -> String {
             .map(|p| format!(" at {p}"))
             .unwrap_or_default();
         let (count, object, stage) = (cause.count, &cause.object, &cause.stage);
-        let line = format!(
-            "{count:>7}  {object}: {}{source_code}{place} ({stage})",
-            cause.code
-        );
-        text.push_str(&format!("\n{}\n", fit(&line, crate::table::WIDTH)));
+        let line = format!("{object}: {}{source_code}{place} ({stage})", cause.code);
+        let line = wrap(&line, "         ");
+        let line = line.get(9..).unwrap_or_default();
+        text.push_str(&format!("\n{count:>7}  {line}"));
         let example = format!("example {}: {}", cause.example.key, cause.example.message);
         text.push_str(&wrap(&example, "         "));
         text.push_str(&wrap(&cause.advice, "         "));

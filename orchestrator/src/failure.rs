@@ -57,6 +57,15 @@ impl Failures {
             .unwrap_or(3)
     }
 
+    /// As a command tells it that goes on running.
+    pub fn while_running(&self) -> String {
+        let lines = self.0.iter().map(|failure| match failure.code.meanwhile() {
+            Some(meanwhile) => format!("{failure}; {meanwhile}"),
+            None => failure.to_string(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether all of it heals by itself.
     pub fn passes(&self) -> bool {
         self.0.iter().all(Failure::passes)

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use drover_pipeline::config::Problem;
 use drover_pipeline::control::{PLAN, Plan};
-use drover_pipeline::extract::Object;
+use drover_pipeline::extract::{Discovery, Object};
 use drover_pipeline::kafka::Place;
 use drover_pipeline::topics::{Cleanup, Topic, Topics};
 use drover_pipeline::transform::{Mapping, merge};
@@ -136,6 +136,40 @@ pub(crate) async fn settle(migration: &Migration) -> Result<Settled> {
 
 /// A migration that has a plan: everything must be as the plan says.
 async fn prove(migration: &Migration, broker: &Broker, plan: &Plan) -> Result<()> {
+    prove_plan(migration, plan)?;
+    let topics = all_topics(&migration.bus.topics, &plan.objects, &plan.entities);
+    let names = topics.iter().map(|topic| topic.name.clone()).collect();
+    let found = broker.find(&names).await?;
+    let missing: Vec<&str> = names
+        .iter()
+        .filter(|name| !found.contains_key(*name))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        return Err(vanished(migration, &missing).into());
+    }
+    same_shape(&topics, &found)?;
+    // A topic whose records expire loses its first one too.
+    let kept: Vec<&Topic> = topics
+        .iter()
+        .filter(|topic| topic.cleanup != Cleanup::CompactExpire)
+        .collect();
+    for (place, start) in broker.starts(&kept)? {
+        let expected = plan.incarnations.get(&place.topic).copied();
+        let found = match start {
+            Start::Fresh(incarnation) | Start::Used(incarnation) => Some(incarnation),
+            Start::Empty | Start::Foreign => None,
+        };
+        if found != expected {
+            let message = format!("{place} is not the partition that `drover init` made");
+            return Err(recreated(migration, &place.topic, message).into());
+        }
+    }
+    Ok(())
+}
+
+/// The configuration must still ask for what the plan says.
+pub(crate) fn prove_plan(migration: &Migration, plan: &Plan) -> Result<()> {
     let topics = all_topics(&migration.bus.topics, &plan.objects, &plan.entities);
     let mismatch = |message: String| Failures::from(Error::new(Code::ControlMismatch, message));
     if let Some(topic) = topics
@@ -171,34 +205,30 @@ async fn prove(migration: &Migration, broker: &Broker, plan: &Plan) -> Result<()
             "the mapping differs from generation {generation}: {what}"
         )));
     }
-    let names = topics.iter().map(|topic| topic.name.clone()).collect();
-    let found = broker.find(&names).await?;
-    let missing: Vec<&str> = names
-        .iter()
-        .filter(|name| !found.contains_key(*name))
-        .map(String::as_str)
-        .collect();
-    if !missing.is_empty() {
-        return Err(vanished(migration, &missing).into());
-    }
-    same_shape(&topics, &found)?;
-    // A topic whose records expire loses its first one too.
-    let kept: Vec<&Topic> = topics
-        .iter()
-        .filter(|topic| topic.cleanup != Cleanup::CompactExpire)
-        .collect();
-    for (place, start) in broker.starts(&kept)? {
-        let expected = plan.incarnations.get(&place.topic).copied();
-        let found = match start {
-            Start::Fresh(incarnation) | Start::Used(incarnation) => Some(incarnation),
-            Start::Empty | Start::Foreign => None,
-        };
-        if found != expected {
-            let message = format!("{place} is not the partition that `drover init` made");
-            return Err(recreated(migration, &place.topic, message).into());
+    Ok(())
+}
+
+/// The objects to migrate and the whole mapping, as the source's description and
+/// the configuration make them; or every problem of both.
+pub(crate) fn resolve(
+    migration: &Migration,
+    discovery: &Discovery,
+) -> Result<(Vec<Object>, Mapping)> {
+    let connector = migration.source.spec.mapping.clone().unwrap_or_default();
+    let (objects, mut problems) = select(&connector, &migration.bus.config.objects, discovery);
+    // Without an object there is nothing that a mapping could apply to.
+    let merged = match objects.is_empty() {
+        true => Ok(connector),
+        false => merge(&connector, &migration.bus.config.mappings, &objects),
+    };
+    match merged {
+        Ok(mapping) if problems.is_empty() => Ok((objects, mapping)),
+        Ok(_) => Err(placed(migration, problems)),
+        Err(more) => {
+            problems.extend(more);
+            Err(placed(migration, problems))
         }
     }
-    Ok(())
 }
 
 fn vanished(migration: &Migration, missing: &[&str]) -> Error {
@@ -228,13 +258,7 @@ fn recreated(migration: &Migration, topic: &str, message: String) -> Error {
 async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<String>)> {
     let config = &migration.bus.config;
     let discovery = migration.source.connector.discover(&migration.file).await?;
-    let objects = select(
-        &migration.source.spec.mapping.clone().unwrap_or_default(),
-        config.objects.as_slice(),
-        &discovery,
-    )
-    .map_err(|problems| placed(migration, problems))?;
-    let mapping = merged(migration, &objects)?;
+    let (objects, mapping) = resolve(migration, &discovery)?;
     let entities: BTreeSet<String> = objects
         .iter()
         .flat_map(|object| entities_of(&mapping, object))
@@ -353,8 +377,9 @@ fn all_topics(topics: &Topics, objects: &[Object], entities: &[String]) -> Vec<T
     )
 }
 
-/// The connector's mapping with the migration's own on top.
-fn merged(migration: &Migration, objects: &[Object]) -> Result<Mapping> {
+/// The connector's mapping with the migration's own on top; without `objects`
+/// as far as it can be told without the source.
+pub(crate) fn merged(migration: &Migration, objects: &[Object]) -> Result<Mapping> {
     let connector = migration.source.spec.mapping.clone().unwrap_or_default();
     merge(&connector, &migration.bus.config.mappings, objects)
         .map_err(|problems| placed(migration, problems))

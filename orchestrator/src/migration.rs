@@ -7,6 +7,7 @@ use drover_pipeline::config::{Document, MigrationConfig, Part, Problem};
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::spec::{Spec, Stage};
 use drover_pipeline::topics::Topics;
+use drover_pipeline::transform::merge;
 
 use crate::connectors::{Connector, Connectors, TRANSFORMER};
 use crate::failure::{Failure, Failures, Result};
@@ -105,7 +106,18 @@ impl Migration {
         };
         let source_part = source_schema.as_ref().map_or(Part::Plain, Part::Against);
         match document.migration(&document.environment(), source_part, target_part) {
-            Err(problems) => {
+            Err(mut problems) => {
+                // What is wrong elsewhere does not hide what is wrong with the
+                // mappings, as far as that is known without the source.
+                let connector = source
+                    .as_ref()
+                    .and_then(|source| source.spec.mapping.as_ref());
+                if let Some(Err(wrong)) =
+                    connector.map(|connector| merge(connector, &document.mappings(), &[]))
+                {
+                    problems.extend(wrong.into_iter().map(|problem| document.placed(problem)));
+                    problems.sort_by_key(|problem| problem.line);
+                }
                 failures.splice(0..0, problems.into_iter().map(Failure::from));
                 Err(Failures(failures))
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use drover_pipeline::Result;
 use drover_pipeline::control::INCARNATION;
-use drover_pipeline::kafka::client::{Client, PATIENCE};
+use drover_pipeline::kafka::client::{Client, PATIENCE, Quiet};
 use drover_pipeline::kafka::{Place, explain};
 use drover_pipeline::record::Millis;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -18,7 +18,8 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// A consumer group as seen from outside. It joins nothing and disturbs nobody.
 pub(crate) struct Group {
-    consumer: BaseConsumer,
+    client: Client,
+    consumer: BaseConsumer<Quiet>,
 }
 
 /// What a group has not read of a partition.
@@ -38,9 +39,12 @@ impl Group {
             // An open transaction of another group's producer hides nothing.
             .reader("read_uncommitted")
             .set("group.id", name)
-            .create()
+            .create_with_context(client.context())
             .map_err(|e| explain("making a client", &e))?;
-        Ok(Group { consumer })
+        Ok(Group {
+            client: client.clone(),
+            consumer,
+        })
     }
 
     /// The log start and end of every partition of these topics. Topics that
@@ -49,7 +53,7 @@ impl Group {
         let metadata = self
             .consumer
             .fetch_metadata(None, PATIENCE)
-            .map_err(|e| explain("asking the broker for its topics", &e))?;
+            .map_err(|e| self.client.explain("asking the broker for its topics", &e))?;
         let mut ends = BTreeMap::new();
         for topic in metadata.topics() {
             if !topics.iter().any(|wanted| wanted == topic.name()) {
@@ -60,7 +64,10 @@ impl Group {
                 let watermarks = self
                     .consumer
                     .fetch_watermarks(topic.name(), partition.id(), PATIENCE)
-                    .map_err(|e| explain(&format!("asking for the ends of {place}"), &e))?;
+                    .map_err(|e| {
+                        self.client
+                            .explain(&format!("asking for the ends of {place}"), &e)
+                    })?;
                 ends.insert(place, watermarks);
             }
         }
@@ -82,7 +89,10 @@ impl Group {
         let committed = self
             .consumer
             .committed_offsets(list, PATIENCE)
-            .map_err(|e| explain("asking for what a group has committed", &e))?;
+            .map_err(|e| {
+                self.client
+                    .explain("asking for what a group has committed", &e)
+            })?;
         Ok(committed
             .elements()
             .iter()

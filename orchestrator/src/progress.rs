@@ -9,7 +9,7 @@ use drover_pipeline::extract::Object;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::supervise::News;
-use crate::table::{WIDTH, fit};
+use crate::table::fit;
 use crate::view::{Model, ObjectView};
 
 /// How often a plain line may be printed.
@@ -151,10 +151,7 @@ fn plain(seen: &ObjectView) -> String {
     } else {
         "copying"
     };
-    let (object, extracted, loaded) = (fit(&seen.object, 24), seen.extracted, seen.loaded);
+    let (object, extracted, loaded) = (&seen.object, seen.extracted, seen.loaded);
     let (parked, dead) = (seen.parked, seen.dead);
-    let text = format!(
-        "{object}: {phase}, {extracted} read, {loaded} loaded, {parked} parked, {dead} dead"
-    );
-    fit(&text, WIDTH)
+    format!("{object}: {phase}, {extracted} read, {loaded} loaded, {parked} parked, {dead} dead")
 }

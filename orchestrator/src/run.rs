@@ -4,8 +4,9 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use drover_pipeline::control::Plan;
 use drover_pipeline::{Class, Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -17,9 +18,13 @@ use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
 use crate::migration::{Bus, Migration};
 use crate::progress::{Screen, TICK};
+use crate::shortfall::{shortfall, waiting};
 use crate::supervise::{Stage, Stop, keep};
 use crate::view::{Reader, Watch};
-use crate::{status, synced};
+use crate::{dryrun, status, synced};
+
+/// How often it is said that something is still waited for.
+const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
@@ -43,13 +48,41 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
         return Ok(ExitCode::from(*killed.borrow()));
     }
     if ended == Ended::Synced {
-        let view = blocking(move || crate::view::read(&bus)).await?;
-        match format {
-            Format::Json => print_json(&view),
-            Format::Table => print(&format!("synced\n{}", status::objects(&view))),
-        }
+        return report(&bus, settled.plan, format).await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the first whole copy has come to. What is missing in the target
+/// makes it a failure.
+async fn report(bus: &Arc<Bus>, plan: Plan, format: Format) -> Result<ExitCode> {
+    let counted = Arc::clone(bus);
+    let (view, waiting, dry) = blocking(move || {
+        let dry = match counted.config.dry_run {
+            true => Some(dryrun::count(&counted, &plan)?),
+            false => None,
+        };
+        let view = crate::view::read(&counted)?;
+        Ok::<_, Error>((view, waiting(&counted)?, dry))
+    })
+    .await?;
+    match (format, &dry) {
+        (Format::Json, None) => print_json(&view),
+        (Format::Json, Some(dry)) => {
+            let mut json = serde_json::to_value(&view).unwrap_or_default();
+            json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
+            print_json(&json);
+        }
+        (Format::Table, None) => print(&format!("synced\n{}", status::objects(&view))),
+        (Format::Table, Some(dry)) => {
+            let extracted = view.objects.iter().map(|o| (o.object.clone(), o.extracted));
+            print(&format!("synced\n{}", dry.render(&extracted.collect())));
+        }
+    }
+    match shortfall(&view, waiting) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(missing) => Err(missing.into()),
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -121,10 +154,13 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
 /// Initialises; a broker or a source that is away for a while is waited for.
 async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<Settled>> {
     let mut wait = Duration::from_secs(1);
-    let mut told = String::new();
+    let mut told: Option<(String, Instant)> = None;
     loop {
+        let client = migration.bus.client.clone();
+        // Asked first, and briefly: nobody should look at a silent screen.
+        let away = blocking(move || client.reach(Duration::from_secs(2))).await;
         let failures = tokio::select! {
-            settled = settle(migration) => match settled {
+            settled = settle_unless(away.err(), migration) => match settled {
                 Ok(settled) => return Ok(Some(settled)),
                 Err(failures) => failures,
             },
@@ -133,16 +169,26 @@ async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<S
         if !failures.passes() {
             return Err(failures);
         }
-        let text = failures.to_string();
-        if text != told {
+        let text = failures.while_running();
+        let again = told
+            .as_ref()
+            .is_none_or(|(last, at)| *last != text || at.elapsed() > STILL);
+        if again {
             eprintln!("{text}");
-            told = text;
+            told = Some((text, Instant::now()));
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.gently.cancelled() => return Ok(None),
         }
         wait = (2 * wait).min(Duration::from_secs(30));
+    }
+}
+
+async fn settle_unless(away: Option<Failures>, migration: &Migration) -> Result<Settled> {
+    match away {
+        Some(failures) => Err(failures),
+        None => settle(migration).await,
     }
 }
 
@@ -188,6 +234,7 @@ async fn attend(
     let mut following: Option<Arc<Watch>> = None;
     let mut waiting = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
+    let mut away: Option<Instant> = None;
     let mut result = Ok(Ended::Stopped);
     loop {
         tokio::select! {
@@ -246,6 +293,13 @@ async fn attend(
             _ = tick.tick() => {
                 if let Some(watch) = &following {
                     watch.look(|model| screen.update(model));
+                    if let Some(error) = watch.trouble()
+                        && error.class() == Class::Transient
+                        && away.is_none_or(|at| at.elapsed() > STILL)
+                    {
+                        screen.say(&error.while_running());
+                        away = Some(Instant::now());
+                    }
                 }
             }
             () = stop.gently.cancelled() => break,

@@ -6,7 +6,7 @@ pub const WIDTH: usize = 80;
 /// How a column stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
-    /// Text, cut where the line would be too long.
+    /// Text, wrapped where the line would be too long.
     Text(&'static str),
     /// A number, never cut.
     Number(&'static str),
@@ -49,20 +49,56 @@ pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
         .map(|column| column.title().to_owned())
         .collect();
     for row in std::iter::once(&titles).chain(rows) {
-        let mut line = String::new();
-        for (at, column) in columns.iter().enumerate() {
-            let cell = fit(row.get(at).map_or("", String::as_str), widths[at]);
-            let pad = " ".repeat(widths[at].saturating_sub(length(&cell)));
-            match column {
-                Column::Text(_) => line.extend([cell.as_str(), pad.as_str()]),
-                Column::Number(_) => line.extend([pad.as_str(), cell.as_str()]),
+        let cells: Vec<Vec<String>> = widths
+            .iter()
+            .enumerate()
+            .map(|(at, width)| lines(row.get(at).map_or("", String::as_str), *width))
+            .collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        for number in 0..height {
+            let mut line = String::new();
+            for (at, column) in columns.iter().enumerate() {
+                let cell = cells[at].get(number).map_or("", String::as_str);
+                let pad = " ".repeat(widths[at].saturating_sub(length(cell)));
+                match column {
+                    Column::Text(_) => line.extend([cell, pad.as_str()]),
+                    Column::Number(_) => line.extend([pad.as_str(), cell]),
+                }
+                line.push_str("  ");
             }
-            line.push_str("  ");
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
     }
     text
+}
+
+/// A text in lines of at most that many characters, broken between words where
+/// they allow it; nothing of it is lost but spaces.
+fn lines(text: &str, width: usize) -> Vec<String> {
+    let text = text.replace(char::is_control, " ");
+    if length(&text) <= width {
+        return vec![text];
+    }
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && length(&line) + 1 + length(word) > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        while length(&line) > width {
+            let rest = line.split_off(line.char_indices().nth(width).map_or(0, |(at, _)| at));
+            lines.push(std::mem::replace(&mut line, rest));
+        }
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
 }
 
 fn length(text: &str) -> usize {
@@ -139,7 +175,15 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= WIDTH),
             "{text}"
         );
-        assert!(text.contains("…  123  x"), "{text}");
+        assert!(text.contains("x  123  x"), "{text}");
+        assert_eq!(text.matches('x').count(), 400, "{text}");
+        let reason = "a reason of many words ".repeat(10);
+        let text = table(&columns, &[row("bé", "22", &reason)]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert_eq!(text.matches("reason").count(), 10, "{text}");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Broker {
             .admin
             .inner()
             .fetch_metadata(None, PATIENCE)
-            .map_err(|e| explain("asking the broker for its topics", &e))?;
+            .map_err(|e| self.client.explain("asking the broker for its topics", &e))?;
         let counts: BTreeMap<String, i32> = metadata
             .topics()
             .iter()
@@ -147,7 +147,10 @@ impl Broker {
             .admin
             .describe_configs(&wanted, &options())
             .await
-            .map_err(|e| explain("asking the broker for its topics' settings", &e))?;
+            .map_err(|e| {
+                self.client
+                    .explain("asking the broker for its topics' settings", &e)
+            })?;
         for ((name, partitions), resource) in counts.iter().zip(described) {
             let resource = resource.map_err(|code| {
                 let error = KafkaError::AdminOp(code);
@@ -224,7 +227,7 @@ impl Broker {
             .admin
             .create_topics(&new, &options())
             .await
-            .map_err(|e| explain("creating topics", &e))?;
+            .map_err(|e| self.client.explain("creating topics", &e))?;
         for result in made {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -250,7 +253,7 @@ impl Broker {
             .admin
             .inner()
             .fetch_metadata(None, PATIENCE)
-            .map_err(|e| explain("asking the broker for its topics", &e))?;
+            .map_err(|e| self.client.explain("asking the broker for its topics", &e))?;
         Ok(wanted.iter().all(|wanted| {
             metadata.topics().iter().any(|topic| {
                 topic.name() == wanted.name
@@ -276,7 +279,10 @@ impl Broker {
                 let place = Place::new(&topic.name, partition);
                 let (low, high) = consumer
                     .fetch_watermarks(&topic.name, partition, PATIENCE)
-                    .map_err(|e| explain(&format!("asking for the ends of {place}"), &e))?;
+                    .map_err(|e| {
+                        self.client
+                            .explain(&format!("asking for the ends of {place}"), &e)
+                    })?;
                 if low == high {
                     starts.insert(place, Start::Empty);
                     continue;
@@ -294,7 +300,9 @@ impl Broker {
         while !open.is_empty() {
             if Instant::now() > deadline {
                 let message = "the first records of the topics were not readable";
-                return Err(Error::new(Code::BrokerUnreachable, message));
+                return Err(self
+                    .client
+                    .named(Error::new(Code::BrokerUnreachable, message)));
             }
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {

@@ -29,7 +29,9 @@ pub use model::{Model, Table};
 pub struct View {
     /// Its id.
     pub migration: String,
-    /// `ready`, `loading`, `syncing`, or `dry-running`.
+    /// `ready`, `loading` (until the source is wholly copied once), `syncing`,
+    /// `paused` (the same while no process runs), or `dry-running` (`ready`
+    /// while none runs).
     pub phase: &'static str,
     /// Whether every record is in exactly one place; null until that is counted.
     pub balanced: Option<bool>,
@@ -287,9 +289,14 @@ impl Reader {
                 .and_then(|_| hops.iter().filter_map(|hop| hop.seconds).max());
             view.objects.push(shown);
         }
+        let runs = view.processes.iter().any(|process| process.alive);
         view.phase = match () {
-            () if self.header.dry_run => "dry-running",
-            () if view.objects.iter().all(|object| object.snapshot_complete) => "syncing",
+            () if self.header.dry_run && runs => "dry-running",
+            () if self.header.dry_run => "ready",
+            () if view.objects.iter().all(|object| object.snapshot_complete) => match runs {
+                true => "syncing",
+                false => "paused",
+            },
             () if model.has_started() => "loading",
             () => "ready",
         };

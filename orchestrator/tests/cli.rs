@@ -100,16 +100,110 @@ fn a_connector_is_looked_for_and_asked() {
         .lines()
         .map(|line| line.split_whitespace().take(3).collect())
         .collect();
-    assert_eq!(rows[1], ["configuration", "ok", "m.json"]);
-    assert_eq!(rows[2], ["source", "fake", "failed"]);
-    assert_eq!(rows[3], ["target", "skipped", "a"]);
-    assert_eq!(rows[4], ["kafka", "127.0.0.1:1", "failed"]);
+    for row in [
+        ["configuration", "ok", "m.json"],
+        ["source", "fake", "failed"],
+        ["target", "skipped", "a"],
+        ["mappings", "skipped", "the"],
+        ["kafka", "127.0.0.1:1", "failed"],
+    ] {
+        assert!(rows.contains(&row.to_vec()), "no {row:?} in {}", ended.out);
+    }
+    // Nothing of a reason is cut.
+    let told: String = ended.out.split_whitespace().collect();
+    assert!(told.contains("UNAUTHORIZED:wrongsecret"), "{}", ended.out);
+    assert!(told.contains("Connectionrefused"), "{}", ended.out);
     assert!(
         ended
             .err
             .starts_with("UNAUTHORIZED: wrong secret (at login); renew\nBROKER_UNREACHABLE: "),
         "{ended:?}"
     );
+}
+
+#[test]
+fn check_resolves_objects_and_mappings_as_init_will() {
+    let bench = Bench::new();
+    let wrong = json!({
+        "objects": ["Contact", "Contcat", "Lead"],
+        "mappings": {
+            "Phone": "birthDate",
+            "Fone": "phoneNumber",
+            "Contact": {"Name": "companyId", "Phone": "phonenumber"},
+        },
+    });
+    bench.config("m", NOWHERE, wrong.clone());
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    let text = bench.read("m.json");
+    let line = |name: &str| 1 + text.lines().position(|line| line.contains(name)).unwrap();
+    let told: Vec<&str> = ended
+        .err
+        .lines()
+        .filter(|line| line.starts_with("CONFIG_INVALID: "))
+        .collect();
+    for (path, what, name, advice) in [
+        (
+            "objects[1]",
+            "the source has no `Contcat`",
+            "\"Contcat\"",
+            "write `Contact`",
+        ),
+        (
+            "mappings.Fone",
+            "no object of this migration shows a field `Fone`",
+            "\"Fone\"",
+            "",
+        ),
+        (
+            "mappings.Contact.Name",
+            "Contact.Name is declared as string, which promises no such form, and \
+             contact.companyId is a reference",
+            "\"companyId\"",
+            "map a field that the source declares as a reference",
+        ),
+        (
+            "mappings.Contact.Phone",
+            "contact has no field `phonenumber`",
+            "\"phonenumber\"",
+            "did you mean `phoneNumber`?",
+        ),
+        (
+            "mappings.Phone",
+            "Lead.Phone is declared as phone, and contact.birthDate is a date",
+            "\"birthDate\"",
+            "map it to another field",
+        ),
+    ] {
+        let start = format!(
+            "CONFIG_INVALID: {path}: {what} (m.json:{}); {advice}",
+            line(name)
+        );
+        assert!(
+            told.iter().any(|told| told.starts_with(&start)),
+            "no {start:?} in {}",
+            ended.err
+        );
+    }
+    assert_eq!(bench.calls("drover-extractor-fake discover"), 1);
+
+    // Without the source, what the connector's own rules tell; and a broken
+    // configuration elsewhere hides none of it.
+    bench.write(
+        "drover-extractor-fake.fail",
+        "3\nCONNECTION: nobody there; check\n",
+    );
+    let wrong = json!({"mappings": {"Name": "birthDate", "Phone": "phonenumber"}, "objets": []});
+    bench.config("m", NOWHERE, wrong);
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    for told in [
+        "CONFIG_INVALID: objets: is no known field (m.json:",
+        "CONFIG_INVALID: mappings.Name: Lead.Name is declared as text, which promises no such form",
+        "CONFIG_INVALID: mappings.Phone: no entity of this migration has a field `phonenumber` (m.json:",
+    ] {
+        assert!(ended.err.contains(told), "no {told:?} in {}", ended.err);
+    }
 }
 
 #[test]
@@ -124,6 +218,15 @@ fn a_broker_that_is_away_is_told() {
                 let ended = bench.drover(&[verb, &["-c", "m.json"]].concat());
                 ended.code(3);
                 assert!(ended.err.starts_with("BROKER_UNREACHABLE: "), "{ended:?}");
+                // Which one, and why; and nobody says that it is tried again.
+                assert!(
+                    ended
+                        .err
+                        .contains("Kafka at 127.0.0.1:1 does not answer (127.0.0.1:1/bootstrap: ")
+                        && ended.err.contains("Connection refused"),
+                    "{ended:?}"
+                );
+                assert!(!ended.err.contains("keeps trying"), "{ended:?}");
             });
         }
     });
@@ -137,6 +240,11 @@ fn a_run_waits_for_a_broker_that_is_away() {
     let mut err = BufReader::new(run.stderr.take().unwrap()).lines();
     let line = err.next().unwrap().unwrap();
     assert!(line.starts_with("BROKER_UNREACHABLE: "), "{line}");
+    assert!(
+        line.contains("Kafka at 127.0.0.1:1 does not answer")
+            && line.ends_with("; Drover keeps trying"),
+        "{line}"
+    );
     signal(&run, "TERM");
     soon("the run ends", || run.try_wait().unwrap().is_some());
     assert_eq!(run.wait().unwrap().code(), Some(0));

@@ -21,7 +21,7 @@ fn init_makes_what_is_needed_and_repeats_without_a_change() {
     assert!(
         ended
             .out
-            .contains("is initialised: 15 topics, 15 of them new"),
+            .contains("is initialised: 16 topics, 16 of them new"),
         "{}",
         ended.out
     );
@@ -63,10 +63,13 @@ fn init_makes_what_is_needed_and_repeats_without_a_change() {
             plan.entities.len(),
             plan.incarnations.len()
         ),
-        (1, 3, 15)
+        (1, 3, 16)
     );
     let all: Vec<String> = plan.incarnations.keys().cloned().collect();
     plan.check_incarnations(&client, &all).unwrap();
+    // Two custom objects name the same topic.
+    let twice = [all.clone(), all].concat();
+    plan.check_incarnations(&client, &twice).unwrap();
 
     let ended = bench.drover(&["init", "-c", "m.json", "--format", "json"]);
     ended.code(0);
@@ -188,7 +191,7 @@ fn init_goes_on_where_it_was_interrupted_and_refuses_what_is_not_its_own() {
     let ended = bench.drover(&["init", "-c", "m.json"]);
     ended.code(0);
     assert!(
-        ended.out.contains("10 topics, 9 of them new"),
+        ended.out.contains("11 topics, 10 of them new"),
         "{}",
         ended.out
     );

@@ -7,8 +7,11 @@ mod common;
 use std::io::Read;
 use std::time::Duration;
 
-use common::bus::{commit, produce};
+use common::bus::{commit, produce, produce_bytes};
 use common::{Bench, Ended, fresh_id, is_alive, kafka, signal, soon};
+use drover_pipeline::envelope::Envelope;
+use drover_pipeline::record::{AbsentReason, Fingerprint, Op};
+use drover_schemas::{Custom, Datum};
 use serde_json::{Value, json};
 
 #[test]
@@ -322,10 +325,54 @@ fn run_until_synced_waits_for_the_last_stage() {
     let view: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
         (&view["phase"], &view["objects"][0]["extracted"]),
-        (&json!("syncing"), &json!(4))
+        (&json!("paused"), &json!(4)),
+        "no process runs any more"
     );
     assert!(
         ended.err.contains("Contact: following, 4 read, 0 loaded"),
+        "{ended:?}"
+    );
+
+    // The same with a dead letter and two that wait: nothing green that is short.
+    let letter = json!({"stage": "loader", "key": "fake/Contact/5#contact", "object": "Contact", "code": "TOO_LONG", "message": "x", "topic": "t", "partition": 0, "offset": 1, "version": 1, "at": 1, "value": ""});
+    produce(
+        &kafka.brokers,
+        &format!("{prefix}.deadletter"),
+        0,
+        "loader/fake/Contact/5#contact",
+        &letter,
+    );
+    for (id, reason) in [
+        (
+            6,
+            json!({"kind": "parent", "parent": "fake/Account/9#company"}),
+        ),
+        (
+            7,
+            json!({"kind": "link", "parents": ["fake/Account/9#company"]}),
+        ),
+    ] {
+        let parked = json!({"reason": reason, "entity": "contact", "order": {"version": 1, "mapping": 1, "incarnation": 1, "offset": 1}, "since": 1, "value": ""});
+        let key = format!("fake/Contact/{id}#contact");
+        produce(
+            &kafka.brokers,
+            &format!("{prefix}.parked.store"),
+            0,
+            &key,
+            &parked,
+        );
+    }
+    let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
+    ended.code(3);
+    assert!(ended.out.starts_with("synced\nOBJECT"), "{ended:?}");
+    assert!(
+        ended.err.ends_with(
+            "INCOMPLETE: not everything is in the target as it should be: 1 dead (Contact 1); \
+             1 parked, waiting for a record they require; \
+             1 loaded without a link to a record that is not there; \
+             `drover deadletter list` says why they are dead, \
+             and what waits goes on by itself as soon as the other record comes\n"
+        ),
         "{ended:?}"
     );
 }
@@ -341,7 +388,7 @@ fn a_dry_run_starts_no_loader() {
     );
     bench.drover(&["init", "-c", "m.json"]).code(0);
     let prefix = format!("drover-dryrun.{}", drover_pipeline::topics::segment(&id));
-    let checkpoint = json!({"cursor": 1, "phase": "DELTA", "snapshotComplete": true, "extracted": 0, "asOf": 1, "at": 1});
+    let checkpoint = json!({"cursor": 1, "phase": "DELTA", "snapshotComplete": true, "extracted": 4, "asOf": 1, "at": 1});
     produce(
         &kafka.brokers,
         &format!("{prefix}.checkpoint"),
@@ -349,9 +396,83 @@ fn a_dry_run_starts_no_loader() {
         "fake/Contact",
         &checkpoint,
     );
+    let canonical = format!("{prefix}.canonical.contact");
+    let contact = drover_schemas::entity("contact").unwrap();
+    let mut datum = Datum::empty(contact);
+    datum.custom.push(Custom {
+        name: "Level__c".into(),
+        kind: "string".into(),
+        json: "\"gold\"".into(),
+    });
+    let mut body = Vec::new();
+    datum.encode(&mut body);
+    let put = |id: u32, reason: Option<AbsentReason>| {
+        let id = id.to_string();
+        let op = reason.map_or(Op::Upsert, |_| Op::Absent);
+        let envelope = Envelope {
+            migration: "m",
+            source: "fake",
+            object: "Contact",
+            id: &id,
+            slot: "contact",
+            op,
+            reason,
+            version: 1,
+            phase: drover_pipeline::record::Phase::Snapshot,
+            extracted_at: 1,
+            mapping: 1,
+            fingerprint: Fingerprint::default(),
+            body_schema: &contact.schema,
+            order: None,
+            body: reason.is_none().then_some(&body),
+        };
+        let key = format!("fake/Contact/{id}#contact");
+        produce_bytes(&kafka.brokers, &canonical, 0, &key, &envelope.encode());
+    };
+    put(1, None);
+    put(2, None);
+    put(3, None);
+    put(3, Some(AbsentReason::Filtered));
+    commit(
+        &kafka.brokers,
+        &format!("{prefix}.transform"),
+        &format!("{prefix}.raw.fake.contact"),
+        1,
+    );
+    let report = "synced\n\
+        OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
+        Contact  contact          4           2       1         0\n\
+        \n\
+        absent, by reason\n  \
+        Contact to contact: filtered 1\n\
+        \n\
+        filled fields without a mapping, which go to `custom`\n  \
+        Contact to contact: Level__c 2\n";
     let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
     ended.code(0);
-    assert!(ended.out.starts_with("synced\nOBJECT"), "{ended:?}");
-    assert_eq!(bench.calls("drover-transformer-mapper run"), 1);
+    assert_eq!(ended.out, report);
+    let letter = json!({"stage": "transformer", "key": "fake/Contact/4", "object": "Contact", "code": "TOO_LONG", "message": "x", "topic": "t", "partition": 0, "offset": 1, "version": 1, "at": 1, "value": ""});
+    let topic = format!("{prefix}.deadletter");
+    produce(
+        &kafka.brokers,
+        &topic,
+        0,
+        "transformer/fake/Contact/4",
+        &letter,
+    );
+    let ended = bench.drover(&[
+        "run", "-c", "m.json", "--until", "synced", "--format", "json",
+    ]);
+    ended.code(3);
+    let json = ended.json();
+    assert_eq!(json["dryRunReport"]["rejected"]["Contact"]["TOO_LONG"], 1);
+    assert_eq!(json["dryRunReport"]["rows"][0]["wouldLoad"], 2);
+    assert!(
+        ended
+            .err
+            .contains("INCOMPLETE: not everything would be loaded: 1 dead (Contact 1); "),
+        "{ended:?}"
+    );
+    assert_eq!(bench.calls("drover-transformer-mapper run"), 2);
     assert_eq!(bench.calls("drover-loader-store run"), 0);
 }

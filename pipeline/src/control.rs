@@ -1,7 +1,7 @@
 //! The documents of the topic `control`: what the orchestrator has decided, and
 //! every stage obeys. One JSON value a key, newest wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,12 @@ impl Plan {
     /// [`Code::TopicRecreated`] otherwise.
     pub fn check_incarnations(&self, client: &Client, topics: &[String]) -> Result<()> {
         let mut places = Vec::new();
-        for topic in topics.iter().filter(|t| self.incarnations.contains_key(*t)) {
+        // Custom objects share a topic, and a partition is asked for only once.
+        let topics: BTreeSet<&String> = topics.iter().collect();
+        for topic in topics
+            .into_iter()
+            .filter(|t| self.incarnations.contains_key(*t))
+        {
             for partition in 0..partition_count(client, topic)? {
                 places.push(Place::new(topic, partition));
             }

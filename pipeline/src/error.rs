@@ -64,7 +64,7 @@ codes! {
     /// A loader was started although the migration is a dry run.
     DryRun = "DRY_RUN", Operator, "set dryRun to false to load into the target";
     /// The broker can't be reached.
-    BrokerUnreachable = "BROKER_UNREACHABLE", Transient, "check kafka.brokers and that the broker runs; Drover keeps trying";
+    BrokerUnreachable = "BROKER_UNREACHABLE", Transient, "check kafka.brokers and that the broker runs";
     /// A topic that `drover init` creates isn't there.
     TopicMissing = "TOPIC_MISSING", Operator, "run `drover init -c FILE`";
     /// A topic has another partition count or cleanup policy than it must have.
@@ -80,11 +80,11 @@ codes! {
     /// The broker's log starts behind our position: records we had not read are gone.
     RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read, by retention or by hand; docs/errors/RECORDS_LOST.md says how to write and read them again";
     /// Another process took over this one's transactional id or partitions.
-    Fenced = "FENCED", Transient, "another process has taken over; this one starts again behind it";
+    Fenced = "FENCED", Transient, "another process took over, or the broker was away for longer than a transaction may last; a stage that nobody replaced starts again by itself";
     /// Kafka refused something that a retry will not mend.
     KafkaRefused = "KAFKA_REFUSED", Operator, "read the broker's message; check its ACLs, disk and limits";
     /// Kafka answered with a passing error.
-    KafkaBusy = "KAFKA_BUSY", Transient, "the broker is busy or electing a leader; Drover keeps trying";
+    KafkaBusy = "KAFKA_BUSY", Transient, "the broker is busy or electing a leader";
     /// The last stable offset stands still: an open transaction hides records.
     StableOffsetStuck = "STABLE_OFFSET_STUCK", Transient, "a producer left a transaction open; the broker ends it after that producer's transaction.timeout.ms, or end it by `kafka-transactions.sh abort`";
     /// A value in a topic was written by a newer Drover than this one.
@@ -92,15 +92,15 @@ codes! {
     /// A value in a topic is not ours at all.
     ForeignBytes = "FOREIGN_BYTES", Record, "something else writes into Drover's topic; stop it";
     /// A connection could not be made: the request was not sent.
-    Connection = "CONNECTION", Transient, "check the address and the network; Drover keeps trying";
+    Connection = "CONNECTION", Transient, "check the address and the network";
     /// The request may have been sent, but no answer came.
-    AnswerLost = "ANSWER_LOST", Transient, "the connection broke before the answer; Drover asks what became of the request";
+    AnswerLost = "ANSWER_LOST", Transient, "the connection broke before the answer; check the network";
     /// The server says that it failed (5xx, 408).
-    ServerError = "SERVER_ERROR", Transient, "the other system has a fault; Drover keeps trying";
+    ServerError = "SERVER_ERROR", Transient, "the other system has a fault";
     /// The answer is not what the API promises (not JSON, cut, an HTML page).
-    BadAnswer = "BAD_ANSWER", Transient, "a proxy or the other system sent something else than its API's answer; Drover keeps trying";
+    BadAnswer = "BAD_ANSWER", Transient, "a proxy or the other system sent something else than its API's answer";
     /// The other side limits the rate of requests.
-    Throttled = "THROTTLED", Throttled, "Drover waits as told and goes on by itself";
+    Throttled = "THROTTLED", Throttled, "the other side limits how much may be asked of it; give it time";
     /// The account's quota is used up.
     QuotaExhausted = "QUOTA_EXHAUSTED", Throttled, "wait until the quota is renewed, or ask the vendor for more";
     /// The credentials are wrong or have expired (401).
@@ -116,9 +116,11 @@ codes! {
     /// The target's tables or fields are not as `prepare` made them.
     TargetAltered = "TARGET_ALTERED", Operator, "undo the change in the target, then restart the loader";
     /// The target can't be reached, or restarts.
-    TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs; Drover keeps trying";
+    TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs";
     /// A lane had more dead letters than its limit allows.
     TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then restart this process";
+    /// A run has ended, and records are missing in the target.
+    Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.
@@ -164,6 +166,16 @@ impl Code {
     /// What a person should do about it.
     pub fn advice(self) -> &'static str {
         self.facts().2
+    }
+
+    /// What a stage or `drover run` does about it by itself; a command that asks
+    /// once does nothing.
+    pub fn meanwhile(self) -> Option<&'static str> {
+        match self.class() {
+            Class::Transient => Some("Drover keeps trying"),
+            Class::Throttled => Some("Drover waits as told and goes on by itself"),
+            Class::Operator | Class::Record | Class::Bug => None,
+        }
     }
 
     /// The process exit code when this ends the process: 1 bug, 2 bad
@@ -232,6 +244,14 @@ impl Error {
     pub fn class(&self) -> Class {
         self.code.class()
     }
+
+    /// The error as a stage tells it that goes on running.
+    pub fn while_running(&self) -> String {
+        match self.code.meanwhile() {
+            Some(meanwhile) => format!("{self}; {meanwhile}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -263,6 +283,16 @@ mod tests {
             "TARGET_REFUSED: value too long [22001] (at contact.email); \
              read the target's message; mend the record in the source"
         );
+    }
+
+    #[test]
+    fn only_a_stage_that_runs_keeps_trying() {
+        let away = Error::new(Code::Connection, "refused");
+        let told = "CONNECTION: refused; check the address and the network";
+        assert_eq!(away.to_string(), told);
+        assert_eq!(away.while_running(), format!("{told}; Drover keeps trying"));
+        let wrong = Error::new(Code::Unauthorized, "401");
+        assert_eq!(wrong.while_running(), wrong.to_string());
     }
 
     #[test]

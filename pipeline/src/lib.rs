@@ -15,6 +15,7 @@ pub mod extract;
 pub mod http;
 pub mod idempotency;
 pub mod kafka;
+mod lasting;
 pub mod load;
 pub mod metrics;
 pub mod orphan;

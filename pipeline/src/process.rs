@@ -80,6 +80,7 @@ enum LogFormat {
 }
 
 /// What a stage's runner needs besides its connector.
+#[derive(Clone)]
 pub struct Context {
     /// The migration.
     pub config: MigrationConfig,
@@ -93,7 +94,7 @@ pub struct Context {
     pub status: Arc<Status>,
     /// This process's name in its group.
     pub instance: String,
-    /// A random id per process start: the owner of what it has Pending.
+    /// A random id per start: the owner of what it has Pending.
     pub owner: String,
     /// Cancelled by SIGTERM, SIGINT, or the supervisor's end.
     pub stop: CancellationToken,
@@ -402,7 +403,7 @@ where
         other => other,
     };
     if let Err(error) = &result {
-        status.note_error(error);
+        status.ended_by(error);
     }
     status.phase(Phase::Stopped);
     reporting.cancel();

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::client::Client;
+use crate::kafka::compacted::read_to_end;
 use crate::kafka::producer::{PlainProducer, Record};
 use crate::metrics::Metrics;
 use crate::record::Millis;
+use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 
 /// How often a process reports.
@@ -89,7 +91,8 @@ pub enum Count {
     Unlinked,
 }
 
-/// What one process counted for one object since it started.
+/// What the processes of one name counted for one object: a process goes on
+/// where the last one of its name stood.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // Each field is the count of the variant of the same name.
@@ -108,6 +111,19 @@ pub struct Counts {
 }
 
 impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.extracted += other.extracted;
+        self.transformed += other.transformed;
+        self.applied += other.applied;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.absent += other.absent;
+        self.parked += other.parked;
+        self.released += other.released;
+        self.dead += other.dead;
+        self.recovered += other.recovered;
+    }
+
     fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
         match count {
             Count::Extracted => (&mut self.extracted, "extracted"),
@@ -243,6 +259,15 @@ impl Status {
         }
     }
 
+    /// Goes on counting where the last process of this name stood, so that a
+    /// restart makes nobody's numbers smaller.
+    fn go_on_from(&self, last: Report) {
+        let mut report = self.lock();
+        for (object, counted) in last.objects {
+            report.objects.entry(object).or_default().add(counted);
+        }
+    }
+
     /// Says what the process as a whole is doing.
     pub fn phase(&self, phase: Phase) {
         self.lock().phase = phase;
@@ -284,12 +309,15 @@ impl Status {
         let seen = report.lanes.get(lane).and_then(|lane| lane.seen);
         let lane_now = Lane {
             phase,
-            error: Some(error.to_string()),
+            error: Some(match wait {
+                Some(_) => error.while_running(),
+                None => error.to_string(),
+            }),
             until: wait.map(|wait| now() + wait.as_millis() as Millis),
             waits_for: None,
             seen,
         };
-        report.last_error = Some(error.to_string());
+        report.last_error = lane_now.error.clone();
         let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
         self.set_lane(&mut report, lane, lane_now, throttled);
     }
@@ -355,8 +383,13 @@ impl Status {
         }
     }
 
-    /// Notes an error that concerns the process, not a lane.
+    /// Notes an error that concerns the process, not a lane; it goes on.
     pub fn note_error(&self, error: &Error) {
+        self.lock().last_error = Some(error.while_running());
+    }
+
+    /// Notes the error that ends the process.
+    pub fn ended_by(&self, error: &Error) {
         self.lock().last_error = Some(error.to_string());
     }
 
@@ -386,21 +419,49 @@ impl Status {
     }
 
     /// Reports each second until `stop`, and once more at the end. A report
-    /// that does not arrive is no failure: the next one replaces it.
+    /// that does not arrive is no failure: the next one replaces it. The last
+    /// process's report is read before it is replaced.
     pub async fn publish(self: Arc<Self>, client: Client, topic: String, stop: CancellationToken) {
         let Ok(producer) = PlainProducer::open(&client) else {
             return;
         };
-        let producer = Arc::new(producer);
+        let mut producer = Arc::new(producer);
+        let mut backoff = Backoff::default();
+        loop {
+            let (client, topic) = (client.clone(), topic.clone());
+            let read = tokio::task::spawn_blocking(move || read_to_end(&client, &topic)).await;
+            let instance = self.lock().instance.clone();
+            match read {
+                Ok(Err(error)) if passes(&error) && !stop.is_cancelled() => {
+                    let wait = backoff.after(&error).min(Duration::from_secs(2));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                Ok(Ok(reports)) => {
+                    let last = reports.get(instance.as_bytes());
+                    if let Some(last) = last.and_then(|value| serde_json::from_slice(value).ok()) {
+                        self.go_on_from(last);
+                    }
+                    break;
+                }
+                // Not initialised: there was nobody before.
+                _ => break,
+            }
+        }
         loop {
             let last = stop.is_cancelled();
             let report = self.report();
             let value = serde_json::to_vec(&report).unwrap_or_default();
-            let _ = producer.send(Record::new(
-                &topic,
-                report.instance.as_bytes(),
-                Some(&value),
-            ));
+            let record = Record::new(&topic, report.instance.as_bytes(), Some(&value));
+            // A producer that met a fatal error takes nothing more.
+            if producer.send(record.clone()).is_err()
+                && let Ok(another) = PlainProducer::open(&client)
+            {
+                producer = Arc::new(another);
+                let _ = producer.send(record);
+            }
             if last {
                 break;
             }
@@ -455,4 +516,21 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 
 async fn metrics(State(status): State<Arc<Status>>) -> String {
     status.metrics().render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_makes_no_number_smaller() {
+        let status = || Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        let first = status();
+        first.count("Contact", Count::Unchanged, 3);
+        let second = status();
+        second.count("Contact", Count::Unchanged, 1);
+        second.go_on_from(first.report());
+        second.count("Contact", Count::Unchanged, 1);
+        assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
 }

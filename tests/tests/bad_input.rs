@@ -10,6 +10,7 @@ use drover_tests::bus::Bus;
 use drover_tests::migration::Migration;
 use drover_tests::oracle::connect;
 use drover_tests::sandbox::Sandbox;
+use drover_tests::services::{own, script};
 use serde_json::{Value, json};
 
 /// How long anything may take; nothing here waits for it to pass.
@@ -884,6 +885,87 @@ async fn blocked(migration: &mut Migration, stage: &str, place: &str) {
                 && error.contains(place))
             .then_some(())
         },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_and_a_database_may_go_and_come() {
+    let services = own();
+    let mut migration = Migration::on(
+        services,
+        "around",
+        &["--seed", "17", "--records", "1500", "--live-changes", "10"],
+        "postgres",
+        json!({}),
+        json!({}),
+    );
+    migration.drover_ok(&["init"]);
+    // Down at the start: they say so, and wait.
+    script("kafka", "stop", &services.kafka_dir, &["--kill"]);
+    let (code, told) = said(&migration.drover(&["check"]));
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("BROKER_UNREACHABLE: "), "{told}");
+    for (stage, instance) in [
+        ("extractor", "extractor-1"),
+        ("transformer", "transformer-1"),
+        ("loader", "loader-1"),
+    ] {
+        migration.start(stage, instance, &[]);
+    }
+    until(
+        &mut migration,
+        "each says that the broker is away",
+        async |migration| {
+            let said =
+                |p: &drover_tests::process::Process| p.log_tail().contains("BROKER_UNREACHABLE: ");
+            migration.stages.values().all(said).then_some(())
+        },
+    )
+    .await;
+    script("kafka", "start", &services.kafka_dir, &["--port", "0"]);
+    arrives_anew(&mut migration).await;
+
+    // Killed in the middle, with nobody who would start the stages again: each
+    // goes on by itself (`until` asserts that it lives).
+    for round in ["kafka", "postgres", "kafka"] {
+        killed_and_back(&mut migration, round).await;
+    }
+    migration.stop_all();
+
+    // The same while `drover run` looks after the stages.
+    migration.supervise(2);
+    arrives_anew(&mut migration).await;
+    killed_and_back(&mut migration, "kafka").await;
+    migration.sandbox.freeze().await;
+    let equal = migration.until_equal(LIMIT).await;
+    println!("{} records compared", equal.compared);
+    let letters = dead_letters(&migration);
+    assert!(letters.is_empty(), "{letters:?}");
+    migration.stop_all();
+}
+
+/// Kills a service in the midst of its work, starts it again, and waits until
+/// something new has come through.
+async fn killed_and_back(migration: &mut Migration, service: &str) {
+    let services = migration.services();
+    let dir = match service {
+        "kafka" => &services.kafka_dir,
+        _ => &services.postgres_dir,
+    };
+    script(service, "restart", dir, &["--kill"]);
+    arrives_anew(migration).await;
+}
+
+/// Makes an account in the source and waits for it in the target.
+async fn arrives_anew(migration: &mut Migration) {
+    let account = json!({"object": "Account", "create": {"Name": "Made meanwhile"}});
+    let made = migration.sandbox.edit(account).await;
+    let id = made["id"].as_str().expect("its id").to_owned();
+    until(
+        migration,
+        "a new account is in the target",
+        async |migration| column(migration, "company", &id, "name").await.map(drop),
     )
     .await;
 }

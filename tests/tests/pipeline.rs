@@ -26,11 +26,28 @@ async fn an_org_is_copied_and_kept_in_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn run_until_synced_ends_when_everything_is_there() {
     let mut migration = Migration::new("synced", &["--seed", "8", "--records", "800"]);
-    let text = migration.drover_ok(&["run", "--until", "synced", "--loaders", "2"]);
+    let output = migration.drover(&["run", "--until", "synced", "--loaders", "2"]);
+    let text = String::from_utf8_lossy(&output.stderr);
     // No stage runs any more: what is missing now would stay missing.
     let equal = migration.until_equal(Duration::ZERO).await;
     assert!(equal.compared > 700, "{text}");
     let status = migration.status();
+    // The stand-in plants references to nowhere: what waits for them is named,
+    // and no success.
+    let objects = status["objects"].as_array().expect("objects");
+    let parked: u64 = objects.iter().filter_map(|o| o["parked"].as_u64()).sum();
+    assert!(parked > 0 && equal.waiting > 0, "{status}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    let outside = format!(
+        "{} parked, waiting for a record they require",
+        equal.waiting
+    );
+    assert!(
+        text.contains("INCOMPLETE: not everything is in the target as it should be: ")
+            && text.contains(&outside),
+        "not {outside:?} in {text}"
+    );
+    assert_eq!(status["phase"], "paused", "{status}");
     for field in ["migration", "phase", "balanced", "objects", "processes"] {
         assert!(status.get(field).is_some(), "no {field}: {status}");
     }
@@ -48,7 +65,8 @@ async fn a_dry_run_maps_everything_and_writes_nothing() {
     let more = serde_json::json!({"dryRun": true});
     let sandbox = ["--seed", "8", "--records", "300"];
     let mut migration = Migration::with("dry", &sandbox, "postgres", serde_json::json!({}), more);
-    migration.drover_ok(&["run", "--until", "synced"]);
+    let told = migration.drover_ok(&["run", "--until", "synced"]);
+    assert!(told.starts_with("synced\nOBJECT"), "{told}");
     let client = drover_tests::oracle::connect(&migration.services().postgres).await;
     let tables = client
         .query_one(
@@ -66,6 +84,22 @@ async fn a_dry_run_maps_everything_and_writes_nothing() {
         .filter_map(|object| object["extracted"].as_u64())
         .sum();
     assert!(extracted >= 290, "{status}");
+    // What it found, by object and entity: every record would be loaded, or is
+    // absent with a reason.
+    let row = told
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|row| row.first() == Some(&"Account"))
+        .expect("a row");
+    let number = |at: usize| row[at].parse::<u64>().expect("a number");
+    assert_eq!(row[1], "company", "{told}");
+    assert_eq!(number(3) + number(4), number(2), "{told}");
+    assert!(number(3) > 0 && number(5) == 0, "{told}");
+    let custom = told
+        .split_once("which go to `custom`\n")
+        .expect("unmapped fields")
+        .1;
+    assert!(custom.contains("Account to company: "), "{told}");
     // A loader that is started by hand refuses.
     migration.start("loader", "loader-1", &[]);
     let status = migration.stage("loader-1").wait(Duration::from_secs(20));

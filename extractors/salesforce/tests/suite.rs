@@ -8,38 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_pipeline::extract::{Extractor, SourceField};
-use drover_pipeline::testing::extractor::{Fault, Reader, Setup, Source, checks, faults, object};
+use drover_pipeline::testing::extractor::{Reader, Setup, Source, object};
 use drover_pipeline::{Class, Code};
 use sandbox::Sandbox;
 use serde_json::{Map, Value, json};
 
-macro_rules! suite {
-    ($( $name:ident => $check:expr; )*) => {
-        $( #[tokio::test] async fn $name() { $check.await; } )*
-    };
-}
-
-suite! {
-    every_record_once => checks::every_record_once::<Sandbox>();
-    every_page_is_a_restart_point => checks::every_page_is_a_restart_point::<Sandbox>();
-    changes_during_the_first_copy => checks::changes_during_the_first_copy::<Sandbox>();
-    equal_stamps_on_a_page_boundary => checks::equal_stamps_on_a_page_boundary::<Sandbox>();
-    late_records => checks::late_records::<Sandbox>();
-    same_record_same_bytes => checks::same_record_same_bytes::<Sandbox>();
-    every_id => checks::every_id::<Sandbox>();
-    idle_is_quiet => checks::idle_is_quiet::<Sandbox>();
-    wrong_credentials => checks::wrong_credentials::<Sandbox>();
-    fault_rate_limit => faults::at_every_request::<Sandbox>(Fault::RateLimit);
-    fault_server_error => faults::at_every_request::<Sandbox>(Fault::ServerError);
-    fault_cut_before => faults::at_every_request::<Sandbox>(Fault::CutBefore);
-    fault_cut_after => faults::at_every_request::<Sandbox>(Fault::CutAfter);
-    fault_slow => faults::at_every_request::<Sandbox>(Fault::Slow);
-    fault_expired_token => faults::at_every_request::<Sandbox>(Fault::ExpiredToken);
-    fault_html_page => faults::at_every_request::<Sandbox>(Fault::HtmlPage);
-    fault_not_json => faults::at_every_request::<Sandbox>(Fault::NotJson);
-    fault_truncated => faults::at_every_request::<Sandbox>(Fault::Truncated);
-    token_refused_again => faults::token_refused_again::<Sandbox>();
-}
+drover_pipeline::extractor_suite!(Sandbox);
 
 async fn small() -> Sandbox {
     Sandbox::start(Setup {

@@ -7,12 +7,12 @@ use drover_pipeline::extract::{Discovery, Object};
 use drover_pipeline::transform::Mapping;
 
 /// The objects to migrate: those that are asked for, else every one that the
-/// mapping covers.
+/// mapping covers; and what is wrong with the choice.
 pub(super) fn select(
     mapping: &Mapping,
     wanted: &[String],
     discovery: &Discovery,
-) -> Result<Vec<Object>, Vec<Problem>> {
+) -> (Vec<Object>, Vec<Problem>) {
     let covered = |object: &&Object| {
         mapping.objects.contains_key(&object.name)
             || (object.custom && mapping.custom_objects.is_some())
@@ -63,11 +63,7 @@ pub(super) fn select(
             ));
         }
     }
-    if problems.is_empty() {
-        Ok(objects)
-    } else {
-        Err(problems)
-    }
+    (objects, problems)
 }
 
 /// The canonical entities of an object.
@@ -132,10 +128,11 @@ mod tests {
         }
     }
 
-    fn names(result: Result<Vec<Object>, Vec<Problem>>) -> Result<Vec<String>, Vec<String>> {
-        result
-            .map(|objects| objects.into_iter().map(|object| object.name).collect())
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    fn names((objects, problems): (Vec<Object>, Vec<Problem>)) -> (Vec<String>, Vec<String>) {
+        (
+            objects.into_iter().map(|object| object.name).collect(),
+            problems.iter().map(ToString::to_string).collect(),
+        )
     }
 
     #[test]
@@ -149,12 +146,15 @@ mod tests {
         };
         assert_eq!(
             names(select(&mapping(), &[], &discovery)),
-            Ok(vec!["Contact".to_owned(), "Invoice__c".to_owned()])
+            (
+                vec!["Contact".to_owned(), "Invoice__c".to_owned()],
+                Vec::new()
+            )
         );
         let wanted = ["Contacts", "Task", "Invoice__c"].map(str::to_owned);
         assert_eq!(
             names(select(&mapping(), &wanted, &discovery)),
-            Err(vec![
+            (vec!["Invoice__c".to_owned()], vec![
                 "objects[0]: the source has no `Contacts`; write `Contact`, or grant the right to see it".to_owned(),
                 "objects[1]: the connector's mapping has no `Task`; remove it".to_owned(),
             ])
@@ -163,10 +163,10 @@ mod tests {
             objects: vec![object("Contact", false), object("contact", false)],
         };
         assert_eq!(
-            names(select(&mapping(), &[], &twins)),
-            Err(vec![
-                "objects: `Contact` and `contact` would share a topic; list the objects, with one of the two".to_owned()
-            ])
+            names(select(&mapping(), &[], &twins)).1,
+            [
+                "objects: `Contact` and `contact` would share a topic; list the objects, with one of the two"
+            ]
         );
     }
 }

@@ -84,16 +84,13 @@ pub fn setting(brokers: &str, topic: &str, name: &str) -> String {
 }
 
 pub fn produce(brokers: &str, topic: &str, partition: i32, key: &str, value: &Value) {
+    produce_bytes(brokers, topic, partition, key, value.to_string().as_bytes());
+}
+
+pub fn produce_bytes(brokers: &str, topic: &str, partition: i32, key: &str, value: &[u8]) {
     let producer: BaseProducer = clients(brokers).create().unwrap();
-    let value = value.to_string();
-    producer
-        .send(
-            BaseRecord::to(topic)
-                .partition(partition)
-                .key(key)
-                .payload(&value),
-        )
-        .unwrap();
+    let record = BaseRecord::to(topic).partition(partition).key(key);
+    producer.send(record.payload(value)).unwrap();
     producer.flush(Duration::from_secs(10)).unwrap();
 }
 

@@ -293,6 +293,15 @@ impl Document {
         problem
     }
 
+    /// The mappings alone, as far as they can be read.
+    pub fn mappings(&self) -> Mappings {
+        let mut check = validate::Check {
+            file: &self.file,
+            problems: Vec::new(),
+        };
+        validate::mappings(validate::field(&self.root, "mappings"), &mut check)
+    }
+
     /// The configuration, or every problem of it in the order of the lines.
     pub fn migration(
         &self,

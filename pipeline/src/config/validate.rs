@@ -281,7 +281,8 @@ fn part(
     }
 }
 
-fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings {
+/// The migration's own mappings.
+pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings {
     let mut mappings = Mappings::default();
     let Some(given) = given else {
         return mappings;

@@ -19,7 +19,7 @@ use crate::kafka::compacted::read_to_end;
 use crate::kafka::producer::{Failure, Record, TransactionalProducer};
 use crate::kafka::{Place, client::Client};
 use crate::process::Context;
-use crate::record::{Fingerprint, Millis, Phase as ReadPhase, Raw, RawKey};
+use crate::record::{Fingerprint, Millis, Op, Phase as ReadPhase, Raw, RawKey};
 use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Report, Status, now};
@@ -438,7 +438,7 @@ impl<E: Extractor> Lane<E> {
     }
 
     fn letter(&self, bad: &BadRecord, at: Millis) -> DeadLetter {
-        let key = format!("{}/{}/{}", E::NAME, self.object.name, bad.place);
+        let key = key_of_bad(E::NAME, &self.object.name, bad);
         let origin = Origin {
             place: Place::new(
                 self.context
@@ -470,6 +470,19 @@ fn covers_more(saved: Option<&Checkpoint>, reached: Reached) -> bool {
     };
     let known = saved.and_then(|saved| saved.as_of);
     known.is_none_or(|known| as_of - known >= COVERS_MORE)
+}
+
+/// The key of something that is no record. What has no id is named by its
+/// content: by its place alone one of another page would take its letter away,
+/// and the same page, read again, must not write a second one.
+fn key_of_bad(source: &str, object: &str, bad: &BadRecord) -> String {
+    match bad.code {
+        Code::MissingId => {
+            let content = Fingerprint::of(Op::Upsert, "", bad.body.as_bytes());
+            format!("{source}/{object}/without an id, {content}")
+        }
+        _ => format!("{source}/{object}/{}", bad.place),
+    }
 }
 
 /// A moment for a request under way once we are told to stop.
@@ -586,7 +599,26 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Op;
+
+    #[test]
+    fn records_without_an_id_take_no_letter_from_each_other() {
+        let bad = |code, place: &str, body: &str| BadRecord {
+            place: place.into(),
+            code,
+            message: "x".into(),
+            body: body.into(),
+        };
+        let key = |bad: &BadRecord| key_of_bad("salesforce", "Contact", bad);
+        let one = key(&bad(Code::MissingId, "record 3", "{\"Name\":\"a\"}"));
+        let other = key(&bad(Code::MissingId, "record 3", "{\"Name\":\"b\"}"));
+        assert_ne!(one, other, "two pages, the same place");
+        let again = key(&bad(Code::MissingId, "record 4", "{\"Name\":\"a\"}"));
+        assert_eq!(one, again, "the same, read again elsewhere");
+        assert_eq!(
+            key(&bad(Code::TooLarge, "003", "")),
+            "salesforce/Contact/003"
+        );
+    }
 
     #[test]
     fn the_overlap_is_seen_once_and_forgotten_when_it_has_passed() {

@@ -3,42 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 
 use super::explain;
+pub use super::heard::{Heard, Quiet};
 use crate::config::KafkaConfig;
 use crate::error::{Code, Error, Result};
 
 /// How long one question to the broker may take before it counts as unreachable.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A client's context that logs what matters: the end of a partition, which
-/// rdkafka reports as an error, is none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Quiet;
-
-impl ClientContext for Quiet {
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
-/// Logs what a client reports outside of any call.
-pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::PartitionEOF) => {}
-        _ if matches!(error, KafkaError::PartitionEOF(_)) => {}
-        // Told by every call that meets it, and here again and again.
-        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
-            tracing::debug!(%error, reason, "Kafka");
-        }
-        _ => tracing::warn!(%error, reason, "Kafka"),
-    }
-}
 
 /// After this long without a heartbeat a group's member counts as dead.
 pub const SESSION: Duration = Duration::from_secs(8);
@@ -47,6 +23,8 @@ pub const SESSION: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Client {
     base: ClientConfig,
+    brokers: String,
+    heard: Heard,
     /// One client for questions about partitions: making one takes longer than
     /// all the questions of a rebalance.
     questions: Arc<Mutex<Option<Arc<BaseConsumer<Quiet>>>>>,
@@ -58,6 +36,9 @@ impl Client {
         let mut base = ClientConfig::new();
         base.set("bootstrap.servers", &config.brokers)
             .set("client.id", name)
+            // Why a connection failed stands only in the log, which a command
+            // without a log of its own hears too.
+            .set_log_level(RDKafkaLogLevel::Info)
             // A broker that restarts is found again quickly.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000");
@@ -66,8 +47,54 @@ impl Client {
         }
         Client {
             base,
+            brokers: config.brokers.clone(),
+            heard: Heard::default(),
             questions: Arc::default(),
         }
+    }
+
+    /// The context for a client of this bus.
+    pub fn context(&self) -> Quiet {
+        Quiet(self.heard.clone())
+    }
+
+    /// Kafka's error in Drover's terms, as [`explain`]; where no broker answers
+    /// it names the brokers and why the connection failed.
+    pub fn explain(&self, doing: &str, error: &KafkaError) -> Error {
+        self.named(explain(doing, error))
+    }
+
+    /// Names the brokers in an error that says that they can't be reached.
+    pub fn named(&self, mut error: Error) -> Error {
+        if error.code != Code::BrokerUnreachable {
+            return error;
+        }
+        error.message = format!(
+            "{}: Kafka at {} does not answer",
+            error.message, self.brokers
+        );
+        // A client's log comes by its queue, and nobody else polls this one.
+        if let Ok(client) = self.questions() {
+            (0..100)
+                .take_while(|_| client.poll(Duration::ZERO).is_some())
+                .for_each(drop);
+        }
+        if let Some(reason) = self.heard.reason() {
+            error.message = format!("{} ({reason})", error.message);
+            if reason.to_ascii_lowercase().contains("authentication") {
+                // No broker will take it, however often it is tried.
+                error.code = Code::KafkaRefused;
+            }
+        }
+        error
+    }
+
+    /// Whether a broker answers within that time.
+    pub fn reach(&self, limit: Duration) -> Result<()> {
+        self.questions()?
+            .fetch_metadata(Some("__consumer_offsets"), limit)
+            .map(drop)
+            .map_err(|e| self.explain("asking for the brokers", &e))
     }
 
     /// A client for questions about partitions. It reads uncommitted: a
@@ -88,7 +115,7 @@ impl Client {
     /// Opens a reader without a group.
     pub fn open_reader(&self, isolation: &str) -> Result<BaseConsumer<Quiet>> {
         self.reader(isolation)
-            .create_with_context(Quiet)
+            .create_with_context(self.context())
             .map_err(|e| explain("making a client", &e))
     }
 
@@ -167,7 +194,7 @@ impl Client {
         let consumer = self.questions()?;
         let metadata = consumer
             .fetch_metadata(None, PATIENCE)
-            .map_err(|e| explain("asking the broker for its topics", &e))?;
+            .map_err(|e| self.explain("asking the broker for its topics", &e))?;
         let missing: Vec<&str> = topics
             .iter()
             .filter(|topic| {
@@ -193,7 +220,59 @@ impl Client {
 mod tests {
     use std::collections::BTreeMap;
 
+    use rdkafka::producer::BaseProducer;
+
     use super::*;
+    use crate::config::{Document, Part};
+
+    #[test]
+    fn brokers_and_security_reach_every_client() {
+        let text = "
+id: m
+tenantId: t
+sourceType: x
+kafka:
+  brokers: kafka-1.example:9093,kafka-2.example:9093
+  security.protocol: SASL_SSL
+  client:
+    sasl.mechanism: SCRAM-SHA-512
+    sasl.username: drover
+    sasl.password: open sesame
+    ssl.endpoint.identification.algorithm: https
+";
+        let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+        let config = document
+            .migration(&document.environment(), Part::Skip, Part::Skip)
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
+        let client = Client::new(&config.kafka, "loader-1");
+        for made in [
+            client.member("group", "loader-1"),
+            client.reader("read_committed"),
+            client.transactional("id"),
+            client.producer(),
+            client.admin(),
+        ] {
+            for (name, value) in [
+                (
+                    "bootstrap.servers",
+                    "kafka-1.example:9093,kafka-2.example:9093",
+                ),
+                ("security.protocol", "SASL_SSL"),
+                ("sasl.mechanism", "SCRAM-SHA-512"),
+                ("sasl.username", "drover"),
+                ("sasl.password", "open sesame"),
+                ("ssl.endpoint.identification.algorithm", "https"),
+            ] {
+                assert_eq!(made.get(name), Some(value), "{name}");
+            }
+        }
+        // And librdkafka, as it was built, knows how to speak so.
+        client
+            .producer()
+            .create::<BaseProducer>()
+            .expect("SASL over TLS is built in");
+        assert!(!format!("{:?}", config.kafka).contains("sesame"));
+    }
 
     /// The bundled librdkafka stalls for minutes under the consumer protocol of
     /// KIP-848 (Blizzard/node-rdkafka 1146), and refuses the settings that static

@@ -31,7 +31,7 @@ pub fn watermarks(client: &Client, place: &Place) -> Result<(i64, i64)> {
     client
         .questions()?
         .fetch_watermarks(&place.topic, place.partition, PATIENCE)
-        .map_err(|e| explain(&format!("asking for the ends of {place}"), &e))
+        .map_err(|e| client.explain(&format!("asking for the ends of {place}"), &e))
 }
 
 /// How many partitions a topic has. [`Code::TopicMissing`] when it isn't there.
@@ -39,7 +39,7 @@ pub fn partition_count(client: &Client, topic: &str) -> Result<i32> {
     let metadata = client
         .questions()?
         .fetch_metadata(Some(topic), PATIENCE)
-        .map_err(|e| explain(&format!("asking for {topic}"), &e))?;
+        .map_err(|e| client.explain(&format!("asking for {topic}"), &e))?;
     match metadata.topics().first().map(|t| t.partitions().len()) {
         Some(count) if count > 0 => Ok(count as i32),
         _ => Err(Error::new(
@@ -106,7 +106,7 @@ pub fn scan(
                 }
             }
             Some(Err(error)) => passing(
-                explain(&format!("reading {topic}"), &error),
+                client.explain(&format!("reading {topic}"), &error),
                 quiet_since.elapsed(),
             )?,
             None if quiet_since.elapsed() > Duration::from_secs(30) => {
@@ -179,13 +179,16 @@ pub fn first_records(client: &Client, places: &[Place]) -> Result<HashMap<Place,
             }
             Some(Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(error)) => {
-                passing(explain("reading first records", &error), since.elapsed())?;
+                passing(
+                    client.explain("reading first records", &error),
+                    since.elapsed(),
+                )?;
             }
             None if since.elapsed() > Duration::from_secs(30) => {
-                return Err(Error::new(
+                return Err(client.named(Error::new(
                     Code::BrokerUnreachable,
                     "first records were not readable within 30 s",
-                ));
+                )));
             }
             None => {}
         }
@@ -280,8 +283,8 @@ impl Tail {
         let thread = std::thread::Builder::new()
             .name("tail".into())
             .spawn({
-                let shared = Arc::clone(&shared);
-                move || follow(&consumer, &shared, &*follower)
+                let (shared, client) = (Arc::clone(&shared), client.clone());
+                move || follow(&client, &consumer, &shared, &*follower)
             })
             .map_err(|e| Error::new(Code::Invariant, format!("no thread: {e}")))?;
         Ok(Tail {
@@ -347,7 +350,12 @@ impl Drop for Tail {
     }
 }
 
-fn follow(consumer: &BaseConsumer<Quiet>, shared: &TailShared, follower: &dyn Follower) {
+fn follow(
+    client: &Client,
+    consumer: &BaseConsumer<Quiet>,
+    shared: &TailShared,
+    follower: &dyn Follower,
+) {
     let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     while !shared.stop.load(Ordering::Relaxed) {
         let seeks = std::mem::take(&mut lock().seeks);
@@ -407,7 +415,7 @@ fn follow(consumer: &BaseConsumer<Quiet>, shared: &TailShared, follower: &dyn Fo
                     shared.moved.notify_all();
                 }
             }
-            Some(Err(error)) => follower.failed(explain("following a table", &error)),
+            Some(Err(error)) => follower.failed(client.explain("following a table", &error)),
             None => {}
         }
     }

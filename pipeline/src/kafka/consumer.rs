@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::client::{Client, PATIENCE, log_error};
+use super::client::{Client, Heard, PATIENCE};
 use super::continuity::{made_anew, position_within};
+use super::heard::{log, log_error};
 use super::{Place, compacted, explain};
 use crate::error::{Code, Error, Result};
 use crate::retry::patiently;
@@ -63,10 +65,15 @@ pub struct Assignment {
 struct Context {
     handler: Arc<dyn Rebalance>,
     client: Client,
+    heard: Heard,
     state: std::sync::Mutex<(u64, Option<Error>)>,
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(&self.heard, level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
     }
@@ -166,7 +173,9 @@ impl Context {
                     tries += 1;
                     tracing::warn!(%error, "waiting for pending offsets");
                 }
-                Err(error) => return Err(explain("asking for committed offsets", &error)),
+                Err(error) => {
+                    return Err(self.client.explain("asking for committed offsets", &error));
+                }
             }
         };
         let mut starts = HashMap::new();
@@ -233,6 +242,7 @@ impl Member {
             .create_with_context(Context {
                 handler,
                 client: client.clone(),
+                heard: client.context().0,
                 state: std::sync::Mutex::new((0, None)),
             })
             .map_err(|e| explain("making a consumer", &e))?;
@@ -255,7 +265,16 @@ impl Member {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => Ok(Polled::Message(message)),
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::End),
-            Some(Err(error)) => Err(explain("reading", &error)),
+            Some(Err(error)) => {
+                let mut explained = self.inner.context().client.explain("reading", &error);
+                // What `Fatal` stands for: above all that somebody has joined
+                // under this member's name, be it this member itself.
+                if let Some((code, text)) = self.inner.client().fatal_error() {
+                    explained = Error::new(Code::Fenced, format!("reading: {text}"))
+                        .source_code(format!("{code:?}"));
+                }
+                Err(explained)
+            }
         }
     }
 

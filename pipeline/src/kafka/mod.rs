@@ -7,6 +7,7 @@ pub mod compacted;
 pub mod consumer;
 pub mod continuity;
 pub mod group;
+mod heard;
 pub mod peek;
 pub mod producer;
 

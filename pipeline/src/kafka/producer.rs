@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{Client, log_error};
+use super::client::Client;
+use super::heard::{log, log_error};
 use super::{Place, explain};
 use crate::error::{Code, Error, Result};
 
@@ -65,9 +67,16 @@ impl Deliveries {
     }
 }
 
-struct Context(Arc<Deliveries>);
+struct Context {
+    deliveries: Arc<Deliveries>,
+    client: Client,
+}
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(&self.client.context().0, level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
     }
@@ -77,7 +86,7 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = self.0.lock();
+        let mut state = self.deliveries.lock();
         state.outstanding = state.outstanding.saturating_sub(1);
         match result {
             Ok(message) => {
@@ -91,7 +100,7 @@ impl ProducerContext for Context {
             }
         }
         if state.outstanding == 0 {
-            self.0.changed.notify_all();
+            self.deliveries.changed.notify_all();
         }
     }
 }
@@ -150,7 +159,8 @@ pub enum Failure {
     /// by whoever owns it now.
     Aborted(Error),
     /// This producer is of no use any more (it was fenced, or the broker's
-    /// answer is fatal); the process must start again.
+    /// answer is fatal), and whether its transaction was committed is not known:
+    /// what was built on it must be built anew from Kafka.
     Dead(Error),
 }
 
@@ -171,11 +181,14 @@ impl TransactionalProducer {
         let deliveries = Arc::new(Deliveries::default());
         let inner: ThreadedProducer<Context> = client
             .transactional(transactional_id)
-            .create_with_context(Context(Arc::clone(&deliveries)))
+            .create_with_context(Context {
+                deliveries: Arc::clone(&deliveries),
+                client: client.clone(),
+            })
             .map_err(|e| explain("making a producer", &e))?;
         inner
             .init_transactions(Duration::from_secs(30))
-            .map_err(|e| explain("initialising transactions", &e))?;
+            .map_err(|e| client.explain("initialising transactions", &e))?;
         Ok(TransactionalProducer { inner, deliveries })
     }
 
@@ -261,7 +274,7 @@ impl TransactionalProducer {
     }
 
     fn judge(&self, doing: &str, error: &KafkaError) -> Failure {
-        let explained = explain(doing, error);
+        let explained = self.inner.context().client.explain(doing, error);
         let fatal = match error {
             KafkaError::Transaction(inner) => inner.is_fatal() || !inner.txn_requires_abort(),
             _ => matches!(
@@ -289,6 +302,17 @@ impl TransactionalProducer {
             _ => explained,
         };
         if fatal {
+            // What it was: the error itself may say `Fatal` only.
+            let cause = self.inner.client().fatal_error();
+            let explained = match cause.filter(|_| !lasting) {
+                Some((code, text)) => Error::new(Code::Fenced, format!("{doing}: {text}"))
+                    .source_code(format!("{code:?}")),
+                None if lasting => explained,
+                None => Error {
+                    code: Code::Fenced,
+                    ..explained
+                },
+            };
             Failure::Dead(explained)
         } else {
             Failure::Aborted(explained)
@@ -302,7 +326,7 @@ impl TransactionalProducer {
             Ok(Some(error)) => Err(Failure::Aborted(
                 self.judge("producing", &error).into_error(),
             )),
-            Err(late) => Err(Failure::Aborted(late)),
+            Err(late) => Err(Failure::Aborted(self.inner.context().client.named(late))),
         }
     }
 
@@ -386,7 +410,10 @@ impl PlainProducer {
         let deliveries = Arc::new(Deliveries::default());
         let inner = client
             .producer()
-            .create_with_context(Context(Arc::clone(&deliveries)))
+            .create_with_context(Context {
+                deliveries: Arc::clone(&deliveries),
+                client: client.clone(),
+            })
             .map_err(|e| explain("making a producer", &e))?;
         Ok(PlainProducer { inner, deliveries })
     }
@@ -401,9 +428,11 @@ impl PlainProducer {
 
     /// Waits until everything handed over is durable, or fails.
     pub fn flush(&self, limit: Duration) -> Result<()> {
-        match self.deliveries.wait(limit)? {
+        let client = &self.inner.context().client;
+        let waited = self.deliveries.wait(limit);
+        match waited.map_err(|late| client.named(late))? {
             None => Ok(()),
-            Some(error) => Err(explain("producing", &error)),
+            Some(error) => Err(client.explain("producing", &error)),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::continuity::{Finding, Guard, Watched, explains};
 use crate::kafka::group::GroupOffsets;
 use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
+use crate::lasting::through_losses;
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
@@ -43,7 +44,7 @@ const RESTORE: Duration = Duration::from_secs(60);
 
 /// What the lanes, the polling thread and the tail share.
 pub(super) struct Shared<L> {
-    pub(super) loader: L,
+    pub(super) loader: Arc<L>,
     pub(super) topics: Topics,
     pub(super) client: Client,
     pub(super) status: Arc<Status>,
@@ -385,18 +386,28 @@ impl<L: Loader> Follower for Shared<L> {
 
 /// Runs the loader until it is told to stop.
 pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
-    let supports: Vec<EntitySupport> = loader
-        .entities()
-        .into_iter()
-        .filter(|support| context.plan.entities.contains(&support.entity))
-        .collect();
-    let topics = context.topics.clone();
-    let stop = context.stop.clone();
-    let mut altered = altered(&loader, &context, &supports).await?;
+    let altered = altered(&loader, &context, &supports(&loader, &context)).await?;
     // What is gone must not be made anew, empty, as if nothing had been lost.
     if altered.is_empty() && !prepare(&loader, &context).await? {
         return Ok(());
     }
+    let loader = Arc::new(loader);
+    through_losses(&context, |context| live(Arc::clone(&loader), context)).await
+}
+
+/// The entities of this migration that the target takes.
+fn supports<L: Loader>(loader: &L, context: &Context) -> Vec<EntitySupport> {
+    let all = loader.entities().into_iter();
+    all.filter(|support| context.plan.entities.contains(&support.entity))
+        .collect()
+}
+
+/// Runs it until it is told to stop, or loses its place in Kafka.
+async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
+    let supports = supports(&*loader, &context);
+    let mut altered = altered(&*loader, &context, &supports).await?;
+    let topics = context.topics.clone();
+    let stop = context.stop.clone();
     let lanes = Lanes::new(
         supports
             .iter()
@@ -471,9 +482,13 @@ pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
     }
     tasks.shutdown().await;
     let _ = tokio::time::timeout(Duration::from_secs(15), watcher).await;
-    tokio::task::spawn_blocking(move || shared.tail().take())
-        .await
-        .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
+    // The end of a producer or a consumer may wait for the broker.
+    tokio::task::spawn_blocking(move || {
+        shared.tail().take();
+        drop(shared);
+    })
+    .await
+    .map_err(|e| Error::new(Code::Invariant, format!("stopping: {e}")))?;
     result
 }
 
@@ -539,7 +554,7 @@ async fn altered<L: Loader>(
 }
 
 fn start<L: Loader>(
-    loader: L,
+    loader: Arc<L>,
     context: Context,
     lanes: Lanes,
     references: References,

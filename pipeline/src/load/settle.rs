@@ -86,11 +86,12 @@ impl<L: Loader> Worker<L> {
                 Plan::Orphan(parent, error) => {
                     succeeded = false;
                     let same = self.shared.orphans.get(&work.key).is_some_and(|orphan| {
-                        orphan.order == work.order
-                            && orphan.parent == parent
-                            && orphan.code == error.code.as_str()
+                        orphan.parent == parent && orphan.code == error.code.as_str()
                     });
-                    if !same {
+                    // Which letters are live is asked of what knows our own
+                    // commits: the tail may still show one that is taken back.
+                    let live = self.shared.letters.is_at(work.key.as_str(), &work.order);
+                    if !(same && live) {
                         self.letter(work, &error, Some(parent), partition, changes);
                     }
                 }

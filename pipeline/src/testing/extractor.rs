@@ -1,7 +1,8 @@
 //! The suite that every extractor passes.
 //!
-//! An author implements [`Source`] for a stand-in of the system and calls each
-//! check of [`checks`] and [`faults`] from a test. The checks drive the
+//! An author implements [`Source`] for a stand-in of the system and writes, in
+//! `tests/suite.rs`, `drover_pipeline::extractor_suite!(MySource);`. Each check
+//! of [`checks`] and [`faults`] becomes a test of its own. They drive the
 //! extractor as the runner does, page by page, and compare what arrives with
 //! the truth of the stand-in; they panic with what was lost.
 //!
@@ -303,4 +304,55 @@ pub fn expected(fault: Fault) -> &'static [Code] {
         Fault::NotJson => &[Code::BadAnswer],
         Fault::Truncated => &[Code::BadAnswer, Code::AnswerLost],
     }
+}
+
+/// Makes a test of each check of the suite, for one source.
+#[macro_export]
+macro_rules! extractor_suite {
+    ($source:ty) => {
+        $crate::extractor_suite!(@checks $source:
+            every_record_once
+            every_page_is_a_restart_point
+            changes_during_the_first_copy
+            equal_stamps_on_a_page_boundary
+            late_records
+            same_record_same_bytes
+            every_id
+            idle_is_quiet
+            wrong_credentials
+        );
+        $crate::extractor_suite!(@faults $source:
+            fault_rate_limit RateLimit
+            fault_server_error ServerError
+            fault_cut_before CutBefore
+            fault_cut_after CutAfter
+            fault_slow Slow
+            fault_expired_token ExpiredToken
+            fault_html_page HtmlPage
+            fault_not_json NotJson
+            fault_truncated Truncated
+        );
+
+        #[tokio::test]
+        async fn token_refused_again() {
+            $crate::testing::extractor::faults::token_refused_again::<$source>().await;
+        }
+    };
+    (@checks $source:ty: $($check:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $check() {
+                $crate::testing::extractor::checks::$check::<$source>().await;
+            }
+        )*
+    };
+    (@faults $source:ty: $($name:ident $fault:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                use $crate::testing::extractor::{Fault, faults};
+                faults::at_every_request::<$source>(Fault::$fault).await;
+            }
+        )*
+    };
 }

@@ -2,6 +2,8 @@
 //!
 //! Sources name their types as they like, so only the words that mean the same
 //! everywhere are judged; with any other one the record's own value decides.
+//! A migration's own mapping is judged more strictly than a connector's: its
+//! author does not know what the API puts into a text ([`needs_a_form`]).
 
 use drover_schemas::Kind;
 
@@ -21,7 +23,45 @@ pub fn can_become(declared: &str, kind: Kind) -> bool {
         }
         "id" | "reference" => matches!(kind, String | Reference | Long),
         "address" | "location" | "object" | "array" => false,
+        "phone" => matches!(kind, String | Long | Decimal | Reference),
+        "email" | "url" => matches!(kind, String | Reference),
         _ => true,
+    }
+}
+
+/// Whether a field of that kind needs a form that a plain text does not promise:
+/// a text may hold anything, so a date or an id made of it fails in every record
+/// that holds something else. A number in a text converts, or says what it is.
+pub fn needs_a_form(declared: &str, kind: Kind) -> bool {
+    let text = matches!(
+        declared.to_ascii_lowercase().as_str(),
+        "string"
+            | "text"
+            | "textarea"
+            | "html"
+            | "phone"
+            | "email"
+            | "url"
+            | "picklist"
+            | "multipicklist"
+            | "combobox"
+            | "encryptedstring"
+            | "enumeration"
+    );
+    text && matches!(kind, Kind::Date | Kind::Datetime | Kind::Reference)
+}
+
+/// The word by which a source would declare what becomes that kind: for a source
+/// that was not asked, and whose connector's rule is all that is known.
+pub fn declared_as(kind: Kind) -> &'static str {
+    match kind {
+        Kind::String => "text",
+        Kind::Boolean => "boolean",
+        Kind::Long => "integer",
+        Kind::Decimal => "decimal",
+        Kind::Date => "date",
+        Kind::Datetime => "datetime",
+        Kind::Reference => "reference",
     }
 }
 
@@ -54,5 +94,33 @@ mod tests {
         assert!(can_become("double", Kind::Long));
         assert!(can_become("string", Kind::Reference));
         assert!(can_become("integer", Kind::Reference));
+        assert!(!can_become("phone", Kind::Date));
+        assert!(!can_become("email", Kind::Decimal));
+        assert!(can_become("phone", Kind::Long));
+    }
+
+    #[test]
+    fn a_text_promises_no_date_and_no_id() {
+        assert!(needs_a_form("String", Kind::Date));
+        assert!(needs_a_form("phone", Kind::Reference));
+        assert!(!needs_a_form("string", Kind::Decimal));
+        assert!(!needs_a_form("date", Kind::Date));
+        assert!(!needs_a_form("some vendor's type", Kind::Date));
+    }
+
+    #[test]
+    fn a_declared_kind_becomes_itself() {
+        for kind in [
+            Kind::String,
+            Kind::Boolean,
+            Kind::Long,
+            Kind::Decimal,
+            Kind::Date,
+            Kind::Datetime,
+            Kind::Reference,
+        ] {
+            assert!(can_become(declared_as(kind), kind), "{kind:?}");
+            assert!(!needs_a_form(declared_as(kind), kind), "{kind:?}");
+        }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_schemas::{Kind, entity};
 
+use super::kinds::{declared_as, needs_a_form};
 use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot, can_become, kind_name};
 use crate::config::{Mappings, Problem, nearest};
-use crate::extract::Object;
+use crate::extract::{Object, SourceField};
 
 /// Puts the migration's mappings on top of the connector's mapping.
 ///
@@ -23,9 +24,13 @@ use crate::extract::Object;
 ///   the canonical field's former rule, whose source field falls to `custom`.
 ///   A reference keeps what it points to.
 ///
+/// A source field whose declared type can never become what the canonical field
+/// holds is refused, and so is a plain text for a date or a reference.
+///
 /// `objects` are those to migrate, as the source describes them; what isn't
 /// described (no fields, or no objects at all) is judged by the connector's
-/// mapping alone. Paths in problems are those of the migration's document.
+/// mapping alone, and a name that this does not hold is no problem: the source
+/// may show it. Paths in problems are those of the migration's document.
 pub fn merge(
     connector: &Mapping,
     migration: &Mappings,
@@ -35,6 +40,8 @@ pub fn merge(
     let mut merger = Merger {
         migration,
         targets: &targets,
+        asked: !objects.is_empty(),
+        customs: connector.custom_objects.is_some(),
         used: BTreeSet::new(),
         problems: Vec::new(),
     };
@@ -124,6 +131,27 @@ impl<'a> Target<'a> {
             .collect()
     }
 
+    fn described(&self, source: &str) -> Option<&'a SourceField> {
+        let fields = &self.described?.fields;
+        fields.iter().find(|field| field.name == source)
+    }
+
+    /// How the source declares a field; where it was not asked, what the
+    /// connector's own rule makes of it.
+    fn declared(&self, source: &str) -> Option<&'a str> {
+        if self.described.is_some() {
+            return self.described(source).map(|field| field.kind.as_str());
+        }
+        self.rules.slots.values().find_map(|slot| {
+            let (name, _) = slot
+                .fields
+                .iter()
+                .find(|(_, rule)| rule.source_field() == Some(source))?;
+            let (_, field) = entity(&slot.entity)?.field(name)?;
+            Some(declared_as(field.kind))
+        })
+    }
+
     fn has(&self, source: &str) -> bool {
         match self.described {
             Some(object) => object.fields.iter().any(|field| field.name == source),
@@ -159,6 +187,10 @@ struct Move<'a> {
 struct Merger<'a> {
     migration: &'a Mappings,
     targets: &'a [Target<'a>],
+    /// Whether the source has named its objects.
+    asked: bool,
+    /// Whether there are rules for objects that the connector does not list.
+    customs: bool,
     /// Mappings of the flat form that applied somewhere.
     used: BTreeSet<&'a str>,
     problems: Vec<Problem>,
@@ -257,28 +289,63 @@ impl<'a> Merger<'a> {
             );
             return;
         }
-        let field = entity(entity_name).and_then(|entity| entity.field(new.canonical));
-        let described = target
-            .described
-            .and_then(|object| object.fields.iter().find(|field| field.name == new.source));
-        if let (Some((_, field)), Some(described)) = (field, described)
-            && !can_become(&described.kind, field.kind)
+        self.fits(target, slot, &new);
+        moves.push(new);
+    }
+
+    /// Whether the source field can ever give what the canonical field holds.
+    fn fits(&mut self, target: &Target<'_>, slot: &str, new: &Move<'_>) {
+        let slot = &target.rules.slots[slot];
+        let former = slot.fields.get(new.canonical).map(FieldRule::long);
+        if former
+            .as_ref()
+            .is_some_and(|rule| rule.from.as_deref() == Some(new.source))
         {
+            // The connector's own rule once more.
+            return;
+        }
+        let field = entity(&slot.entity).and_then(|entity| entity.field(new.canonical));
+        let (Some((_, field)), Some(declared)) = (field, target.declared(new.source)) else {
+            return;
+        };
+        let (object, source) = (target.name, new.source);
+        let filled = format!("{}.{}", slot.entity, field.name);
+        let due = kind_name(field.kind);
+        if !can_become(declared, field.kind) {
+            let message =
+                format!("{object}.{source} is declared as {declared}, and {filled} is {due}");
+            let advice = "map it to another field, or leave it to `custom`";
+            self.problem(&new.path, message, advice);
+        } else if needs_a_form(declared, field.kind) {
             let message = format!(
-                "{}.{} is declared as {}, and {entity_name}.{} is {}",
-                target.name,
-                new.source,
-                described.kind,
-                field.name,
-                kind_name(field.kind)
+                "{object}.{source} is declared as {declared}, which promises no such form, \
+                 and {filled} is {due}"
+            );
+            let advice = match field.kind {
+                Kind::Reference => "map a field that the source declares as a reference",
+                Kind::Date => "map a field that the source declares as a date",
+                _ => "map a field that the source declares as a date with time",
+            };
+            self.problem(
+                &new.path,
+                message,
+                format!("{advice}, or leave {source} to `custom`"),
+            );
+        } else if let Some((due, _)) = former.as_ref().and_then(Convert::points_to)
+            && let Some(described) = target.described(new.source)
+            && !described.references.is_empty()
+            && !described.references.iter().any(|one| one == due)
+        {
+            let points_to = described.references.join(", ");
+            let message = format!(
+                "{object}.{source} points to {points_to}, and {filled} takes references to {due}"
             );
             self.problem(
                 &new.path,
                 message,
-                "map it to another field, or leave it to `custom`",
+                format!("map a field that points to {due}, or leave {source} to `custom`"),
             );
         }
-        moves.push(new);
     }
 
     fn apply(&mut self, slot: &mut Slot, moves: &[Move<'_>]) {
@@ -340,7 +407,9 @@ impl<'a> Merger<'a> {
     fn unused(&mut self) {
         let migration = self.migration;
         for (name, rules) in &migration.by_object {
-            if !self.targets.iter().any(|target| target.name == name) && !rules.is_empty() {
+            let may_be = !self.asked && self.customs;
+            let known = self.targets.iter().any(|target| target.name == name);
+            if !known && !may_be && !rules.is_empty() {
                 let known = self.targets.iter().map(|target| target.name);
                 let advice = did_you_mean(name, known);
                 let message = format!("`{name}` is no object of this migration");
@@ -354,7 +423,7 @@ impl<'a> Merger<'a> {
             let path = format!("mappings.{source}");
             let having: Vec<_> = self.targets.iter().filter(|t| t.has(source)).collect();
             let fields: BTreeSet<&str> = self.targets.iter().flat_map(fields_of).collect();
-            if having.is_empty() {
+            if having.is_empty() && self.asked {
                 let known: BTreeSet<_> = self.targets.iter().flat_map(Target::sources).collect();
                 let message = format!("no object of this migration shows a field `{source}`");
                 self.problem(&path, message, did_you_mean(source, known));

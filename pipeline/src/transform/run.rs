@@ -22,9 +22,10 @@ use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::continuity::{Finding, Guard, Watched, explains};
 use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
+use crate::lasting::through_losses;
 use crate::process::Context;
 use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
-use crate::retry::{Backoff, patiently};
+use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
 use crate::status::{Count, Phase, Status, now};
 
@@ -40,11 +41,14 @@ const LINGER: Duration = Duration::from_millis(20);
 
 /// Runs the transformer until it is told to stop.
 pub async fn run<T: Transformer>(context: Context) -> Result<()> {
-    // One blocking thread does all of it: rdkafka's calls block, and a batch
-    // borrows its messages from the consumer.
-    tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
-        .await
-        .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
+    through_losses(&context, |context| async {
+        // One blocking thread does all of it: rdkafka's calls block, and a
+        // batch borrows its messages from the consumer.
+        tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
+            .await
+            .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
+    })
+    .await
 }
 
 /// What the polling thread and the rebalance callbacks share.
@@ -350,7 +354,7 @@ impl<T: Transformer> Runner<T> {
                 Ok(Polled::End) => ended = true,
                 Ok(Polled::NotAssigned(error)) => return Err(error),
                 Ok(Polled::Nothing) => {}
-                Err(error) if error.class() == Class::Transient => {
+                Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
                     tracing::warn!(%error, "reading");
                 }

@@ -58,10 +58,15 @@ fn objects() -> Vec<Object> {
                 name: field.into(),
                 kind: match field {
                     "DoNotCall" => "boolean",
+                    "Employer__c" | "AccountId" | "ReportsToId" | "ParentId" => "reference",
                     _ => "string",
                 }
                 .into(),
-                references: Vec::new(),
+                references: match field {
+                    "Employer__c" | "AccountId" => vec!["Account".into()],
+                    "ReportsToId" => vec!["Contact".into()],
+                    _ => Vec::new(),
+                },
             })
             .collect(),
     };
@@ -198,12 +203,17 @@ fn a_reference_keeps_what_it_points_to() {
         fields(&mapping, "Contact", "contact")["companyId"],
         json!({"from": "Employer__c", "reference": "Account#company", "required": true})
     );
-    let told = told(json!({"Lead": {"Description": "companyId"}}));
+    let told = told(json!({"Lead": {"Phone": "companyId"}, "ReportsToId": "companyId"}));
     assert_eq!(
         told,
         [
-            "mappings.Lead.Description: contact.companyId is a reference, and it isn't known to which object; \
-          leave it to the connector's mapping"
+            "mappings.ReportsToId: Contact.ReportsToId points to Contact, and contact.companyId takes \
+             references to Account; map a field that points to Account, or leave ReportsToId to `custom`",
+            "mappings.Lead.Phone: Lead.Phone is declared as string, which promises no such form, and \
+             contact.companyId is a reference; map a field that the source declares as a reference, \
+             or leave Phone to `custom`",
+            "mappings.Lead.Phone: contact.companyId is a reference, and it isn't known to which object; \
+             leave it to the connector's mapping",
         ]
     );
 }
@@ -271,6 +281,16 @@ fn two_mappings_to_one_field() {
 #[test]
 fn a_type_that_never_fits() {
     assert_eq!(
+        told(json!({"Contact": {"Description": "birthDate"}})),
+        [
+            "mappings.Contact.Description: Contact.Description is declared as string, which promises no \
+             such form, and contact.birthDate is a date; map a field that the source declares as a date, \
+             or leave Description to `custom`"
+        ]
+    );
+    // A number may stand in a text.
+    merged(json!({"Account": {"Description": "annualRevenue"}}));
+    assert_eq!(
         told(json!({"DoNotCall": "birthDate"})),
         [
             "mappings.DoNotCall: Contact.DoNotCall is declared as boolean, and contact.birthDate is a date; \
@@ -299,7 +319,26 @@ fn without_descriptions_the_connectors_mapping_tells_what_is_there() {
         fields(&mapping, "Contact", "contact")["phoneNumber"],
         json!("MobilePhone")
     );
-    assert!(merged(json!({"Nothing": "phoneNumber"})).is_err());
+    // The source may show more than the connector's mapping names.
+    assert!(merged(json!({"Nothing": "phoneNumber"})).is_ok());
+    assert!(merged(json!({"Invoice__c": {"Title__c": "name"}})).is_ok());
+    assert!(merged(json!({"Nothing": "phoneNumbr"})).is_err());
+    // What its own rule makes of a field tells what it holds.
+    let problems = merged(json!({"Phone": "birthDate", "LastName": "companyId"}));
+    let told: Vec<String> = problems
+        .expect_err("never fit")
+        .iter()
+        .map(|problem| problem.message.clone())
+        .collect();
+    assert_eq!(
+        told[..2],
+        [
+            "Contact.LastName is declared as text, which promises no such form, and \
+             contact.companyId is a reference",
+            "Contact.Phone is declared as text, which promises no such form, and \
+             contact.birthDate is a date",
+        ]
+    );
     // Of an object's own mapping the operator knows better.
     assert!(merged(json!({"Contact": {"Home__c": "phoneNumber"}})).is_ok());
 }

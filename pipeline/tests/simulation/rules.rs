@@ -77,11 +77,14 @@ pub enum Rule {
     CoveredThroughTables,
     /// It is searched for records that wait in vain: nothing else would wake them.
     SearchInVain,
+    /// Whether a dead letter stands already is asked of our own commits, not of
+    /// the tail, which may still show one that was taken back.
+    LettersAsCommitted,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 30] = [
+    pub const ALL: [Rule; 31] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -112,6 +115,7 @@ impl Rule {
         Rule::RedoOnAssignment,
         Rule::CoveredThroughTables,
         Rule::SearchInVain,
+        Rule::LettersAsCommitted,
     ];
 }
 

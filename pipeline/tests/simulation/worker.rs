@@ -1487,7 +1487,13 @@ impl World {
                         content: work.content,
                         waits_for: Some(parent),
                     };
-                    let known = self.workers[place].known.letters[key];
+                    // Asked of what knows our own commits: the tail may still show
+                    // a letter that is taken back.
+                    let known = if self.has(Rule::LettersAsCommitted) {
+                        self.truth.dead[key]
+                    } else {
+                        self.workers[place].known.letters[key]
+                    };
                     if known != Some(letter)
                         && self.truth.dead[key].is_none_or(|l| l.order <= work.order)
                     {
