@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
@@ -137,8 +139,20 @@ impl Bus {
             .expect("its ends")
     }
 
-    /// Removes every record of a topic by Kafka's own DeleteRecords.
+    /// Removes every record of a topic by Kafka's own DeleteRecords, which it
+    /// allows only where a retention was set.
     pub async fn cut(&self, topic: &str, partitions: i32) {
+        let name = self.name(topic);
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&name));
+        let set = self
+            .admin()
+            .alter_configs(
+                &[config.set("cleanup.policy", "compact,delete")],
+                &AdminOptions::new(),
+            )
+            .await
+            .expect("an answer");
+        assert!(set.iter().all(Result::is_ok), "{set:?}");
         let mut before = TopicPartitionList::new();
         for partition in 0..partitions {
             let (_, end) = self.ends(topic, partition);

@@ -281,14 +281,19 @@ async fn a_foreign_transaction_that_hangs_is_named() {
     })
     .await;
     migration.until_equal(LIMIT).await;
-    let status = migration.status();
-    let processes = status["processes"].as_array().expect("processes");
-    let loader = processes
-        .iter()
-        .find(|p| p["stage"] == "loader")
-        .expect("a loader");
-    let edge = &loader["edges"][bus.name("canonical.company")];
-    assert!(edge["records"].as_u64() > Some(0), "{status}");
+    let topic = bus.name("canonical.company");
+    until(
+        &mut migration,
+        "the distance to the log's start",
+        async |migration| {
+            let status = migration.status();
+            let mut processes = status["processes"].as_array()?.iter();
+            let loader = processes.find(|p| p["stage"] == "loader")?;
+            let edge = &loader["edges"][&topic];
+            (edge["records"].as_u64()? > 0 && edge["seconds"].is_u64()).then_some(())
+        },
+    )
+    .await;
     migration.stop_all();
 }
 

@@ -226,7 +226,7 @@ impl Looker {
         let due = self
             .read_first
             .is_none_or(|at| at.elapsed() >= FIRST_RECORDS);
-        if due || suspects {
+        if (due || suspects) && !positions.is_empty() {
             self.read_first = Some(Instant::now());
             self.first_records(positions, &mut found)?;
         }

@@ -180,6 +180,10 @@ impl<L: Loader> Shared<L> {
                 let key = crate::deadletter::topic_key(Stage::Loader, key);
                 (key, letter.as_ref().map(DeadLetter::to_json))
             });
+            let written: Vec<(String, Option<Vec<u8>>)> = written.collect();
+            for (key, letter) in &written {
+                self.orphans.note(key.as_bytes(), letter.as_deref());
+            }
             self.letters.committed(letters, written);
             known.committed_through(ends);
             let mut arrived = Vec::new();

@@ -578,7 +578,8 @@ fn start<L: Loader>(
     let go_on = |_| !context.stop.is_cancelled();
     let producer = patiently(go_on, || {
         context.client.require_topics(&needed)?;
-        context.plan.check_incarnations(&context.client, &needed)?;
+        // The inputs are proved with each assignment, lane by lane.
+        context.plan.check_incarnations(&context.client, &tables)?;
         TransactionalProducer::open(&context.client, &id)
     })?;
     let shared = Arc::new(Shared {

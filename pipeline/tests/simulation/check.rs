@@ -66,23 +66,6 @@ impl World {
         }
     }
 
-    /// A parent that the source has shown before its child must not be called
-    /// one that the source does not show.
-    pub fn check_missing(&mut self, parent: Key, child: u64) {
-        let log = &self.canonical[KEYS[parent].entity][self.partition(parent)];
-        let shown = log.iter().any(|item| {
-            matches!(item, Canonical::Record { key, content, .. }
-                if *key == parent && content.at < child)
-        });
-        if shown {
-            let detail = KEYS[parent].name.to_owned();
-            self.broken(
-                "a parent is called missing that the source has shown",
-                detail,
-            );
-        }
-    }
-
     /// The tables as a reader from the start sees them.
     fn tables(&self) -> Vec<Row> {
         let mut tables = vec![Row::default(); KEYS.len()];

@@ -72,9 +72,6 @@ pub enum Rule {
     OrphansOnAssignment,
     /// Redo records are tried again after each assignment.
     RedoOnAssignment,
-    /// What the source had of an object counts as known only when it has reached
-    /// this loader's own tables, not when the loaders have committed it.
-    CoveredThroughTables,
     /// It is searched for records that wait in vain: nothing else would wake them.
     SearchInVain,
     /// Whether a dead letter stands already is asked of our own commits, not of
@@ -84,7 +81,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 31] = [
+    pub const ALL: [Rule; 30] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -113,7 +110,6 @@ impl Rule {
         Rule::OrphanWhoseParentCame,
         Rule::OrphansOnAssignment,
         Rule::RedoOnAssignment,
-        Rule::CoveredThroughTables,
         Rule::SearchInVain,
         Rule::LettersAsCommitted,
     ];

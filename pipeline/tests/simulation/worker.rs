@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use drover_pipeline::idempotency::{Entry, Incoming, State, Verdict, judge};
-use drover_pipeline::orphan::{GRACE, Sight, Why, circle, never};
+use drover_pipeline::orphan::{GRACE, Sight, circle, never};
 use drover_pipeline::record::{AbsentReason, CanonicalKey, Fingerprint, Order};
 
 use crate::rules::Rule;
@@ -274,7 +274,7 @@ impl Known {
 
     /// Whether a parent without an id never comes for a child of that time, by
     /// the real rule.
-    fn never(&self, parent: Key, child: u64) -> Option<Why> {
+    fn never(&self, parent: Key, child: u64) -> bool {
         let entry = self.entries[parent].as_ref();
         let letter = self.letters[parent];
         let sight = Sight {
@@ -287,7 +287,7 @@ impl Known {
             orphan: letter.is_some_and(|letter| letter.waits_for.is_some()),
             covered: self.covered[KEYS[parent].entity].map(|at| at as i64 + GRACE),
         };
-        never(&sight, child as i64)
+        never(&sight, child as i64).is_some()
     }
 
     /// Whether a parked record waits in vain.
@@ -297,11 +297,11 @@ impl Known {
             .is_some_and(|parked| match parked.reason {
                 Reason::Parent(parent) => {
                     !self.has_id(parent)
-                        && (self.never(parent, parked.content.at).is_some()
+                        && (self.never(parent, parked.content.at)
                             || self.closes_circle(key, parent))
                 }
                 Reason::Link(parent) => {
-                    !self.has_id(parent) && self.never(parent, parked.content.at).is_some()
+                    !self.has_id(parent) && self.never(parent, parked.content.at)
                 }
                 Reason::Dropped(_) | Reason::Lease => false,
             })
@@ -862,12 +862,11 @@ impl World {
         };
         let through = (0..self.setting.partitions).all(|p| {
             self.group.offsets[entity][p] >= self.canonical[entity][p].len()
-                && (!self.has(Rule::CoveredThroughTables)
-                    || [IDEMPOTENCY, PARKED, LETTERS].iter().all(|table| {
-                        let following = worker.tail[*table][p];
-                        following.seek.is_none()
-                            && following.position >= self.logs[*table][p].items.len()
-                    }))
+                && [IDEMPOTENCY, PARKED, LETTERS].iter().all(|table| {
+                    let following = worker.tail[*table][p];
+                    following.seek.is_none()
+                        && following.position >= self.logs[*table][p].items.len()
+                })
         });
         let known = &mut self.workers[place].known;
         if !through || known.covered[entity] >= Some(until) {
@@ -1123,17 +1122,6 @@ impl World {
             works = kept;
         }
         let plans: Vec<Plan> = works.iter().map(|work| self.plan(place, work)).collect();
-        for (work, plan) in works.iter().zip(&plans) {
-            let parent = match plan {
-                Plan::Orphan(parent, false) | Plan::Park(Reason::Dropped(parent), _) => *parent,
-                Plan::Send(sending) if sending.dropped.is_some() => sending.dropped.unwrap_or(0),
-                _ => continue,
-            };
-            let why = self.workers[place].known.never(parent, work.content.at);
-            if why == Some(Why::NotInSource) {
-                self.check_missing(parent, work.content.at);
-            }
-        }
         if self.trace.is_some() {
             for (work, plan) in works.iter().zip(&plans) {
                 let what = match plan {
@@ -1252,7 +1240,7 @@ impl World {
         {
             let circle = required && known.closes_circle(work.key, parent);
             let never = known.never(parent, work.content.at);
-            match (required, circle || never.is_some()) {
+            match (required, circle || never) {
                 (true, true) => return Plan::Orphan(parent, circle),
                 (true, false) => return Plan::Park(Reason::Parent(parent), None),
                 (false, true) => dropped = Some(parent),
@@ -1792,6 +1780,9 @@ impl World {
             released.extend(self.waiters(place, key));
         }
         let worker = &mut self.workers[place];
+        for (key, letter) in changes.letters {
+            worker.known.letters[key] = letter;
+        }
         for key in changes.redone {
             worker.known.redo[key] = None;
         }
