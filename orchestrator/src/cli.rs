@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, doctor, exporter, init, run, status};
+use crate::{check, deadletter, doctor, explain, exporter, init, parked, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -54,7 +54,15 @@ enum Verb {
     },
     /// Records that could not go on.
     #[command(subcommand)]
-    Deadletter(Deadletter),
+    Deadletter(deadletter::Deadletter),
+    /// Records that wait.
+    #[command(subcommand)]
+    Parked(parked::Verb),
+    /// Tell what an error's code means, and what to do.
+    Explain {
+        /// The code: TOO_LONG. Without one, all are listed.
+        code: Option<String>,
+    },
     /// Tell what this machine and the cluster lack, and the commands that mend it.
     Doctor,
     /// Print the migration's metrics for Prometheus, or serve them.
@@ -89,12 +97,6 @@ pub(crate) enum Until {
     Synced,
 }
 
-#[derive(Subcommand)]
-enum Deadletter {
-    /// Group them by cause, with a count and an example.
-    List,
-}
-
 /// `main` of the program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -115,12 +117,21 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failures) => {
             eprintln!("{failures}");
+            // A person may want to read on; a program has the codes.
+            if std::io::stderr().is_terminal() {
+                let codes: Vec<Code> = failures.0.iter().map(|failure| failure.code).collect();
+                eprintln!("{}", explain::hint(&codes));
+            }
             ExitCode::from(failures.exit())
         }
     }
 }
 
 async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
+    if let Verb::Explain { code } = &arguments.verb {
+        explain::run(code.as_deref(), arguments.format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if matches!(arguments.verb, Verb::Doctor) {
         return doctor::run(arguments.config.as_deref(), arguments.format).await;
     }
@@ -130,13 +141,14 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     };
     let format = arguments.format;
     match arguments.verb {
-        // Done above: it needs no configuration.
-        Verb::Doctor => {}
+        // Done above: they need no configuration.
+        Verb::Doctor | Verb::Explain { .. } => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
         Verb::Status { watch } => status::run(&file, format, watch).await?,
-        Verb::Deadletter(Deadletter::List) => deadletter::list(&file, format).await?,
+        Verb::Deadletter(verb) => return deadletter::run(verb, &file, format).await,
+        Verb::Parked(verb) => return parked::run(verb, &file, format).await,
         Verb::Metrics { http } => exporter::run(&file, http).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,137 +1,167 @@
-//! `drover deadletter list`: what could not go on, by cause.
+//! `drover deadletter`: what could not go on, why, and what a person does about
+//! it: have it tried again, or leave it with a reason.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::ExitCode;
 
+use clap::{Args, Subcommand};
 use drover_pipeline::Code;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::kafka::compacted::read_to_end;
-use drover_pipeline::record::Millis;
-use serde::Serialize;
+use drover_pipeline::waiver::{Waiver, Waivers};
 
-use crate::cli::{Format, blocking, print, print_json};
-use crate::failure::Result;
+mod filter;
+mod list;
+mod retry;
+mod show;
+mod waive;
+
+use crate::cli::{Format, blocking};
+use crate::failure::{Failure, Result};
 use crate::migration::Bus;
-use crate::table::wrap;
+use filter::Filter;
 
-/// Dead letters with one cause.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Cause {
-    stage: String,
-    object: String,
-    code: String,
-    source_code: Option<String>,
-    place: Option<String>,
-    count: u64,
-    /// When the oldest and the newest of them were written.
-    first: Millis,
-    last: Millis,
-    example: Example,
-    advice: String,
+#[derive(Subcommand)]
+pub(crate) enum Deadletter {
+    /// Group them by cause, with counts and an example.
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// One line a letter.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Everything about a record's letters, and what to do.
+    Show {
+        /// The record's key: source/object/id, with or without #slot.
+        key: String,
+        /// Show the record's values too.
+        #[arg(long)]
+        bodies: bool,
+    },
+    /// Have them tried again, in their own order.
+    Retry(Retry),
+    /// Leave them as they are, with a reason.
+    Waive(Waive),
+    /// Take a waiver back.
+    Unwaive(Choice),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Example {
-    key: String,
-    message: String,
+/// Which letters a verb changes: never all of them by accident.
+#[derive(Args)]
+pub(crate) struct Choice {
+    #[command(flatten)]
+    filter: Filter,
+    /// All of them; without it, at least one filter must be given.
+    #[arg(long)]
+    all: bool,
 }
 
-pub(crate) async fn list(file: &Path, format: Format) -> Result<()> {
+#[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    choice: Choice,
+    /// Only show what would be tried again.
+    #[arg(long)]
+    dry_run: bool,
+    /// How many seconds to wait for the outcomes; 0 does not wait.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Waive {
+    #[command(flatten)]
+    choice: Choice,
+    /// Why, for those who ask later.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who decides it.
+    #[arg(long, value_name = "NAME", env = "USER")]
+    actor: String,
+}
+
+/// A letter, and what a person has decided about it.
+#[derive(Debug, Clone)]
+struct Letter {
+    letter: DeadLetter,
+    waiver: Option<Waiver>,
+}
+
+pub(crate) async fn run(verb: Deadletter, file: &Path, format: Format) -> Result<ExitCode> {
     let bus = Bus::load(file)?;
-    let letters = blocking(move || read_to_end(&bus.client, &bus.topics.deadletter())).await?;
-    // One that can't be read is one more that could not go on.
-    let unreadable = |key: &[u8]| format!("{} is not readable", String::from_utf8_lossy(key));
-    let mut parsed = Vec::new();
-    for (key, value) in &letters {
-        match serde_json::from_slice::<DeadLetter>(value) {
-            Ok(letter) => parsed.push(letter),
-            Err(_) => eprintln!(
-                "{}: {}; {}",
-                Code::ForeignBytes,
-                unreadable(key),
-                Code::ForeignBytes.advice()
-            ),
+    match verb {
+        Deadletter::List { filter, all } => {
+            let letters = read(bus, filter).await?;
+            list::print_list(&letters, all, format);
         }
+        Deadletter::Show { key, bodies } => {
+            let letters = read(bus, Filter::default()).await?;
+            show::print_letters(&letters, &key, bodies, format)?;
+        }
+        Deadletter::Retry(options) => return retry::run(bus, options, format).await,
+        Deadletter::Waive(options) => waive::waive(bus, options, format).await?,
+        Deadletter::Unwaive(choice) => waive::unwaive(bus, choice, format).await?,
     }
-    let causes = group(&parsed);
-    match format {
-        Format::Json => print_json(&causes),
-        Format::Table => print(&render(&causes)),
-    }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The most frequent cause first; the example is the newest letter.
-fn group(letters: &[DeadLetter]) -> Vec<Cause> {
-    let mut causes: BTreeMap<_, Cause> = BTreeMap::new();
-    for letter in letters {
-        let stage = letter.stage.as_str();
-        let key = (
-            stage,
-            &letter.object,
-            &letter.code,
-            &letter.source_code,
-            &letter.place,
-        );
-        let example = || Example {
-            key: letter.key.clone(),
-            message: letter.message.clone(),
-        };
-        let cause = causes.entry(key).or_insert_with(|| Cause {
-            stage: stage.to_owned(),
-            object: letter.object.clone(),
-            code: letter.code.clone(),
-            source_code: letter.source_code.clone(),
-            place: letter.place.clone(),
-            count: 0,
-            first: letter.at,
-            last: letter.at,
-            example: example(),
-            advice: Code::ALL
-                .iter()
-                .find(|code| code.as_str() == letter.code)
-                .map_or_else(String::new, |code| code.advice().to_owned()),
+impl Choice {
+    /// The filter, if it was meant.
+    fn filter(self) -> Result<Filter> {
+        if self.filter.is_empty() && !self.all {
+            let told = "no filter is given";
+            let advice = "name the letters, by --key or --code for example, or say --all";
+            return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
+        }
+        Ok(self.filter)
+    }
+}
+
+/// The live letters that the filter takes, by key.
+async fn read(bus: Bus, filter: Filter) -> Result<Vec<Letter>> {
+    let matcher = filter.matcher(drover_pipeline::status::now())?;
+    blocking(move || {
+        let waivers = Waivers::read(&bus.client, &bus.topics)?;
+        let mut letters = Vec::new();
+        for (key, value) in read_to_end(&bus.client, &bus.topics.deadletter())? {
+            match serde_json::from_slice::<DeadLetter>(&value) {
+                Ok(letter) if matcher.takes(&letter) => letters.push(Letter {
+                    waiver: waivers.of(&letter).cloned(),
+                    letter,
+                }),
+                Ok(_) => {}
+                // One that can't be read is one more that could not go on.
+                Err(_) => eprintln!(
+                    "{}: {} is not readable; {}",
+                    Code::ForeignBytes,
+                    String::from_utf8_lossy(&key),
+                    Code::ForeignBytes.advice()
+                ),
+            }
+        }
+        letters.sort_by(|a, b| {
+            (&a.letter.key, a.letter.stage.as_str()).cmp(&(&b.letter.key, b.letter.stage.as_str()))
         });
-        cause.count += 1;
-        cause.first = cause.first.min(letter.at);
-        if (letter.at, &letter.key) > (cause.last, &cause.example.key) {
-            cause.last = letter.at;
-            cause.example = example();
-        }
-    }
-    let mut causes: Vec<Cause> = causes.into_values().collect();
-    causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
-    causes
+        Ok::<_, drover_pipeline::Error>(letters)
+    })
+    .await
 }
 
-fn render(causes: &[Cause]) -> String {
-    let total: u64 = causes.iter().map(|cause| cause.count).sum();
-    if total == 0 {
-        return "no dead letters\n".to_owned();
+/// What a code's table says a person should do.
+fn advice(code: &str) -> &'static str {
+    Code::ALL
+        .iter()
+        .find(|known| known.as_str() == code)
+        .map_or("", |code| code.advice())
+}
+
+/// `1 dead letter`, `2 dead letters`.
+fn count(number: usize) -> String {
+    match number {
+        1 => "1 dead letter".to_owned(),
+        _ => format!("{number} dead letters"),
     }
-    let mut text = format!("{total} dead letters, {} causes\n", causes.len());
-    for cause in causes {
-        let source_code = cause
-            .source_code
-            .as_ref()
-            .map(|c| format!(" [{c}]"))
-            .unwrap_or_default();
-        let place = cause
-            .place
-            .as_ref()
-            .map(|p| format!(" at {p}"))
-            .unwrap_or_default();
-        let (count, object, stage) = (cause.count, &cause.object, &cause.stage);
-        let line = format!("{object}: {}{source_code}{place} ({stage})", cause.code);
-        let line = wrap(&line, "         ");
-        let line = line.get(9..).unwrap_or_default();
-        text.push_str(&format!("\n{count:>7}  {line}"));
-        let example = format!("example {}: {}", cause.example.key, cause.example.message);
-        text.push_str(&wrap(&example, "         "));
-        text.push_str(&wrap(&cause.advice, "         "));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -139,12 +169,13 @@ mod tests {
     use drover_pipeline::Error;
     use drover_pipeline::deadletter::{Author, Origin};
     use drover_pipeline::kafka::Place;
+    use drover_pipeline::record::Millis;
     use drover_pipeline::spec::Stage;
 
     use super::*;
 
-    fn letter(id: u32, code: Code, at: Millis) -> DeadLetter {
-        let error = Error::new(code, format!("message {id}")).at("contact.email");
+    pub(super) fn letter(id: u32, code: Code, at: Millis) -> DeadLetter {
+        let error = Error::new(code, format!("message {id}")).at("Contact.Email -> contact.email");
         let origin = Origin {
             place: Place::new("t", 0),
             offset: 1,
@@ -155,31 +186,22 @@ mod tests {
             connector: "mapper".into(),
             instance: "transformer-1".into(),
         };
-        DeadLetter::new(&author, &key, &error, &origin, 1, None, at, b"x")
+        let body = br#"{"Email":"ann at example"}"#;
+        DeadLetter::new(&author, &key, &error, &origin, 1, None, at, body)
     }
 
-    #[test]
-    fn letters_are_grouped_by_cause() {
-        let letters = [
-            letter(1, Code::BadEmail, 5),
-            letter(2, Code::TooLong, 5),
-            letter(3, Code::TooLong, 9),
-            letter(4, Code::TooLong, 7),
-        ];
-        let causes = group(&letters);
-        assert_eq!(causes.iter().map(|c| c.count).collect::<Vec<_>>(), [3, 1]);
-        assert_eq!(causes[0].example.key, "salesforce/Contact/3");
-        assert_eq!((causes[0].first, causes[0].last), (5, 9));
-        let text = render(&causes);
-        assert!(text.starts_with("4 dead letters, 2 causes\n"), "{text}");
-        assert!(
-            text.contains("      3  Contact: TOO_LONG at contact.email (transformer)\n"),
-            "{text}"
-        );
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
-        assert_eq!(render(&[]), "no dead letters\n");
+    pub(super) fn waived(letter: DeadLetter) -> Letter {
+        let waiver = Waiver::of(&letter, "agreed with sales", "ann", 1_800_000_000_000);
+        Letter {
+            waiver: Some(waiver),
+            letter,
+        }
+    }
+
+    pub(super) fn open(letter: DeadLetter) -> Letter {
+        Letter {
+            letter,
+            waiver: None,
+        }
     }
 }

@@ -12,19 +12,25 @@ pub mod table;
 pub mod topics;
 pub mod view;
 
+mod body;
 mod check;
 mod cli;
 mod deadletter;
 mod doctor;
 mod dryrun;
+mod explain;
 mod exporter;
 mod init;
+mod lookup;
 mod offsets;
+mod parked;
 mod progress;
+mod redo;
 mod run;
 mod shortfall;
 mod status;
 mod supervise;
 mod synced;
+mod when;
 
 pub use cli::main;

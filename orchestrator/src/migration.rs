@@ -30,6 +30,15 @@ impl Bus {
         Ok(Bus::of(config))
     }
 
+    /// The same once more, for work on another thread.
+    pub(crate) fn again(&self) -> Self {
+        Bus {
+            config: self.config.clone(),
+            topics: self.topics.clone(),
+            client: self.client.clone(),
+        }
+    }
+
     fn of(config: MigrationConfig) -> Self {
         Bus {
             topics: Topics::of(&config),

@@ -43,8 +43,14 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
     let dead: BTreeMap<&str, u64> = view
         .objects
         .iter()
-        .filter(|object| object.dead > 0)
-        .map(|object| (object.object.as_str(), object.dead))
+        // What a person has decided to leave is not missing.
+        .map(|object| {
+            (
+                object.object.as_str(),
+                object.dead.saturating_sub(object.waived),
+            )
+        })
+        .filter(|(_, dead)| *dead > 0)
         .collect();
     let mut parts = Vec::new();
     let mut advice = Vec::new();
@@ -95,6 +101,9 @@ mod tests {
         }
         assert_eq!(shortfall(&view, Waiting::default()), None);
         view.objects[1].dead = 2;
+        view.objects[1].waived = 2;
+        assert_eq!(shortfall(&view, Waiting::default()), None, "waived");
+        view.objects[1].dead = 4;
         let waiting = Waiting {
             outside: 3,
             unlinked: 1,

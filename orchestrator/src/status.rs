@@ -95,6 +95,12 @@ pub(crate) fn render(view: &View) -> String {
         view.migration, view.source, view.phase, view.generation
     );
     text.push_str(&objects(view));
+    let waived: u64 = view.objects.iter().map(|object| object.waived).sum();
+    if waived > 0 {
+        text.push_str(&format!(
+            "{waived} of the dead are waived; see `drover deadletter list`\n"
+        ));
+    }
     text.push('\n');
     text.push_str(&processes(view));
     text

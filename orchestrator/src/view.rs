@@ -76,6 +76,8 @@ pub struct ObjectView {
     pub parked: u64,
     /// Records that could not go on.
     pub dead: u64,
+    /// Of these, what a person has decided to leave.
+    pub waived: u64,
     /// How far it is behind.
     pub lag: LagView,
 }
@@ -177,13 +179,14 @@ impl Reader {
     }
 
     /// The state topics, and what each holds.
-    fn tables(&self) -> [(String, Table); 5] {
+    fn tables(&self) -> [(String, Table); 6] {
         [
             (self.topics.status(), Table::Status),
             (self.topics.checkpoint(), Table::Checkpoint),
             (self.topics.idempotency(), Table::Idempotency),
             (self.topics.parked(), Table::Parked),
             (self.topics.deadletter(), Table::DeadLetter),
+            (self.topics.control(), Table::Control),
         ]
     }
 

@@ -249,3 +249,70 @@ fn a_run_waits_for_a_broker_that_is_away() {
     soon("the run ends", || run.try_wait().unwrap().is_some());
     assert_eq!(run.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn an_error_is_explained_without_a_configuration() {
+    let bench = Bench::new();
+    let ended = bench.drover(&["explain", "too_long"]);
+    ended.code(0);
+    assert!(ended.out.starts_with("# TOO_LONG\n"), "{ended:?}");
+    let list = bench.drover(&["explain"]);
+    list.code(0);
+    assert!(list.out.contains("TARGET_REFUSED"), "{list:?}");
+    let one = bench.drover(&["explain", "TOO_LONG", "--format", "json"]);
+    assert_eq!(one.json()["class"], "record");
+    let ended = bench.drover(&["explain", "NOPE"]);
+    ended.code(2);
+    assert!(
+        ended
+            .err
+            .starts_with("CONFIG_INVALID: there is no code `NOPE`; ")
+    );
+}
+
+#[test]
+fn letters_are_never_changed_by_accident() {
+    let bench = Bench::new();
+    bench.config("m", NOWHERE, json!({}));
+    let waive = ["deadletter", "waive", "--actor", "ann", "-c", "m.json"];
+    for (verb, told) in [
+        (
+            &["deadletter", "retry", "-c", "m.json"][..],
+            "no filter is given",
+        ),
+        (
+            &["deadletter", "unwaive", "-c", "m.json"],
+            "no filter is given",
+        ),
+        (
+            &[&waive[..], &["--all", "--reason", " "]].concat(),
+            "--reason is empty",
+        ),
+        (
+            &[&waive[..], &["--reason", "x"]].concat(),
+            "no filter is given",
+        ),
+        (
+            &["deadletter", "list", "--since", "soon", "-c", "m.json"],
+            "`soon` is no moment",
+        ),
+        (
+            &["deadletter", "retry", "--code", "TOOLONG", "-c", "m.json"],
+            "there is no code `TOOLONG`",
+        ),
+    ] {
+        let ended = bench.drover(verb);
+        ended.code(2);
+        let expected = format!("CONFIG_INVALID: {told}");
+        assert!(ended.err.starts_with(&expected), "{verb:?}: {ended:?}");
+    }
+    // A reason is no option to leave out.
+    assert_eq!(
+        bench.drover(&[&waive[..], &["--all"]].concat()).code,
+        Some(2)
+    );
+    assert_eq!(
+        bench.drover(&["parked", "release", "-c", "m.json"]).code,
+        Some(2)
+    );
+}

@@ -54,6 +54,14 @@ macro_rules! codes {
             pub fn facts(self) -> (&'static str, Class, &'static str) {
                 match self { $( Code::$name => ($text, Class::$class, $advice), )* }
             }
+
+            /// The code's page, `docs/errors/<CODE>.md`: what happened, why, what to
+            /// do, and an example.
+            pub fn page(self) -> &'static str {
+                match self {
+                    $( Code::$name => include_str!(concat!("../../docs/errors/", $text, ".md")), )*
+                }
+            }
         }
     };
 }
@@ -301,6 +309,39 @@ mod tests {
         assert_eq!(Code::DryRun.exit(), 2);
         assert_eq!(Code::IdempotencyLost.exit(), 3);
         assert_eq!(Code::Invariant.exit(), 1);
+    }
+
+    #[test]
+    fn every_code_has_its_page_and_every_page_its_code() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors");
+        let files: std::collections::BTreeSet<String> = std::fs::read_dir(folder)
+            .expect("docs/errors")
+            .map(|entry| {
+                entry
+                    .expect("a file")
+                    .file_name()
+                    .into_string()
+                    .expect("a name")
+            })
+            .collect();
+        let pages = Code::ALL.iter().map(|code| format!("{code}.md")).collect();
+        assert_eq!(files, pages);
+        for code in Code::ALL {
+            let page = code.page();
+            assert!(page.starts_with(&format!("# {code}\n")), "{code}");
+            let class = format!("Class **{}**", code.class().as_str());
+            assert!(page.contains(&class), "{code} is of another class");
+            let (_, rest) = page.split_once("## What happened").expect("what happened");
+            let (_, rest) = rest.split_once("## Why").expect("why");
+            let (to_do, example) = rest.split_once("## Example").expect("an example");
+            assert!(to_do.contains("## What to do\n\n1. "), "{code}");
+            assert!(
+                example.contains(&format!("{code}: ")),
+                "{code}: its example"
+            );
+            let long = page.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(long, None, "{code}");
+        }
     }
 
     #[test]

@@ -28,5 +28,6 @@ pub mod status;
 pub mod testing;
 pub mod topics;
 pub mod transform;
+pub mod waiver;
 
 pub use error::{Class, Code, Error, Result};

@@ -2,6 +2,8 @@
 //! without what the mock lacks (compaction, isolation, administration), which
 //! is proved on a real broker in the workspace's `tests/`.
 
+mod complaints;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -199,8 +201,12 @@ struct Target {
     creates: Arc<AtomicU64>,
     /// The next apply has its effect, and the answer is lost.
     lose_answer: Arc<AtomicBool>,
-    /// It refuses everything of companies: a person must act.
-    no_companies: Arc<AtomicBool>,
+    /// What it refuses otherwise is taken.
+    lenient: Arc<AtomicBool>,
+    /// Every call that concerns companies fails in this way.
+    trouble: Arc<Mutex<Option<Code>>>,
+    /// The key of every record that was sent to it, in order.
+    sent: Arc<Mutex<Vec<String>>>,
     ordered: bool,
 }
 
@@ -238,12 +244,12 @@ impl Loader for Target {
         Ok(())
     }
     async fn apply(&self, batch: &[Item<'_>]) -> Result<Vec<Outcome>> {
-        let company = batch
-            .first()
-            .is_some_and(|item| item.entity.name == "company");
-        if company && self.no_companies.load(Ordering::SeqCst) {
-            return Err(Error::new(Code::Forbidden, "no companies, please"));
+        let trouble = *self.trouble.lock().expect("lock");
+        if let Some(code) = trouble.filter(|_| batch[0].entity.name == "company") {
+            return Err(Error::new(code, "companies are in trouble"));
         }
+        let keys = batch.iter().map(|item| item.key.to_string());
+        self.sent.lock().expect("lock").extend(keys);
         let mut rows = self.rows.lock().expect("lock");
         let lost = self.lose_answer.swap(false, Ordering::SeqCst);
         let outcomes = batch
@@ -270,7 +276,7 @@ impl Loader for Target {
                                 _ => None,
                             })
                             .unwrap_or_default();
-                        if name == "refuse me" {
+                        if name == "refuse me" && !self.lenient.load(Ordering::SeqCst) {
                             return Outcome::Rejected(Error::new(Code::TargetRefused, "refused"));
                         }
                         let (id, created) = match item.target_id {
@@ -492,10 +498,16 @@ impl Rig {
     }
 
     async fn end(mut self) {
+        self.stop().await;
+    }
+
+    /// Ends the stages; they can run again.
+    async fn stop(&mut self) {
         self.stop.cancel();
         for stage in std::mem::take(&mut self.stages) {
             stage.await.expect("no panic").expect("a clean end");
         }
+        self.stop = CancellationToken::new();
     }
 
     fn rows(&self) -> BTreeMap<String, Row> {
@@ -671,11 +683,7 @@ async fn a_second_start_reads_its_state_and_writes_nothing_twice() {
     rig.run();
     rig.until("the snapshot", |rig| rig.entries().len() == 30)
         .await;
-    rig.stop.cancel();
-    for stage in std::mem::take(&mut rig.stages) {
-        stage.await.expect("no panic").expect("a clean end");
-    }
-    rig.stop = CancellationToken::new();
+    rig.stop().await;
     rig.source.add("company", "3", 2, name("renamed"));
     rig.run();
     rig.until("the change", |rig| {
@@ -805,7 +813,7 @@ async fn a_lane_does_not_wait_for_a_blocked_one_and_parking_costs_one_turn_a_chi
         ordered: true,
         ..Target::default()
     });
-    rig.target.no_companies.store(true, Ordering::SeqCst);
+    *rig.target.trouble.lock().expect("lock") = Some(Code::Forbidden);
     for n in 0..CHILDREN {
         let id = n.to_string();
         rig.source.add("company", &id, 1, name(&format!("c{n}")));
@@ -820,7 +828,7 @@ async fn a_lane_does_not_wait_for_a_blocked_one_and_parking_costs_one_turn_a_chi
     let lane = rig.lane("company").expect("its lane");
     assert_eq!(lane.phase, Phase::Blocked);
     // A person mends it and starts the loader again.
-    rig.target.no_companies.store(false, Ordering::SeqCst);
+    *rig.target.trouble.lock().expect("lock") = None;
     rig.stop.cancel();
     for stage in std::mem::take(&mut rig.stages) {
         stage.await.expect("no panic").expect("a clean end");

@@ -4,10 +4,12 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
+use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::extract::Checkpoint;
 use drover_pipeline::record::{CanonicalKey, Millis};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::Report;
+use drover_pipeline::waiver::Waivers;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -26,6 +28,8 @@ pub enum Table {
     Parked,
     /// What could not go on.
     DeadLetter,
+    /// What the orchestrator and its operators have decided.
+    Control,
 }
 
 /// Where a key is counted.
@@ -48,6 +52,9 @@ pub struct Model {
     counts: HashMap<(u32, State), u64>,
     checkpoints: BTreeMap<String, Checkpoint>,
     reports: BTreeMap<String, Report>,
+    /// Dead letters without their records; few, as a lane stops that has many.
+    letters: HashMap<String, DeadLetter>,
+    waivers: Waivers,
 }
 
 impl Model {
@@ -75,7 +82,14 @@ impl Model {
                     None => self.checkpoints.remove(object),
                 };
             }
+            (Table::Control, value) => self.waivers.note(key, value),
             (table, Some(value)) => {
+                if table == Table::DeadLetter
+                    && let Ok(mut letter) = serde_json::from_slice::<DeadLetter>(value)
+                {
+                    letter.value = String::new();
+                    self.letters.insert(name.to_owned(), letter);
+                }
                 let state = match table {
                     // In the target, and nobody waits for it.
                     Table::Parked if is_dropped_link(value) => None,
@@ -89,7 +103,12 @@ impl Model {
                     None => {}
                 }
             }
-            (table, None) => self.set(table, key, None),
+            (table, None) => {
+                if table == Table::DeadLetter {
+                    self.letters.remove(name);
+                }
+                self.set(table, key, None);
+            }
         }
     }
 
@@ -145,8 +164,18 @@ impl Model {
             stale: counted(|counts| counts.stale),
             parked: count(State::Parked),
             dead: count(State::Dead),
+            waived: self.waived(object),
             ..ObjectView::default()
         }
+    }
+
+    /// How many of an object's live dead letters are waived.
+    fn waived(&self, object: &str) -> u64 {
+        let waived = self
+            .letters
+            .values()
+            .filter(|letter| letter.object == object && self.waivers.of(letter).is_some());
+        waived.count() as u64
     }
 
     /// Where the extractor stands in an object.
@@ -234,6 +263,7 @@ fn known(value: &[u8]) -> Option<State> {
 mod tests {
     use drover_pipeline::idempotency::{self, Entry};
     use drover_pipeline::record::{AbsentReason, Fingerprint, Order};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -309,6 +339,98 @@ mod tests {
                 ..ObjectView::default()
             }
         );
+    }
+
+    proptest! {
+        /// Whatever is written, in whatever order and however often: the counts
+        /// are those of the tables as they stand.
+        #[test]
+        fn sfdmu_1100_counts_are_those_of_the_tables(
+            steps in prop::collection::vec((0usize..3, 0u32..6, 0usize..4), 0..80)
+        ) {
+            let mut model = Model::default();
+            let mut tables: BTreeMap<(usize, u32), usize> = BTreeMap::new();
+            for (table, id, what) in steps {
+                let key = format!("salesforce/Contact/{id}#contact");
+                let reason = AbsentReason::Deleted;
+                let value = match (table, what) {
+                    (_, 3) => None,
+                    (0, 0) => Some(json(&entry(idempotency::State::Applied))),
+                    (0, 1) => Some(json(&entry(idempotency::State::Deleted { reason }))),
+                    (0, _) => Some(json(&entry(idempotency::State::Pending {
+                        owner: "me".into(),
+                        since: 1,
+                        before: None,
+                    }))),
+                    (1, _) => Some(b"{}".to_vec()),
+                    _ => Some(br#"{"object":"Contact"}"#.to_vec()),
+                };
+                let name = [Table::Idempotency, Table::Parked, Table::DeadLetter][table];
+                model.apply(name, key.as_bytes(), value.as_deref());
+                match value {
+                    Some(_) => tables.insert((table, id), what),
+                    None => tables.remove(&(table, id)),
+                };
+            }
+            let count = |table: usize, what: Option<usize>| {
+                let is = |(key, value): &(&(usize, u32), &usize)| {
+                    key.0 == table && what.is_none_or(|what| **value == what)
+                };
+                tables.iter().filter(is).count() as u64
+            };
+            let seen = model.object("Contact");
+            prop_assert_eq!(seen.loaded, count(0, Some(0)));
+            prop_assert_eq!(seen.absent, count(0, Some(1)));
+            prop_assert_eq!(seen.parked, count(1, None));
+            prop_assert_eq!(seen.dead, count(2, None));
+        }
+    }
+
+    #[test]
+    fn only_the_very_failure_that_was_waived_counts_as_waived() {
+        use drover_pipeline::deadletter::{Author, DeadLetter, Origin};
+        use drover_pipeline::kafka::Place;
+        use drover_pipeline::waiver::{Waiver, control_key};
+        use drover_pipeline::{Code, Error};
+
+        let author = Author {
+            stage: Stage::Loader,
+            connector: "p".into(),
+            instance: "l".into(),
+        };
+        let origin = Origin {
+            place: Place::new("t", 0),
+            offset: 1,
+        };
+        let letter = |version| {
+            let error = Error::new(Code::TargetRefused, "no");
+            let key = "s/Contact/1#contact";
+            DeadLetter::new(&author, key, &error, &origin, version, None, 5, b"x")
+        };
+        let waiver = Waiver::of(&letter(1), "agreed", "ann", 2);
+        let mut model = Model::default();
+        let key = control_key(waiver.stage, &waiver.key);
+        model.apply(Table::Control, key.as_bytes(), Some(&json(&waiver)));
+        model.apply(Table::Control, b"plan", Some(b"{}"));
+        let counts = |model: &Model| {
+            let seen = model.object("Contact");
+            (seen.dead, seen.waived)
+        };
+        let dead = |model: &mut Model, version| {
+            let letter = letter(version);
+            model.apply(
+                Table::DeadLetter,
+                letter.topic_key().as_bytes(),
+                Some(&letter.to_json()),
+            );
+        };
+        dead(&mut model, 1);
+        assert_eq!(counts(&model), (1, 1));
+        dead(&mut model, 2);
+        assert_eq!(counts(&model), (1, 0), "a new failure");
+        dead(&mut model, 1);
+        model.apply(Table::Control, key.as_bytes(), None);
+        assert_eq!(counts(&model), (1, 0), "taken back");
     }
 
     #[test]

@@ -434,6 +434,7 @@ impl<T: Transformer> Runner<T> {
         if outputs.is_empty() && next.is_empty() {
             return Ok(());
         }
+        let read: Vec<Place> = next.keys().cloned().collect();
         if next.is_empty() {
             // Only offsets are fenced, so what is committed is sent once more.
             next.extend(starts.iter().map(|(p, o)| (p.clone(), *o)));
@@ -490,7 +491,7 @@ impl<T: Transformer> Runner<T> {
         for ((_, object, count), number) in counts {
             self.context.status.count(&object, count.count(), number);
         }
-        for place in next.keys() {
+        for place in &read {
             if let Some(lane) = self.lanes.get(&place.topic) {
                 self.context
                     .status

@@ -1,0 +1,196 @@
+//! `drover deadletter show`: everything about one record's letters.
+
+use drover_pipeline::Code;
+use drover_pipeline::spec::Stage;
+use serde_json::{Value, json};
+
+use super::filter::is_of;
+use super::{Letter, advice};
+use crate::body::describe;
+use crate::cli::{Format, print, print_json};
+use crate::failure::{Failure, Result};
+use crate::table::wrap;
+use crate::when;
+
+pub(super) fn print_letters(
+    letters: &[Letter],
+    key: &str,
+    bodies: bool,
+    format: Format,
+) -> Result<()> {
+    let meant: Vec<&Letter> = letters
+        .iter()
+        .filter(|with| is_of(&with.letter, key))
+        .collect();
+    if meant.is_empty() {
+        let told = format!("`{key}` has no dead letter");
+        let advice = "`drover deadletter list --all` shows the keys";
+        return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
+    }
+    let shown: Vec<Value> = meant.iter().map(|with| whole(with, bodies)).collect();
+    match format {
+        Format::Json => print_json(&shown),
+        Format::Table => {
+            let texts: Vec<String> = shown.iter().map(render).collect();
+            print(&texts.join("\n"));
+        }
+    }
+    Ok(())
+}
+
+fn whole(with: &Letter, bodies: bool) -> Value {
+    let letter = &with.letter;
+    json!({
+        "stage": letter.stage,
+        "key": letter.key,
+        "object": letter.object,
+        "code": letter.code,
+        "class": letter.class,
+        "sourceCode": letter.source_code,
+        "message": letter.message,
+        "place": letter.place,
+        "attempt": letter.attempt,
+        "firstSeen": letter.first_seen,
+        "at": letter.at,
+        "version": letter.version,
+        "order": letter.order,
+        "origin": {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset},
+        "connector": letter.connector,
+        "instance": letter.instance,
+        "waived": with.waiver,
+        "advice": advice(&letter.code),
+        "page": format!("docs/errors/{}.md", letter.code),
+        "retry": next(letter.stage, &letter.key),
+        "body": describe(&letter.envelope().unwrap_or_default(), bodies),
+    })
+}
+
+/// The command that has it tried again, where one does.
+fn next(stage: Stage, key: &str) -> Option<String> {
+    (stage != Stage::Extractor).then(|| format!("drover deadletter retry --key '{key}' -c FILE"))
+}
+
+fn render(letter: &Value) -> String {
+    let text = |field: &str| match &letter[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let moment = |field: &str| letter[field].as_i64().map_or("-".into(), when::show);
+    let origin = &letter["origin"];
+    let mut out = format!("{}\n", text("key"));
+    let source_code = match letter["sourceCode"].as_str() {
+        Some(code) => format!(" [{code}]"),
+        None => String::new(),
+    };
+    let rows = [
+        (
+            "what",
+            format!("{}{source_code}: {}", text("code"), text("message")),
+        ),
+        ("where", text("place")),
+        (
+            "stage",
+            format!(
+                "{} ({} {})",
+                text("stage"),
+                text("connector"),
+                text("instance")
+            ),
+        ),
+        (
+            "tried",
+            format!(
+                "{} times, first {}, last {}",
+                text("attempt"),
+                moment("firstSeen"),
+                moment("at")
+            ),
+        ),
+        ("version", moment("version")),
+        (
+            "lies in",
+            format!(
+                "{} partition {} offset {}",
+                origin["topic"].as_str().unwrap_or("-"),
+                origin["partition"],
+                origin["offset"]
+            ),
+        ),
+        ("what to do", text("advice")),
+        (
+            "more",
+            format!("drover explain {}, or {}", text("code"), text("page")),
+        ),
+        ("once mended", text("retry")),
+    ];
+    for (name, value) in rows {
+        if value != "-" {
+            out.push_str(&hanging(name, &value));
+        }
+    }
+    if let Some(reason) = letter["waived"]["reason"].as_str() {
+        let actor = letter["waived"]["actor"].as_str().unwrap_or("-");
+        let at = letter["waived"]["at"]
+            .as_i64()
+            .map_or("-".into(), when::show);
+        out.push_str(&hanging("waived", &format!("by {actor}, {at}: {reason}")));
+    }
+    out.push_str("  the record\n");
+    let body = &letter["body"];
+    match body["fields"].as_object() {
+        Some(fields) => {
+            for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+                let value = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                out.push_str(&wrap(&format!("{name}: {value}"), "    "));
+            }
+        }
+        None => {
+            let what = match (&body["fields"], &body["foreign"]) {
+                (Value::String(text), _) | (_, Value::String(text)) => text.clone(),
+                _ => format!("{} bytes", body["bytes"]),
+            };
+            out.push_str(&wrap(&what, "    "));
+        }
+    }
+    out
+}
+
+/// A name and its text, which goes on under itself.
+fn hanging(name: &str, text: &str) -> String {
+    let indent = " ".repeat(15);
+    let wrapped = wrap(text, &indent);
+    let first = format!("  {name:<13}");
+    wrapped.replacen(&indent, &first, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{letter, open, waived};
+    use super::*;
+
+    #[test]
+    fn a_letter_is_told_whole_and_its_values_only_when_asked_for() {
+        let one = waived(letter(1, Code::BadEmail, 1_800_000_000_000));
+        let text = render(&whole(&one, false));
+        for part in [
+            "salesforce/Contact/1\n",
+            "BAD_EMAIL: message 1",
+            "t partition 0 offset 1",
+            "waived       by ann, 2027-01-15T08:00:00Z: agreed with sales",
+            "docs/errors/BAD_EMAIL.md",
+            "drover deadletter retry --key 'salesforce/Contact/1'",
+        ] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+        assert!(!text.contains("ann at example"), "{text}");
+        let shown = whole(&open(letter(1, Code::BadEmail, 5)), true);
+        assert_eq!(shown["body"]["foreign"], "{\"Email\":\"ann at example\"}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+    }
+}

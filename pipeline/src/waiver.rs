@@ -1,0 +1,176 @@
+//! Waivers: what a person has decided to leave out of the target. They lie in
+//! the topic `control`, under `waiver/<stage>/<key>`.
+//!
+//! A waiver names one failure, not a key: the record's version and order, and
+//! the code. A new failure of the same key, of another version, of another
+//! order or with another code, is not covered by it.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deadletter::{DeadLetter, topic_key};
+use crate::error::Result;
+use crate::kafka::client::Client;
+use crate::kafka::compacted::read_to_end;
+use crate::record::{Millis, Order};
+use crate::spec::Stage;
+use crate::topics::Topics;
+
+/// What the keys of waivers in `control` start with.
+pub const PREFIX: &str = "waiver/";
+
+/// One dead letter that a person has decided to leave as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiver {
+    /// The stage that gave up.
+    pub stage: Stage,
+    /// The record's key, as in its letter.
+    pub key: String,
+    /// The record's version, as in its letter.
+    pub version: Millis,
+    /// A loader's record's order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// The letter's code.
+    pub code: String,
+    /// Why, in a person's words.
+    pub reason: String,
+    /// Who decided it.
+    pub actor: String,
+    /// When, by the clock of the one who decided.
+    pub at: Millis,
+}
+
+impl Waiver {
+    /// A waiver of that letter.
+    pub fn of(letter: &DeadLetter, reason: &str, actor: &str, at: Millis) -> Self {
+        Waiver {
+            stage: letter.stage,
+            key: letter.key.clone(),
+            version: letter.version,
+            order: letter.order,
+            code: letter.code.clone(),
+            reason: reason.to_owned(),
+            actor: actor.to_owned(),
+            at,
+        }
+    }
+
+    /// Whether it is this very failure that was waived.
+    pub fn covers(&self, letter: &DeadLetter) -> bool {
+        self.stage == letter.stage
+            && self.key == letter.key
+            && self.version == letter.version
+            && self.order == letter.order
+            && self.code == letter.code
+    }
+}
+
+/// The key in `control` of the waiver of a record's letter.
+pub fn control_key(stage: Stage, key: &str) -> String {
+    format!("{PREFIX}{}", topic_key(stage, key))
+}
+
+/// All waivers of a migration.
+#[derive(Debug, Clone, Default)]
+pub struct Waivers {
+    by_letter: HashMap<String, Waiver>,
+}
+
+impl Waivers {
+    /// Reads them from `control`.
+    pub fn read(client: &Client, topics: &Topics) -> Result<Self> {
+        let mut waivers = Waivers::default();
+        for (key, value) in read_to_end(client, &topics.control())? {
+            waivers.note(&key, Some(&value));
+        }
+        Ok(waivers)
+    }
+
+    /// Notes a record of `control`; what is no waiver is passed over.
+    pub fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let Some(letter) = std::str::from_utf8(key)
+            .ok()
+            .and_then(|key| key.strip_prefix(PREFIX))
+        else {
+            return;
+        };
+        match value.and_then(|value| serde_json::from_slice(value).ok()) {
+            Some(waiver) => self.by_letter.insert(letter.to_owned(), waiver),
+            None => self.by_letter.remove(letter),
+        };
+    }
+
+    /// The waiver that covers this letter.
+    pub fn of(&self, letter: &DeadLetter) -> Option<&Waiver> {
+        self.by_letter
+            .get(&letter.topic_key())
+            .filter(|waiver| waiver.covers(letter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deadletter::{Author, Origin};
+    use crate::error::{Code, Error};
+    use crate::kafka::Place;
+
+    fn letter(version: Millis, offset: i64, code: Code) -> DeadLetter {
+        let author = Author {
+            stage: Stage::Loader,
+            connector: "postgres".into(),
+            instance: "loader-1".into(),
+        };
+        let origin = Origin {
+            place: Place::new("t", 0),
+            offset,
+        };
+        let order = Order {
+            version,
+            offset,
+            ..Order::default()
+        };
+        let error = Error::new(code, "no");
+        let key = "salesforce/Contact/1#contact";
+        DeadLetter::new(&author, key, &error, &origin, version, Some(order), 1, b"x")
+    }
+
+    #[test]
+    fn a_waiver_covers_that_failure_and_no_other() {
+        let waived = letter(7, 3, Code::TargetRefused);
+        let waiver = Waiver::of(&waived, "agreed with sales", "ann", 9);
+        let key = control_key(waived.stage, &waived.key);
+        assert_eq!(key, "waiver/loader/salesforce/Contact/1#contact");
+        let mut waivers = Waivers::default();
+        let value = serde_json::to_vec(&waiver).expect("JSON");
+        waivers.note(key.as_bytes(), Some(&value));
+        waivers.note(b"plan", Some(b"{}"));
+        assert_eq!(waivers.of(&waived), Some(&waiver));
+        let again = DeadLetter {
+            attempt: 2,
+            at: 99,
+            ..waived.clone()
+        };
+        assert_eq!(
+            waivers.of(&again),
+            Some(&waiver),
+            "the same one, tried again"
+        );
+        for other in [
+            letter(8, 3, Code::TargetRefused),
+            letter(7, 4, Code::TargetRefused),
+            letter(7, 3, Code::TooLong),
+            DeadLetter {
+                stage: Stage::Transformer,
+                ..waived.clone()
+            },
+        ] {
+            assert_eq!(waivers.of(&other), None, "{other:?}");
+        }
+        waivers.note(key.as_bytes(), None);
+        assert_eq!(waivers.of(&waived), None);
+    }
+}
