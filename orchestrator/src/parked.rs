@@ -142,7 +142,6 @@ pub(crate) fn reason_text(reason: &Value) -> String {
     let parents = parents.join(", ");
     match kind(reason) {
         "parent" => format!("for {}", reason["parent"].as_str().unwrap_or("-")),
-        "dropped" => format!("for nobody: loaded without {}", parents.join(", ")),
         "link" => format!("in the target; its optional link waits for {parents}"),
         "dropped" => format!("in the target without its link to {parents}, which never comes"),
         "lease" => "for the fate of an earlier request, which may still be on its way".to_owned(),
