@@ -96,6 +96,8 @@ pub struct Context {
     pub instance: String,
     /// A random id per start: the owner of what it has Pending.
     pub owner: String,
+    /// How long something may stand still before it counts as stuck.
+    pub patience: Duration,
     /// Cancelled by SIGTERM, SIGINT, or the supervisor's end.
     pub stop: CancellationToken,
 }
@@ -392,6 +394,7 @@ where
             status: Arc::clone(&status),
             instance,
             owner,
+            patience: crate::retry::patience(),
             stop: stop.clone(),
         };
         work(context).await

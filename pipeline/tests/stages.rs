@@ -462,6 +462,9 @@ impl Rig {
             status: Status::new(stage, "fake", instance, "none").expect("a status"),
             instance: instance.into(),
             owner: instance.into(),
+            // The mock broker does not tell what was committed in transactions, so
+            // a lane that waits is let go only because nothing moves.
+            patience: Duration::from_secs(2),
             stop: self.stop.clone(),
         }
     }

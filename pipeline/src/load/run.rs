@@ -57,6 +57,8 @@ pub(super) struct Shared<L> {
     pub(super) letters: LiveLetters,
     producer: Mutex<TransactionalProducer>,
     tail: Mutex<Option<Tail>>,
+    /// How long what a lane waits for may stand still.
+    pub(super) patience: Duration,
     pub(super) orphans: Orphans,
     pub(super) references: References,
     pub(super) upstream: Upstream,
@@ -590,6 +592,7 @@ fn start<L: Loader>(
         producer: Mutex::new(producer),
         tail: Mutex::new(None),
         incarnations: context.plan.incarnations.into_iter().collect(),
+        patience: context.patience,
         orphans: Orphans::default(),
         references,
         upstream,

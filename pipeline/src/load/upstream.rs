@@ -30,7 +30,6 @@ use crate::extract::Checkpoint;
 use crate::kafka::Place;
 use crate::kafka::group::GroupOffsets;
 use crate::record::{CanonicalKey, Millis};
-use crate::retry::patience;
 use crate::spec::Stage;
 use crate::status::{Phase, Report, SILENCE, now};
 
@@ -400,7 +399,7 @@ impl Watch {
             let still = self
                 .moved
                 .get(&lane)
-                .is_some_and(|(_, since)| since.elapsed() >= patience());
+                .is_some_and(|(_, since)| since.elapsed() >= shared.patience);
             if let Some(first) = missing.first()
                 && blocked.is_none()
                 && !still
