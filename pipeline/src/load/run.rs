@@ -435,6 +435,11 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
 
     let (fatal, mut failed) = tokio::sync::mpsc::channel::<Error>(8);
     let mut tasks = tokio::task::JoinSet::new();
+    // All of them first: one that is blocked from the start must not look as if
+    // every lane were.
+    for support in &supports {
+        shared.status.lane_runs(&support.entity, None);
+    }
     for support in supports {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
@@ -446,7 +451,6 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
             share: FailureShare::default(),
             looked: None,
         };
-        shared.status.lane_runs(&entity.name, None);
         let altered = altered.remove(&entity.name);
         tasks.spawn(lane(worker, altered, fatal.clone()));
     }
