@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, doctor, explain, exporter, init, parked, run, status};
+use crate::{check, deadletter, doctor, explain, exporter, init, parked, remap, run, status};
 
 #[derive(Parser)]
 #[command(
@@ -46,6 +46,8 @@ enum Verb {
     Init,
     /// Run all stages here, and start again what fails; Ctrl-C ends cleanly.
     Run(Run),
+    /// Map anew what was read, by the configuration's mappings; no call to the source.
+    Remap(Remap),
     /// Show where the migration stands.
     Status {
         /// Show it again each second, until Ctrl-C.
@@ -88,6 +90,13 @@ pub(crate) struct Run {
     /// Where logs are kept [default: .drover/ID beside the configuration]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Remap {
+    /// Let the new mapping take away more than 1 % of the target's records.
+    #[arg(long)]
+    pub(crate) accept_absent: bool,
 }
 
 /// When `drover run` ends by itself.
@@ -145,6 +154,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Doctor | Verb::Explain { .. } => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
+        Verb::Remap(options) => remap::run(&file, format, &options).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
         Verb::Status { watch } => status::run(&file, format, watch).await?,
         Verb::Deadletter(verb) => return deadletter::run(verb, &file, format).await,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use drover_pipeline::Code;
 use drover_pipeline::config::{Document, Problem, nearest};
+use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Discovery;
 use drover_pipeline::spec::{Spec, Stage};
 use tokio::process::Command;
@@ -160,6 +161,16 @@ impl Connector {
             .ask(&["discover"], Some(config), Duration::from_secs(600))
             .await?;
         serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()).into())
+    }
+
+    /// Has a transformer compile a plan's mapping. Its failures are every problem
+    /// of the mapping.
+    pub async fn compile(&self, plan: &Plan) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new().map_err(|e| self.broken(&e.to_string()))?;
+        serde_json::to_writer(&mut file, plan).map_err(|e| self.broken(&e.to_string()))?;
+        self.ask(&["compile"], Some(file.path()), Duration::from_secs(60))
+            .await?;
+        Ok(())
     }
 
     fn broken(&self, why: &str) -> Failure {

@@ -287,6 +287,7 @@ mod tests {
                 },
                 ..ObjectView::default()
             }],
+            remarks: [].into(),
             processes: vec![ProcessView {
                 name: "drover-loader-postgres".into(),
                 instance: "loader-1".into(),

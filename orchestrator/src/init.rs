@@ -23,8 +23,9 @@ use crate::failure::{Failure, Failures, Result};
 use crate::migration::Migration;
 use crate::table::{Column, table, wrap};
 use crate::topics::{Broker, Found, Start, same_policy};
+pub(crate) use choice::differences;
 pub(crate) use choice::entities_of;
-use choice::{differences, select};
+use choice::select;
 
 /// The longest name that Kafka takes.
 const LONGEST_NAME: usize = 249;
@@ -197,8 +198,10 @@ pub(crate) fn prove_plan(migration: &Migration, plan: &Plan) -> Result<()> {
             "it was initialised with {planned}, and asks for {wanted}"
         )));
     }
-    let mapping = merged(migration, &plan.objects)?;
-    if mapping != plan.mapping {
+    let mut mapping = merged(migration, &plan.objects)?;
+    // Slots that gave another entity are a difference too, and told as one.
+    let kept = mapping.retire(&plan.mapping, &plan.objects);
+    if kept.is_err() || mapping != plan.mapping {
         let what = differences(&mapping, &plan.mapping);
         let generation = plan.generation;
         return Err(mismatch(format!(
@@ -323,6 +326,7 @@ async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<Stri
         objects,
         entities,
         incarnations,
+        ..Plan::default()
     };
     broker.write(&migration.bus.topics.control(), PLAN, &plan)?;
     // Two who initialise at once: the later one wins, and the other is told.
@@ -341,6 +345,41 @@ async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<Stri
             .map(|topic| topic.name.clone())
             .collect(),
     ))
+}
+
+/// Makes topics that a changed mapping needs, each with its first records; their
+/// incarnations.
+pub(crate) async fn add_topics(
+    migration: &Migration,
+    broker: &Broker,
+    missing: &[&Topic],
+) -> Result<BTreeMap<String, u32>> {
+    if missing.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let replication = migration.bus.config.kafka.replication;
+    broker
+        .create(missing, &migration.bus.topics, replication)
+        .await?;
+    let mut stamps = BTreeMap::new();
+    for (place, start) in broker.starts(missing)? {
+        match start {
+            Start::Empty => {
+                stamps.insert(place, 1);
+            }
+            // Of a remap that was interrupted.
+            Start::Fresh(1) => {}
+            Start::Fresh(_) | Start::Used(_) | Start::Foreign => {
+                let message = format!("{place} holds records although the plan has no such topic");
+                return Err(recreated(migration, &place.topic, message).into());
+            }
+        }
+    }
+    broker.stamp(&stamps)?;
+    Ok(missing
+        .iter()
+        .map(|topic| (topic.name.clone(), 1))
+        .collect())
 }
 
 /// Existing topics must be as `init` would make them.
@@ -368,7 +407,7 @@ fn same_shape(topics: &[Topic], found: &BTreeMap<String, Found>) -> Result<()> {
     }
 }
 
-fn all_topics(topics: &Topics, objects: &[Object], entities: &[String]) -> Vec<Topic> {
+pub(crate) fn all_topics(topics: &Topics, objects: &[Object], entities: &[String]) -> Vec<Topic> {
     topics.all(
         objects
             .iter()
@@ -385,7 +424,7 @@ pub(crate) fn merged(migration: &Migration, objects: &[Object]) -> Result<Mappin
         .map_err(|problems| placed(migration, problems))
 }
 
-fn placed(migration: &Migration, problems: Vec<Problem>) -> Failures {
+pub(crate) fn placed(migration: &Migration, problems: Vec<Problem>) -> Failures {
     let placed = problems
         .into_iter()
         .map(|problem| migration.document.placed(problem));

@@ -26,6 +26,7 @@ mod offsets;
 mod parked;
 mod progress;
 mod redo;
+mod remap;
 mod run;
 mod shortfall;
 mod status;

@@ -103,6 +103,9 @@ pub(crate) fn render(view: &View) -> String {
     }
     text.push('\n');
     text.push_str(&processes(view));
+    for (remark, count) in &view.remarks {
+        text.push_str(&wrap(&format!("note: {remark} ({count} records)"), ""));
+    }
     text
 }
 
@@ -244,6 +247,7 @@ pub(crate) mod tests {
                     ..ObjectView::default()
                 },
             ],
+            remarks: [].into(),
             processes: vec![ProcessView {
                 name: "drover-extractor-salesforce".into(),
                 instance: "extractor-0123456789abcdef".into(),

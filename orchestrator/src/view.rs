@@ -49,6 +49,9 @@ pub struct View {
     pub objects: Vec<ObjectView>,
     /// The processes that have reported within a day.
     pub processes: Vec<ProcessView>,
+    /// What a person should look at, though the records went on, and how often
+    /// the processes met it: values without a map, texts that can't be read.
+    pub remarks: BTreeMap<String, u64>,
 }
 
 /// An object at one moment.
@@ -171,6 +174,7 @@ impl Reader {
                 at: 0,
                 objects: Vec::new(),
                 processes: Vec::new(),
+                remarks: BTreeMap::new(),
             },
             client,
             topics,
@@ -261,6 +265,7 @@ impl Reader {
         let mut view = View {
             at,
             processes: processes(model, at),
+            remarks: remarks(model),
             ..self.header.clone()
         };
         for object in &self.plan.objects {
@@ -335,6 +340,14 @@ fn by_topic(lags: &BTreeMap<Place, Lag>) -> BTreeMap<&str, Lag> {
         };
     }
     topics
+}
+
+fn remarks(model: &Model) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (remark, count) in model.reports().flat_map(|report| &report.remarks) {
+        *all.entry(remark.clone()).or_default() += count;
+    }
+    all
 }
 
 fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {

@@ -211,12 +211,8 @@ fn init_goes_on_where_it_was_interrupted_and_refuses_what_is_not_its_own() {
         "{ended:?}"
     );
     assert!(ended.err.contains("write `Contact`"), "{ended:?}");
-    assert!(
-        ended
-            .err
-            .contains("objects[1]: the connector's mapping has no `Task`"),
-        "{ended:?}"
-    );
+    // An object without rules of its own is migrated as a record when asked for.
+    assert!(!ended.err.contains("objects[1]"), "{ended:?}");
 
     bench.config(
         &fresh_id(),

@@ -2,14 +2,16 @@
 //! every stage obeys. One JSON value a key, newest wins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Error, Result};
 use crate::extract::Object;
 use crate::kafka::Place;
 use crate::kafka::client::Client;
-use crate::kafka::compacted::{first_records, partition_count, read_to_end};
+use crate::kafka::compacted::{Follower, Tail, first_records, partition_count, read_to_end};
 use crate::topics::Topics;
 use crate::transform::Mapping;
 
@@ -18,7 +20,7 @@ pub const PLAN: &str = "plan";
 
 /// What the migration does, as `drover init` settled it: the stages read it
 /// from the bus and need neither each other nor the source to start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// The mapping's generation, from 1. A transformer of another one stops.
@@ -33,7 +35,19 @@ pub struct Plan {
     /// Each partition's first record names it too, so that a topic that was
     /// deleted and made anew behind our back is noticed.
     pub incarnations: BTreeMap<String, u32>,
+    /// Whether the transformers' offsets are not yet set back for this
+    /// generation: none of them starts before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remapping: bool,
+    /// Whether a person has agreed that this generation empties more records
+    /// than [`MOST_EMPTIED`] of those that the target has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent_accepted: bool,
 }
+
+/// The share of known keys that a changed mapping may turn ABSENT without being
+/// asked for: 1 in this many.
+pub const MOST_EMPTIED: u64 = 100;
 
 /// Key of the record that `init` writes first into every partition of a topic.
 /// It is no record of the migration: readers pass over it.
@@ -99,5 +113,60 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Follows `control`, and ends the process when it no longer works by the
+/// current plan: started again, it reads the new one.
+pub struct Watch {
+    topic: String,
+    generation: u32,
+    absent_accepted: bool,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    /// Follows until the tail that is returned is dropped.
+    pub fn start(
+        client: &Client,
+        topics: &Topics,
+        plan: &Plan,
+        stop: &CancellationToken,
+    ) -> Result<Tail> {
+        let watch = Arc::new(Watch {
+            topic: topics.control(),
+            generation: plan.generation,
+            absent_accepted: plan.absent_accepted,
+            stop: stop.clone(),
+        });
+        Tail::start(client, &[topics.control()], watch)
+    }
+}
+
+impl Follower for Watch {
+    fn record(&self, place: &Place, _: i64, key: &[u8], value: Option<&[u8]>) {
+        if place.topic != self.topic || key != PLAN.as_bytes() {
+            return;
+        }
+        // One that can't be read is of a newer Drover: the next start says so.
+        let Some(Ok(plan)) = value.map(serde_json::from_slice::<Plan>) else {
+            return;
+        };
+        let newer = plan.generation > self.generation
+            || (plan.generation == self.generation
+                && plan.absent_accepted
+                && !self.absent_accepted);
+        if newer && !self.stop.is_cancelled() {
+            tracing::info!(
+                generation = plan.generation,
+                ours = self.generation,
+                "the plan has changed: this process ends, to start with the new one"
+            );
+            self.stop.cancel();
+        }
+    }
+
+    fn failed(&self, error: Error) {
+        tracing::warn!(%error, "following the plan");
     }
 }

@@ -82,7 +82,7 @@ codes! {
     /// The migration was not initialised, or its control topic is empty.
     NotInitialised = "NOT_INITIALISED", Operator, "run `drover init -c FILE`";
     /// The configuration's mapping or objects differ from those the migration was initialised with.
-    ControlMismatch = "CONTROL_MISMATCH", Operator, "restore the old mapping and objects, or start a new migration id; a running migration keeps the mapping it was initialised with";
+    ControlMismatch = "CONTROL_MISMATCH", Operator, "take over a changed mapping by `drover remap`; otherwise restore the old mapping and objects, or start a new migration id";
     /// The idempotency topic is shorter than what was committed against it: loading would create everything again.
     IdempotencyLost = "IDEMPOTENCY_LOST", Operator, "restore the idempotency topic from a backup; do not start a loader without it";
     /// The broker's log starts behind our position: records we had not read are gone.
@@ -127,6 +127,8 @@ codes! {
     TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs";
     /// A lane had more dead letters than its limit allows.
     TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then restart this process";
+    /// A changed mapping or filter takes more of the target's records away than may go unasked.
+    EmptiedByMapping = "EMPTIED_BY_MAPPING", Operator, "look at the changed mapping and filters; if they are right: `drover remap --accept-absent`";
     /// A run has ended, and records are missing in the target.
     Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
     /// A record came without an id.

@@ -163,8 +163,12 @@ pub fn judge(
             None | Some(Duration::ZERO) => Verdict::Recover,
             Some(left) => Verdict::Wait(left),
         },
+        // Over two generations, the one between may have been applied by a process
+        // that was killed before it could note it: what the target has is not
+        // known. Over one it is, because a mapping gives one content.
         State::Applied | State::Deleted { .. }
             if incoming.order.version == known.order.version
+                && incoming.order.mapping <= known.order.mapping.saturating_add(1)
                 && incoming.order.reapply <= known.order.reapply
                 && incoming.fingerprint == known.fingerprint =>
         {
@@ -245,6 +249,14 @@ mod tests {
         };
         let again = Incoming {
             order: order(5, 5, 1),
+            fingerprint: Fingerprint([5; 16]),
+            absent: false,
+        };
+        let remapped = |mapping| Incoming {
+            order: Order {
+                mapping,
+                ..order(5, 9, 0)
+            },
             fingerprint: Fingerprint([5; 16]),
             absent: false,
         };
@@ -347,6 +359,22 @@ mod tests {
                 &upsert,
                 0,
                 Verdict::Unchanged,
+            ),
+            (
+                "transformed by the next mapping, same content",
+                Some(entry(5, State::Applied)),
+                remapped(2),
+                &upsert,
+                0,
+                Verdict::Unchanged,
+            ),
+            (
+                "transformed by the mapping after the next, same content",
+                Some(entry(5, State::Applied)),
+                remapped(3),
+                &upsert,
+                0,
+                Verdict::Apply,
             ),
             (
                 "transformed again, other content",

@@ -15,17 +15,20 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Document, MigrationConfig, Part, Problem, Secret};
-use crate::control::Plan;
+use crate::control::{Plan, Watch};
 use crate::error::{Class, Code, Error, Result};
-use crate::extract::{self, Extractor};
+use crate::extract::{self, Extractor, Parity};
 use crate::http::HttpClient;
 use crate::kafka::client::Client;
 use crate::load::{self, Loader};
-use crate::retry::{Backoff, passes};
+use crate::retry::{Backoff, passes, patiently};
 use crate::spec::{Spec, Stage};
 use crate::status::{Phase, Status};
 use crate::topics::Topics;
 use crate::transform::{self, Mapping, Transformer};
+
+/// How often a transformer looks whether a remap is through.
+const REMAPPING: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
 #[command(version, about = "A stage of a Drover migration")]
@@ -42,6 +45,9 @@ enum Verb {
     Check(File),
     /// Print what the source has, as JSON (extractors only).
     Discover(File),
+    /// Prove that a plan's mapping can be compiled (transformers only).
+    #[command(hide = true)]
+    Compile(File),
     /// Do the stage's work until SIGTERM.
     Run(Run),
 }
@@ -139,13 +145,21 @@ pub fn extractor<E: Extractor>() -> ExitCode {
             Verb::Spec => {
                 let mapping =
                     Mapping::parse("mapping.yaml", E::mapping()).map_err(End::Problems)?;
-                print_spec::<E::Config>(Stage::Extractor, E::NAME, Some(mapping), Vec::new())
+                let parity = E::parity().map(|text| Parity::parse("parity.yaml", text));
+                let parity = parity.transpose().map_err(End::Problems)?;
+                print_spec::<E::Config>(
+                    Stage::Extractor,
+                    E::NAME,
+                    (Some(mapping), parity),
+                    Vec::new(),
+                )
             }
             Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
             Verb::Discover(file) => {
-                let found = load_extractor::<E>(&file)?.0.discover().await?;
-                print_json(&found)
+                let (connector, config) = load_extractor::<E>(&file)?;
+                print_json(&connector.discover(&config.objects).await?)
             }
+            Verb::Compile(_) => Err(not_here("compile", Stage::Extractor)),
             Verb::Run(run) => {
                 let (connector, config) = load_extractor::<E>(&run.file)?;
                 stage(Stage::Extractor, E::NAME, run, config, |context| {
@@ -168,10 +182,19 @@ pub fn transformer<T: Transformer>() -> ExitCode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 config_schema: serde_json::json!({}),
                 mapping: None,
+                parity: None,
                 entities: Vec::new(),
             }),
             Verb::Check(file) => load_plain(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
+            Verb::Compile(plan) => {
+                let read = std::fs::read(&plan.config)
+                    .map_err(|e| e.to_string())
+                    .and_then(|b| serde_json::from_slice::<Plan>(&b).map_err(|e| e.to_string()));
+                let plan = read.map_err(|e| Error::new(Code::NewerSchema, e))?;
+                let compiled = T::new(&plan.mapping, &plan.objects);
+                compiled.map(drop).map_err(End::Problems)
+            }
             Verb::Run(run) => {
                 let config = load_plain(&run.file)?;
                 stage(Stage::Transformer, T::NAME, run, config, |context| async {
@@ -190,10 +213,11 @@ pub fn loader<L: Loader>() -> ExitCode {
         match verb {
             Verb::Spec => {
                 let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
-                print_spec::<L::Config>(Stage::Loader, L::NAME, None, entities.collect())
+                print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), entities.collect())
             }
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
+            Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),
             Verb::Run(run) => {
                 let (connector, config) = load_loader::<L>(&run.file)?;
                 stage(Stage::Loader, L::NAME, run, config, |context| {
@@ -229,7 +253,10 @@ fn not_here(verb: &str, stage: Stage) -> End {
     End::Problems(vec![Problem::at(
         verb,
         format!("a {} has no `{verb}`", stage.as_str()),
-        "ask an extractor",
+        match verb {
+            "compile" => "ask a transformer",
+            _ => "ask an extractor",
+        },
     )])
 }
 
@@ -320,7 +347,7 @@ fn load_plain(file: &File) -> Result<MigrationConfig, End> {
 fn print_spec<C: schemars::JsonSchema>(
     stage: Stage,
     name: &str,
-    mapping: Option<Mapping>,
+    (mapping, parity): (Option<Mapping>, Option<Parity>),
     entities: Vec<String>,
 ) -> Result<(), End> {
     print_json(&Spec {
@@ -329,6 +356,7 @@ fn print_spec<C: schemars::JsonSchema>(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_schema: schemars::schema_for!(C).to_value(),
         mapping,
+        parity,
         entities,
     })
 }
@@ -383,8 +411,26 @@ where
     ));
 
     let result = async {
-        let Some(plan) = read_plan(&client, &topics, &status, &stop).await? else {
+        let Some(plan) = read_plan(stage, &client, &topics, &status, &stop).await? else {
             return Ok(());
+        };
+        // An extractor maps nothing: a new mapping is nothing to it.
+        let _watch = match stage {
+            Stage::Extractor => None,
+            Stage::Transformer | Stage::Loader => {
+                let (client, topics) = (client.clone(), topics.clone());
+                let (plan, stop) = (plan.clone(), stop.clone());
+                let go_on = stop.clone();
+                let started = tokio::task::spawn_blocking(move || {
+                    let go_on = |_| !go_on.is_cancelled();
+                    patiently(go_on, || Watch::start(&client, &topics, &plan, &stop))
+                });
+                let started = started.await;
+                Some(
+                    started
+                        .map_err(|e| Error::new(Code::Invariant, format!("the watch: {e}")))??,
+                )
+            }
         };
         let context = Context {
             config,
@@ -418,6 +464,7 @@ where
 /// Reads the plan, waiting for a broker that is not there yet. `None` when the
 /// process is told to stop meanwhile.
 async fn read_plan(
+    stage: Stage,
     client: &Client,
     topics: &Topics,
     status: &Status,
@@ -432,6 +479,14 @@ async fn read_plan(
                 .map_err(|e| Error::new(Code::Invariant, format!("reading the plan: {e}")))?
         };
         match read {
+            // The offsets of its group are still those of the mapping before.
+            Ok(plan) if plan.remapping && stage == Stage::Transformer => {
+                tracing::info!(generation = plan.generation, "waiting for `drover remap`");
+                tokio::select! {
+                    () = tokio::time::sleep(REMAPPING) => {}
+                    () = stop.cancelled() => return Ok(None),
+                }
+            }
             Ok(plan) => return Ok(Some(plan)),
             Err(error) if error.class() == Class::Transient => {
                 let wait = backoff.after(&error);

@@ -82,6 +82,18 @@ impl CanonicalKey {
         (split(raw).is_some() && !slot.is_empty()).then(|| CanonicalKey(text.to_owned()))
     }
 
+    /// The keys that a reference names: one, or one for each slot that may be
+    /// filled (`source/object/id#slot|slot`). None for a text that is no key.
+    pub fn of_reference(text: &str) -> Vec<Self> {
+        let Some((raw, slots)) = text.rsplit_once('#') else {
+            return Vec::new();
+        };
+        slots
+            .split('|')
+            .filter_map(|slot| CanonicalKey::parse(&format!("{raw}#{slot}")))
+            .collect()
+    }
+
     /// The source's name, the object's, the record's id, and the slot's name.
     pub fn parts(&self) -> (&str, &str, &str, &str) {
         let (raw, slot) = self.0.rsplit_once('#').unwrap_or((&self.0, ""));
@@ -242,6 +254,18 @@ pub struct Canonical {
     pub entity: String,
     /// Upsert with a body, or Absent with a reason.
     pub content: Content,
+    /// What is worth telling of it.
+    pub told: Told,
+}
+
+/// What a transformer tells of a record beside its content, to be counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Filled fields without a mapping, which went to `custom`.
+    pub custom: usize,
+    /// What a person should look at, though the record goes on: a value without
+    /// a map, a text that could not be read. Never a record's own text.
+    pub remarks: Vec<String>,
 }
 
 /// What a canonical record holds.
@@ -271,6 +295,10 @@ mod tests {
         assert_eq!(slot.parts(), ("jira", "issue", "A/1#2", "main"));
         assert_eq!(CanonicalKey::parse(slot.as_str()), Some(slot));
         assert!(CanonicalKey::parse("no-slash#x").is_none());
+        let both = CanonicalKey::of_reference("s/o/1#a|b");
+        let texts: Vec<&str> = both.iter().map(CanonicalKey::as_str).collect();
+        assert_eq!(texts, ["s/o/1#a", "s/o/1#b"]);
+        assert_eq!(CanonicalKey::of_reference("s/o/1#"), []);
         assert!(RawKey::parse("a/b/").is_none());
         assert_eq!(
             RawKey::new("a", "b", "").map_err(|e| e.code),

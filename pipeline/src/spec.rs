@@ -18,6 +18,9 @@ pub struct Spec {
     /// An extractor's default mapping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<crate::transform::Mapping>,
+    /// What becomes of each object of an extractor's source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<crate::extract::Parity>,
     /// The entities a loader takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entities: Vec<String>,

@@ -89,6 +89,8 @@ pub enum Count {
     Recovered,
     /// Written without a link, because what it points to never comes.
     Unlinked,
+    /// Filled fields without a mapping, which went to `custom`.
+    Custom,
 }
 
 /// What the processes of one name counted for one object: a process goes on
@@ -108,6 +110,7 @@ pub struct Counts {
     pub dead: u64,
     pub recovered: u64,
     pub unlinked: u64,
+    pub custom: u64,
 }
 
 impl Counts {
@@ -122,6 +125,7 @@ impl Counts {
         self.released += other.released;
         self.dead += other.dead;
         self.recovered += other.recovered;
+        self.custom += other.custom;
     }
 
     fn of(&mut self, count: Count) -> (&mut u64, &'static str) {
@@ -137,6 +141,7 @@ impl Counts {
             Count::Dead => (&mut self.dead, "dead"),
             Count::Recovered => (&mut self.recovered, "recovered"),
             Count::Unlinked => (&mut self.unlinked, "unlinked"),
+            Count::Custom => (&mut self.custom, "custom"),
         }
     }
 }
@@ -203,7 +208,14 @@ pub struct Report {
     /// By topic that is read, the distance to the start of its log.
     #[serde(default)]
     pub edges: BTreeMap<String, Edge>,
+    /// What a person should look at, though the records went on, and how often
+    /// it was met: values without a map, texts that could not be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub remarks: BTreeMap<String, u64>,
 }
+
+/// The most different remarks that one process keeps.
+const MOST_REMARKS: usize = 500;
 
 /// The report of this process, updated as it works.
 pub struct Status {
@@ -237,6 +249,7 @@ impl Status {
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
                 edges: BTreeMap::new(),
+                remarks: BTreeMap::new(),
             }),
             conditions: Mutex::default(),
             metrics: Mutex::new(metrics),
@@ -265,6 +278,17 @@ impl Status {
         let mut report = self.lock();
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
+        }
+    }
+
+    /// Notes remarks on an object's records, each with how often it was met.
+    pub fn remark(&self, object: &str, remarks: &BTreeMap<String, u64>) {
+        let mut report = self.lock();
+        for (remark, number) in remarks {
+            let text = format!("{object}.{remark}");
+            if report.remarks.len() < MOST_REMARKS || report.remarks.contains_key(&text) {
+                *report.remarks.entry(text).or_default() += number;
+            }
         }
     }
 

@@ -80,14 +80,23 @@ impl Topics {
 
     /// `canonical.<entity>`: transformer → loaders.
     pub fn canonical(&self, entity: &str) -> String {
-        format!("{}.canonical.{}", self.prefix, segment(entity))
+        // Entities are ours and have no hyphens, so nothing is lost.
+        let name = segment(&entity.replace('_', "-"));
+        format!("{}.canonical.{name}", self.prefix)
     }
 
     /// The entity of a canonical topic of this migration.
     pub fn entity_of<'t>(&self, topic: &'t str) -> Option<&'t str> {
-        topic
+        let name = topic
             .strip_prefix(&self.prefix)?
-            .strip_prefix(".canonical.")
+            .strip_prefix(".canonical.")?;
+        let same = |entity: &&drover_schemas::Entity| {
+            entity.name.len() == name.len()
+                && std::iter::zip(entity.name.bytes(), name.bytes())
+                    .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+        };
+        let known = drover_schemas::entities().iter().find(same);
+        Some(known.map_or(name, |entity| &entity.name))
     }
 
     /// `redo.<target>`: orchestrator, loader → loader.
@@ -276,6 +285,25 @@ mod tests {
         ] {
             assert_eq!(murmur2(text.as_bytes()) as i32, hash, "{text}");
         }
+    }
+
+    #[test]
+    fn an_entity_is_found_by_its_topic() {
+        let topics = Topics {
+            prefix: "drover.m".into(),
+            source: "s".into(),
+            target: "t".into(),
+            partitions: 1,
+        };
+        for entity in drover_schemas::entities() {
+            let topic = topics.canonical(&entity.name);
+            assert_eq!(topics.entity_of(&topic), Some(entity.name.as_str()));
+        }
+        assert!(
+            topics
+                .canonical("line_item")
+                .ends_with(".canonical.line-item")
+        );
     }
 
     #[test]

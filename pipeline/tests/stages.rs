@@ -12,6 +12,7 @@ use std::time::Duration;
 use drover_pipeline::config::{KafkaConfig, Mappings, MigrationConfig, Problem, Secret};
 use drover_pipeline::control::Plan;
 use drover_pipeline::deadletter::DeadLetter;
+use drover_pipeline::envelope::Envelope;
 use drover_pipeline::extract::{
     Change, Discovery, Extractor, Ids, Object, Page, Reached, SourceField,
 };
@@ -22,11 +23,13 @@ use drover_pipeline::kafka::compacted::{read_to_end, scan};
 use drover_pipeline::load::{Applied, EntitySupport, Found, Item, Loader, Outcome, Write};
 use drover_pipeline::parking::{Parked, Reason};
 use drover_pipeline::process::Context;
-use drover_pipeline::record::{AbsentReason, Canonical, CanonicalKey, Content, Op, Raw};
+use drover_pipeline::record::{AbsentReason, CanonicalKey, Op, Told};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Counts, Lane, Phase, Status};
 use drover_pipeline::topics::Topics;
-use drover_pipeline::transform::{Convert, FieldRule, Mapping, ObjectMapping, Slot, Transformer};
+use drover_pipeline::transform::{
+    Convert, FieldRule, Mapping, ObjectMapping, Outputs, Slot, Transformer,
+};
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::{Datum, Entity, Value};
 use rdkafka::mocking::MockCluster;
@@ -78,7 +81,7 @@ impl Extractor for Source {
     async fn check(&self) -> Result<()> {
         Ok(())
     }
-    async fn discover(&self) -> Result<Discovery> {
+    async fn discover(&self, _named: &[String]) -> Result<Discovery> {
         Ok(Discovery {
             objects: Vec::new(),
         })
@@ -134,46 +137,37 @@ impl Transformer for Fake {
         Ok(Fake)
     }
 
-    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
-        let (_, object, _) = record.key.parts();
-        let entity = entity_of(object);
-        let content = match &record.body {
-            None => Content::Absent(AbsentReason::Deleted),
-            Some(body) => {
-                let body: serde_json::Value = serde_json::from_slice(body)
-                    .map_err(|_| Error::new(Code::InvalidBody, "no JSON"))?;
-                let mut datum = Datum::empty(entity);
-                let name = if object == "company" {
-                    "name"
-                } else {
-                    "lastName"
-                };
-                let (place, _) = entity.field(name).expect("a name");
-                datum.values[place] =
-                    Value::String(body["name"].as_str().expect("text").to_owned().into());
-                for (from, to, slot) in [
-                    ("parent", "companyId", "fake/company"),
-                    ("manager", "managerId", "fake/contact"),
-                    ("boss", "managerId", "fake/boss"),
-                ] {
-                    if let Some(id) = body[from].as_str() {
-                        let (place, _) = entity.field(to).expect("a reference");
-                        datum.values[place] = Value::Reference(format!("{slot}/{id}#main").into());
-                    }
-                }
-                let mut bytes = Vec::new();
-                datum.encode(&mut bytes);
-                Content::Upsert {
-                    schema: entity.schema.clone(),
-                    datum: bytes,
-                }
-            }
+    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()> {
+        let entity = entity_of(record.object);
+        let Some(body) = record.body else {
+            out.absent("main", entity, AbsentReason::Deleted);
+            return Ok(());
         };
-        Ok(vec![Canonical {
-            key: record.key.slot("main"),
-            entity: entity.name.clone(),
-            content,
-        }])
+        let body: serde_json::Value =
+            serde_json::from_slice(body).map_err(|_| Error::new(Code::InvalidBody, "no JSON"))?;
+        let mut datum = Datum::empty(entity);
+        let name = if record.object == "company" {
+            "name"
+        } else {
+            "lastName"
+        };
+        let (place, _) = entity.field(name).expect("a name");
+        datum.values[place] = Value::String(body["name"].as_str().expect("text").to_owned().into());
+        for (from, to, slot) in [
+            ("parent", "companyId", "fake/company"),
+            ("manager", "managerId", "fake/contact"),
+            ("boss", "managerId", "fake/boss"),
+        ] {
+            if let Some(id) = body[from].as_str() {
+                let (place, _) = entity.field(to).expect("a reference");
+                datum.values[place] = Value::Reference(format!("{slot}/{id}#main").into());
+            }
+        }
+        out.upsert("main", entity, |bytes| {
+            datum.encode(bytes);
+            Told::default()
+        });
+        Ok(())
     }
 }
 
@@ -430,10 +424,12 @@ impl Rig {
                     custom: false,
                     fields: Vec::<SourceField>::new(),
                     count: None,
+                    ..Object::default()
                 })
                 .collect(),
             entities: entities.map(str::to_owned).into(),
             incarnations: BTreeMap::new(),
+            ..Plan::default()
         };
         differs(&mut plan);
         Rig {

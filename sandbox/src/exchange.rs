@@ -1,7 +1,11 @@
 //! A request and its answer as the systems see them: whole, in memory.
 
+use std::io::Write;
+
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 /// A request that has been read whole.
 #[derive(Clone, Debug)]
@@ -125,6 +129,29 @@ impl Answer {
     pub fn with(mut self, name: &'static str, value: &str) -> Answer {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(HeaderName::from_static(name), value);
+        }
+        self
+    }
+}
+
+/// Bodies of fewer bytes are not worth packing; packing those of more would
+/// be most of the work of making a large page.
+const PACKED: std::ops::RangeInclusive<usize> = 1_024..=1 << 20;
+
+impl Answer {
+    /// The same with its body packed, if that is worth it.
+    pub fn packed(mut self) -> Answer {
+        if !PACKED.contains(&self.body.len()) || self.headers.contains_key("content-encoding") {
+            return self;
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        if encoder.write_all(&self.body).is_ok()
+            && let Ok(body) = encoder.finish()
+        {
+            self.body = body.into();
+            self = self
+                .with("content-encoding", "gzip")
+                .with("vary", "Accept-Encoding");
         }
         self
     }

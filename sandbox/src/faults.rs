@@ -32,6 +32,8 @@ pub enum Kind {
     NotJson,
     /// The answer's body ends early, though its length says it is whole.
     Truncated,
+    /// The token is good, but not for this any more.
+    LostScope,
     /// The job that the request makes or is about will fail.
     JobFailed,
     /// The same, as if somebody had aborted it.

@@ -94,6 +94,9 @@ pub struct Options {
     pub records: Option<u64>,
     /// A folder with records.
     pub data: Option<PathBuf>,
+    /// Recorded describes, files or folders of them; the last one of an
+    /// object counts.
+    pub describe: Vec<PathBuf>,
     /// Changes made each second.
     pub live_changes: f64,
     /// How long after its stamp a write can be seen.
@@ -108,6 +111,7 @@ impl Default for Options {
             seed: 1,
             records: None,
             data: None,
+            describe: Vec::new(),
             live_changes: 0.0,
             visibility_delay: Duration::ZERO,
             latency: Duration::ZERO,

@@ -47,6 +47,9 @@ struct Serve {
     /// A folder of <Object>.jsonl or <Object>.json files.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// A recorded describe (JSON), or a folder of them; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    describe: Vec<PathBuf>,
     /// Changes that people make each second.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0)]
     live_changes: f64,
@@ -95,6 +98,7 @@ async fn run(serve: Serve) -> Result<(), String> {
             seed: serve.seed,
             records: serve.records,
             data: serve.data.clone(),
+            describe: serve.describe.clone(),
             live_changes: serve.live_changes,
             visibility_delay: Duration::from_millis(serve.visibility_delay),
             latency: Duration::from_millis(serve.latency),

@@ -102,6 +102,7 @@ async fn made(server: Arc<Server>, call: Call, fault: Option<Fault>) -> Answer {
         Some(Kind::ServerError) => Some(Refusal::ServerError),
         Some(Kind::HtmlPage) => Some(Refusal::HtmlPage),
         Some(Kind::NotJson) => Some(Refusal::NotJson),
+        Some(Kind::LostScope) => Some(Refusal::LostScope),
         Some(Kind::ExpiredToken) => {
             server.system.expire(&call);
             None
@@ -111,6 +112,10 @@ async fn made(server: Arc<Server>, call: Call, fault: Option<Fault>) -> Answer {
     if let Some(refusal) = refusal {
         return server.system.refuse(refusal, &call, retry_after);
     }
+    let packed = fault.is_none()
+        && call
+            .header("accept-encoding")
+            .is_some_and(|accepted| accepted.contains("gzip"));
     // Large answers take a while; others shall not wait for them.
     let system = server.system.clone();
     let aborted = match fault.as_ref().map(|fault| fault.kind) {
@@ -120,7 +125,8 @@ async fn made(server: Arc<Server>, call: Call, fault: Option<Fault>) -> Answer {
     };
     let answered = move || {
         let Some(aborted) = aborted else {
-            return system.answer(&call);
+            let answer = system.answer(&call);
+            return if packed { answer.packed() } else { answer };
         };
         let named = system.end_job(&call, None, aborted);
         let answer = system.answer(&call);

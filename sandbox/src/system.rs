@@ -33,6 +33,8 @@ pub enum Refusal {
     HtmlPage,
     /// Success, with a body that is no JSON.
     NotJson,
+    /// The token may no longer do this.
+    LostScope,
 }
 
 /// A stand-in of one API.

@@ -252,10 +252,14 @@ mod tests {
             for field in &entity.fields {
                 assert_eq!(
                     field.kind == Kind::Reference,
-                    field.entity.is_some(),
+                    field.entity.is_some() != field.type_field.is_some(),
                     "{name}.{}",
                     field.name
                 );
+                if let Some(beside) = &field.type_field {
+                    let (_, beside) = entity.field(beside).expect("a field of the entity");
+                    assert_eq!(beside.kind, Kind::String, "{name}.{}", field.name);
+                }
                 if let Some(target) = &field.entity {
                     assert!(crate::entity(target).is_some(), "{name}.{}", field.name);
                 }

@@ -45,8 +45,12 @@ pub struct Field {
     pub max_length: Option<usize>,
     /// A shape the text must have.
     pub format: Option<Format>,
-    /// The entity that a reference points to.
+    /// The entity that a reference points to. A reference without one may point
+    /// to any entity, and has `type_field`.
     pub entity: Option<String>,
+    /// For a reference that may point to any entity: the text field beside it
+    /// that says to which one it points.
+    pub type_field: Option<String>,
 }
 
 /// A shape that a text must have.
@@ -55,6 +59,8 @@ pub struct Field {
 pub enum Format {
     /// An e-mail address.
     Email,
+    /// A currency's code, three capital letters (ISO 4217).
+    Currency,
 }
 
 /// The type of a field.
@@ -73,7 +79,9 @@ pub enum Kind {
     Date,
     /// A moment, as milliseconds since 1970 in UTC.
     Datetime,
-    /// The canonical key of another record.
+    /// The canonical key of another record. Where it is not known which slot of
+    /// that record is filled, the key names each that may be:
+    /// `source/object/id#slot|slot`.
     Reference,
 }
 
@@ -92,11 +100,22 @@ macro_rules! schemas {
 
 /// Every entity schema, by name.
 pub(crate) const SCHEMAS: &[(&str, &str)] = &schemas![
+    "user.v1",
+    "group.v1",
     "company.v1",
     "contact.v1",
     "lead.v1",
+    "campaign.v1",
+    "pipeline.v1",
+    "product.v1",
     "deal.v1",
+    "line_item.v1",
     "ticket.v1",
+    "comment.v1",
+    "task.v1",
+    "activity.v1",
+    "document.v1",
+    "association.v1",
     "record.v1",
 ];
 

@@ -16,6 +16,17 @@ use serde_json::{Value, json};
 /// How long anything may take; nothing here waits for it to pass.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Objects enough to see a lane beside another, and few enough that a broker of
+/// half a gigabyte comes back quickly.
+const FEW: [&str; 6] = [
+    "Account",
+    "Contact",
+    "Lead",
+    "Opportunity",
+    "Case",
+    "Invoice__c",
+];
+
 /// Waits until `ask` has an answer. Meanwhile every stage must stay alive.
 async fn until<T>(
     migration: &mut Migration,
@@ -355,9 +366,12 @@ async fn wrong_secrets_and_lost_tables_stop_what_they_must() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_the_source_lose_nothing() {
-    let mut migration = Migration::new(
+    let mut migration = Migration::with(
         "faults",
         &["--seed", "9", "--records", "800", "--live-changes", "10"],
+        "postgres",
+        json!({}),
+        json!({"objects": FEW}),
     );
     let kinds = [
         "rate_limit",
@@ -898,7 +912,7 @@ async fn a_broker_and_a_database_may_go_and_come() {
         &["--seed", "17", "--records", "1500", "--live-changes", "10"],
         "postgres",
         json!({}),
-        json!({}),
+        json!({"objects": FEW}),
     );
     migration.drover_ok(&["init"]);
     // Down at the start: they say so, and wait.

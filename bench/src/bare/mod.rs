@@ -3,6 +3,7 @@
 //! and memory can be told from the harness's.
 
 pub mod copy;
+pub mod pages;
 
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +17,8 @@ use crate::bench::Result;
 pub enum Bare {
     /// Copies a topic.
     Copy(copy::Copy),
+    /// Reads the source's pages.
+    Pages(pages::Pages),
 }
 
 impl Bare {
@@ -34,10 +37,25 @@ impl Bare {
             .spawn()?)
     }
 
+    /// Runs it as a process to its end, and returns what it printed.
+    pub fn output(&self) -> Result<Vec<u8>> {
+        let output = Command::new(std::env::current_exe()?)
+            .arg("--bare")
+            .arg(serde_json::to_string(self)?)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("a bare program ended with {}", output.status).into()),
+        }
+    }
+
     /// Runs it in this process, to its end.
     pub fn run(self) -> Result<()> {
         match self {
             Bare::Copy(copy) => copy.run(),
+            Bare::Pages(pages) => pages.run(),
         }
     }
 }

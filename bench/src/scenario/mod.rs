@@ -1,6 +1,8 @@
 //! The scenarios, one a module. A scenario measures, and leaves nothing behind
 //! but its figures.
 
+mod extractor;
+mod growth;
 mod transformer;
 
 use crate::bench::{Bench, Result};
@@ -19,4 +21,4 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO, extractor::SCENARIO, growth::SCENARIO];

@@ -78,11 +78,18 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
+/// The transformer without anything beside it.
+pub fn alone(bench: &Bench) -> Result<Pace> {
+    Setting::new(bench)?.ours()
+}
+
 /// A migration with a filled raw topic.
 struct Setting {
     migration: Migration,
     bus: Bus,
     records: u64,
+    /// The topics that are deleted in the end.
+    topics: Vec<String>,
 }
 
 impl Setting {
@@ -108,6 +115,9 @@ impl Setting {
             migration,
             bus,
             records: bench.records,
+            topics: ["raw.salesforce.contact", "canonical.contact"]
+                .map(str::to_owned)
+                .into(),
         })
     }
 
@@ -137,11 +147,12 @@ impl Setting {
         pace
     }
 
-    fn bare(&self, name: &str, in_flight: usize) -> Result<Pace> {
+    fn bare(&mut self, name: &str, in_flight: usize) -> Result<Pace> {
         let topic = format!("bench.{name}");
         // The same settings as a data topic's.
         let runtime = tokio::runtime::Runtime::new()?;
         runtime.block_on(self.bus.make(&topic, PARTITIONS, "compact"));
+        self.topics.push(topic.clone());
         let group = self.bus.name(&format!("bench-{name}"));
         let watch = self.watch(&group)?;
         let mut copy = Bare::Copy(Copy {
@@ -165,10 +176,7 @@ impl Drop for Setting {
         let Ok(runtime) = tokio::runtime::Runtime::new() else {
             return;
         };
-        for topic in ["raw.salesforce.contact", "canonical.contact"] {
-            runtime.block_on(self.bus.delete(topic));
-        }
-        for topic in ["bench.three", "bench.one"] {
+        for topic in &self.topics {
             runtime.block_on(self.bus.delete(topic));
         }
     }

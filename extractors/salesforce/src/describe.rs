@@ -10,7 +10,38 @@ use crate::api::Api;
 use crate::query;
 
 /// The standard objects that `mapping.yaml` covers, parents first.
-pub const STANDARD: &[&str] = &["Account", "Contact", "Lead", "Opportunity", "Case"];
+pub const STANDARD: &[&str] = &[
+    "User",
+    "Group",
+    "RecordType",
+    "Account",
+    "Contact",
+    "AccountContactRelation",
+    "Campaign",
+    "Lead",
+    "CampaignMember",
+    "OpportunityStage",
+    "Product2",
+    "Pricebook2",
+    "PricebookEntry",
+    "Opportunity",
+    "OpportunityContactRole",
+    "OpportunityLineItem",
+    "Case",
+    "CaseComment",
+    "EmailMessage",
+    "Task",
+    "Event",
+    "Note",
+    "ContentNote",
+    "ContentDocument",
+    "ContentVersion",
+    "Attachment",
+];
+
+/// The most values of a picklist that are kept: a longer list (countries, time
+/// zones) would make the plan of a large org larger than a Kafka record.
+const MOST_VALUES: usize = 100;
 
 /// Objects in one question for counts, so that its address stays short.
 const COUNTED: usize = 100;
@@ -29,9 +60,9 @@ struct Entry {
     #[serde(default)]
     custom: bool,
     #[serde(default)]
-    custom_setting: bool,
-    #[serde(default)]
     queryable: bool,
+    #[serde(default)]
+    key_prefix: Option<String>,
 }
 
 /// An object's describe.
@@ -49,6 +80,18 @@ struct Field {
     kind: String,
     #[serde(default)]
     reference_to: Vec<String>,
+    #[serde(default)]
+    picklist_values: Vec<Choice>,
+    #[serde(default)]
+    calculated: bool,
+}
+
+/// A value of a picklist.
+#[derive(Debug, Deserialize)]
+struct Choice {
+    #[serde(default)]
+    active: bool,
+    value: String,
 }
 
 /// The answer of `/limits/recordCount`.
@@ -65,10 +108,10 @@ struct Count {
 }
 
 /// The standard objects that the mapping covers, as far as this user sees them,
-/// and every custom object that can be queried.
-pub async fn discover(api: &Api) -> Result<Discovery> {
+/// every custom object that can be queried, and every other one that is named.
+pub async fn discover(api: &Api, named: &[String]) -> Result<Discovery> {
     let global: Global = api.get("/sobjects", &[], None).await?.json()?;
-    let wanted = choose(global.sobjects);
+    let wanted = choose(global.sobjects, named);
     let counts = counts(api, &wanted).await?;
     let mut objects = Vec::with_capacity(wanted.len());
     for entry in wanted {
@@ -78,30 +121,44 @@ pub async fn discover(api: &Api) -> Result<Discovery> {
         objects.push(Object {
             count: counts.get(&entry.name).copied(),
             custom: entry.custom,
-            fields: described
-                .fields
-                .into_iter()
-                .map(|field| SourceField {
-                    name: field.name,
-                    kind: field.kind,
-                    references: field.reference_to,
-                })
-                .collect(),
+            fields: described.fields.into_iter().map(Field::known).collect(),
+            id_prefix: entry.key_prefix,
             name: entry.name,
         });
     }
     Ok(Discovery { objects })
 }
 
-/// Parents first, then custom objects by name.
-fn choose(entries: Vec<Entry>) -> Vec<Entry> {
+impl Field {
+    /// The field as the pipeline knows it.
+    fn known(self) -> SourceField {
+        let active = self.picklist_values.iter().filter(|value| value.active);
+        let values: Vec<String> = active.map(|value| value.value.clone()).collect();
+        SourceField {
+            // Several values stand in one text (`reference/salesforce.md` section 9).
+            separator: (self.kind == "multipicklist").then_some(';'),
+            name: self.name,
+            kind: self.kind,
+            references: self.reference_to,
+            values: if values.len() > MOST_VALUES {
+                Vec::new()
+            } else {
+                values
+            },
+            computed: self.calculated,
+        }
+    }
+}
+
+/// Parents first, then the others by name.
+fn choose(entries: Vec<Entry>, named: &[String]) -> Vec<Entry> {
     let place = |entry: &Entry| STANDARD.iter().position(|name| *name == entry.name);
     let mut wanted: Vec<Entry> = entries
         .into_iter()
         .filter(|entry| entry.queryable)
         .filter(|entry| {
-            let custom = entry.custom && !entry.custom_setting && entry.name.ends_with("__c");
-            custom || place(entry).is_some()
+            let custom = entry.custom && entry.name.ends_with("__c");
+            custom || place(entry).is_some() || named.contains(&entry.name)
         })
         .collect();
     wanted.sort_by(|a, b| {
@@ -139,26 +196,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mapped_and_the_custom_objects_are_wanted() {
-        let entry = |name: &str, custom, custom_setting, queryable| Entry {
+    fn the_mapped_the_custom_and_the_named_objects_are_wanted() {
+        let entry = |name: &str, custom, queryable| Entry {
             name: name.to_owned(),
             custom,
-            custom_setting,
             queryable,
+            key_prefix: None,
         };
-        let names: Vec<String> = choose(vec![
-            entry("Zebra__c", true, false, true),
-            entry("Contact", false, false, true),
-            entry("Setting__c", true, true, true),
-            entry("Zebra__Share", false, false, true),
-            entry("Hidden__c", true, false, false),
-            entry("Chatter", false, false, true),
-            entry("Account", false, false, true),
-            entry("ns__Ant__c", true, false, true),
-        ])
-        .into_iter()
-        .map(|entry| entry.name)
-        .collect();
-        assert_eq!(names, ["Account", "Contact", "Zebra__c", "ns__Ant__c"]);
+        let entries = || {
+            vec![
+                entry("Zebra__c", true, true),
+                entry("Contact", false, true),
+                entry("Zebra__Share", false, true),
+                entry("Hidden__c", true, false),
+                entry("Rule__mdt", true, true),
+                entry("Solution", false, true),
+                entry("Account", false, true),
+                entry("ns__Ant__c", true, true),
+            ]
+        };
+        let names = |named: &[&str]| -> Vec<String> {
+            let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            let wanted = choose(entries(), &named);
+            wanted.into_iter().map(|entry| entry.name).collect()
+        };
+        assert_eq!(names(&[]), ["Account", "Contact", "Zebra__c", "ns__Ant__c"]);
+        assert_eq!(
+            names(&["Solution", "Rule__mdt", "Hidden__c", "Account"]),
+            [
+                "Account",
+                "Contact",
+                "Rule__mdt",
+                "Solution",
+                "Zebra__c",
+                "ns__Ant__c"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_field_keeps_what_the_mapping_needs_of_it() {
+        let field = |json: &str| {
+            serde_json::from_str::<Field>(json)
+                .expect("a field")
+                .known()
+        };
+        let interests = field(
+            r#"{"name":"Interests__c","type":"multipicklist","picklistValues":[
+                {"active":true,"value":"Sun"},{"active":false,"value":"Rain"}]}"#,
+        );
+        assert_eq!(interests.separator, Some(';'));
+        assert_eq!(interests.values, ["Sun"]);
+        assert!(!interests.computed);
+        let many: Vec<String> = (0..=MOST_VALUES)
+            .map(|n| format!(r#"{{"active":true,"value":"{n}"}}"#))
+            .collect();
+        let long = field(&format!(
+            r#"{{"name":"C","type":"picklist","calculated":true,"picklistValues":[{}]}}"#,
+            many.join(",")
+        ));
+        assert_eq!(
+            (long.values.len(), long.separator, long.computed),
+            (0, None, true)
+        );
     }
 }

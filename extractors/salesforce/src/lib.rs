@@ -39,6 +39,10 @@ impl Extractor for Salesforce {
         include_str!("../mapping.yaml")
     }
 
+    fn parity() -> Option<&'static str> {
+        Some(include_str!("../parity.yaml"))
+    }
+
     fn new(config: Config, http: HttpClient) -> Result<Self, Vec<Problem>> {
         let origin = config.validate()?;
         Ok(Salesforce {
@@ -50,8 +54,8 @@ impl Extractor for Salesforce {
         lookup::check(&self.api).await
     }
 
-    async fn discover(&self) -> Result<Discovery> {
-        describe::discover(&self.api).await
+    async fn discover(&self, named: &[String]) -> Result<Discovery> {
+        describe::discover(&self.api, named).await
     }
 
     async fn fetch(&self, object: &Object, from: Option<&Cursor>) -> Result<Page<Cursor>> {

@@ -159,9 +159,11 @@ mod tests {
                     name: (*name).to_owned(),
                     kind: (*kind).to_owned(),
                     references: Vec::new(),
+                    ..SourceField::default()
                 })
                 .collect(),
             count: None,
+            ..Object::default()
         }
     }
 

@@ -254,9 +254,11 @@ mod tests {
                     name: name.to_owned(),
                     kind: "string".to_owned(),
                     references: Vec::new(),
+                    ..SourceField::default()
                 })
                 .to_vec(),
             count: None,
+            ..Object::default()
         }
     }
 

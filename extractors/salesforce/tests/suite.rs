@@ -68,6 +68,7 @@ async fn what_the_source_does_not_know_is_named() {
         name: "Nope__c".to_owned(),
         kind: "string".to_owned(),
         references: Vec::new(),
+        ..SourceField::default()
     });
     let error = extractor
         .fetch(&contact, None)

@@ -13,16 +13,12 @@ pub(super) fn select(
     wanted: &[String],
     discovery: &Discovery,
 ) -> (Vec<Object>, Vec<Problem>) {
-    let covered = |object: &&Object| {
-        mapping.objects.contains_key(&object.name)
-            || (object.custom && mapping.custom_objects.is_some())
-    };
     let mut problems = Vec::new();
     let mut objects: Vec<Object> = Vec::new();
     for (index, name) in wanted.iter().enumerate() {
         let path = format!("objects[{index}]");
         match discovery.objects.iter().find(|object| object.name == *name) {
-            Some(object) if covered(&object) => objects.push(object.clone()),
+            Some(object) if mapping.of(object).is_some() => objects.push(object.clone()),
             Some(_) => problems.push(Problem::at(
                 path,
                 format!("the connector's mapping has no `{name}`"),
@@ -43,7 +39,10 @@ pub(super) fn select(
         }
     }
     if wanted.is_empty() {
-        objects = discovery.objects.iter().filter(covered).cloned().collect();
+        objects = (discovery.objects.iter())
+            .filter(|object| mapping.covers(object))
+            .cloned()
+            .collect();
         if objects.is_empty() {
             problems.push(Problem::at(
                 "objects",
@@ -68,9 +67,8 @@ pub(super) fn select(
 
 /// The canonical entities of an object.
 pub(crate) fn entities_of(mapping: &Mapping, object: &Object) -> BTreeSet<String> {
-    let rules = mapping.objects.get(&object.name);
-    let rules = rules.or(mapping.custom_objects.as_ref().filter(|_| object.custom));
-    rules
+    mapping
+        .of(object)
         .into_iter()
         .flat_map(|rules| rules.slots.values())
         .map(|slot| slot.entity.clone())
@@ -78,7 +76,7 @@ pub(crate) fn entities_of(mapping: &Mapping, object: &Object) -> BTreeSet<String
 }
 
 /// Where two mappings differ, as objects and slots.
-pub(super) fn differences(one: &Mapping, other: &Mapping) -> String {
+pub(crate) fn differences(one: &Mapping, other: &Mapping) -> String {
     let names: BTreeSet<&String> = one.objects.keys().chain(other.objects.keys()).collect();
     let differ: Vec<&str> = names
         .into_iter()
@@ -104,6 +102,7 @@ mod tests {
             custom,
             fields: Vec::new(),
             count: None,
+            ..Object::default()
         }
     }
 
@@ -152,11 +151,15 @@ mod tests {
             )
         );
         let wanted = ["Contacts", "Task", "Invoice__c"].map(str::to_owned);
+        // What no mapping lists is migrated when it is named.
+        assert_eq!(
+            names(select(&mapping(), &wanted[1..], &discovery)),
+            (vec!["Task".to_owned(), "Invoice__c".to_owned()], Vec::new())
+        );
         assert_eq!(
             names(select(&mapping(), &wanted, &discovery)),
-            (vec!["Invoice__c".to_owned()], vec![
+            (vec!["Task".to_owned(), "Invoice__c".to_owned()], vec![
                 "objects[0]: the source has no `Contacts`; write `Contact`, or grant the right to see it".to_owned(),
-                "objects[1]: the connector's mapping has no `Task`; remove it".to_owned(),
             ])
         );
         let twins = Discovery {

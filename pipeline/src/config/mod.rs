@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::transform::Convert;
+
 pub use document::{Field, Node, Value, parse as parse_document};
 pub use schema::validate_against;
 pub use secrets::{Environment, variable_of};
@@ -39,6 +41,9 @@ const DEFAULT_PARTITIONS: i32 = 4;
 const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 /// The largest configuration that is read.
 const MAX_FILE: u64 = 10 << 20;
+
+/// The name in an object's mappings under which its filter stands.
+pub const WHERE: &str = "$where";
 
 /// One thing that is wrong with a configuration, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -124,6 +129,13 @@ pub struct Mappings {
     pub everywhere: BTreeMap<String, String>,
     /// By object.
     pub by_object: BTreeMap<String, BTreeMap<String, String>>,
+    /// By object and source field: what is done to the value, where the mapping
+    /// says more than the canonical field.
+    #[serde(default)]
+    pub rules: BTreeMap<String, BTreeMap<String, Convert>>,
+    /// By object: which of its records are migrated (`$where`).
+    #[serde(default)]
+    pub filters: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
 }
 
 /// The bus. Printing it shows the names of the client settings, not their

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::document::{Field, Node, Value, join, number};
+use crate::transform::own_rule;
+
 use super::secrets::{Environment, add_variables, fill};
 use super::{
     Mappings, MigrationConfig, Part, Problem, Secret, bus, schema, unknown_field, variable_of,
@@ -296,16 +298,54 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
         let path = join("mappings", &field.name);
         match &field.node.value {
             Value::Map(inner) => {
+                let name = &field.name;
                 let mut taken = BTreeMap::new();
                 let object = mappings.by_object.entry(field.name.clone()).or_default();
                 for field in inner {
-                    mapping(field, &join(&path, &field.name), &mut taken, object, check);
+                    let path = join(&path, &field.name);
+                    if field.name == super::WHERE {
+                        if let Some(filter) = filter(field, &path, check) {
+                            mappings.filters.insert(name.clone(), filter);
+                        }
+                        continue;
+                    }
+                    if let Value::Map(_) = field.node.value {
+                        match own_rule(check.file, &field.node, &path) {
+                            Err(problems) => check.problems.extend(problems),
+                            Ok((to, rule)) => {
+                                fills(field, &path, &to, &mut taken, check);
+                                object.insert(field.name.clone(), to);
+                                let rules = mappings.rules.entry(name.clone()).or_default();
+                                rules.insert(field.name.clone(), rule);
+                            }
+                        }
+                        continue;
+                    }
+                    mapping(field, &path, &mut taken, object, check);
                 }
             }
             _ => mapping(field, &path, &mut taken, &mut mappings.everywhere, check),
         }
     }
     mappings
+}
+
+/// Which records of an object are migrated; the mapper judges the values.
+fn filter(
+    given: &Field,
+    path: &str,
+    check: &mut Check<'_>,
+) -> Option<BTreeMap<String, serde_json::Value>> {
+    let Value::Map(fields) = &given.node.value else {
+        check.wrong_type(given, path, "a group of fields");
+        return None;
+    };
+    let conditions = fields.iter();
+    Some(
+        conditions
+            .map(|field| (field.name.clone(), field.node.to_json()))
+            .collect(),
+    )
 }
 
 /// One mapping. `taken` says which line of the same scope fills a field already.
@@ -331,7 +371,19 @@ fn mapping(
     let Some(target) = check.text(Some(field), path) else {
         return;
     };
-    if let Some(first) = taken.get(&target) {
+    fills(field, path, &target, taken, check);
+    into.insert(field.name.clone(), target);
+}
+
+/// Notes what a mapping fills; two that fill the same are a problem.
+fn fills(
+    field: &Field,
+    path: &str,
+    target: &str,
+    taken: &mut BTreeMap<String, usize>,
+    check: &mut Check<'_>,
+) {
+    if let Some(first) = taken.get(target) {
         check.problem(
             field.line,
             path,
@@ -342,9 +394,8 @@ fn mapping(
             "keep one of them, or map the other source field elsewhere",
         );
     } else {
-        taken.insert(target.clone(), field.line);
+        taken.insert(target.to_owned(), field.line);
     }
-    into.insert(field.name.clone(), target);
 }
 
 fn objects(given: Option<&Field>, check: &mut Check<'_>) -> Vec<String> {

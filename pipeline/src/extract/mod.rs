@@ -1,8 +1,10 @@
 //! Reading a source. [`Extractor`] is all that an author of a source reads;
 //! the runner in `run.rs` owns loops, Kafka, retries, clocks and metrics.
 
+mod parity;
 mod run;
 
+pub use parity::{NotSupported, Parity, Standing};
 pub use run::{Checkpoint, run};
 
 use std::future::Future;
@@ -49,14 +51,22 @@ pub trait Extractor: Sized + Send + Sync + 'static {
     /// file `mapping.yaml` of the connector. See [`crate::transform::Mapping`].
     fn mapping() -> &'static str;
 
+    /// What becomes of each object of the source, as YAML: the file
+    /// `parity.yaml` of the connector. See [`Parity`].
+    fn parity() -> Option<&'static str> {
+        None
+    }
+
     /// Builds the extractor. Pure: no I/O; returns every problem at once.
     fn new(config: Self::Config, http: HttpClient) -> Result<Self, Vec<Problem>>;
 
     /// One cheap live call that proves address and credentials.
     fn check(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// What the source has: objects, with their fields and counts.
-    fn discover(&self) -> impl Future<Output = Result<Discovery>> + Send;
+    /// What the source has: objects, with their fields and counts. `named` are
+    /// the objects that the migration names: each is among the answer if the
+    /// source shows it, even one that the connector's mapping does not list.
+    fn discover(&self, named: &[String]) -> impl Future<Output = Result<Discovery>> + Send;
 
     /// The next page of an object's changes behind the cursor.
     fn fetch(
@@ -78,7 +88,8 @@ pub trait Extractor: Sized + Send + Sync + 'static {
 }
 
 /// An object of the source, with what `discover` learnt of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Object {
     /// The API name: `Contact`, `Invoice__c`.
     pub name: String,
@@ -90,10 +101,15 @@ pub struct Object {
     /// About how many records it has, where the source tells cheaply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// What the ids of its records begin with, where the source's ids tell their
+    /// object: by it a reference to any of several objects finds its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_prefix: Option<String>,
 }
 
 /// A field of an object.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SourceField {
     /// The API name.
     pub name: String,
@@ -103,6 +119,16 @@ pub struct SourceField {
     /// The objects that a reference may point to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
+    /// The values that the source offers for it, where it is an enumeration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+    /// What stands between the values of a field that holds several as one text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separator: Option<char>,
+    /// Whether the source computes it: such a value changes without the record's
+    /// modification time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub computed: bool,
 }
 
 /// What a source has.

@@ -174,7 +174,10 @@ impl Client {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "lz4")
-            .set("linger.ms", "5")
+            .set(
+                "linger.ms",
+                std::env::var("TMP_LINGER").unwrap_or("5".into()),
+            )
             // As Java chooses partitions; librdkafka's default differs.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", "10485760")

@@ -4,7 +4,7 @@
 //! rebalance takes all partitions away and gives a new set, so an assignment
 //! has one number (its `epoch`) and one group metadata for its whole life.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,12 @@ pub trait Rebalance: Send + Sync + 'static {
     /// assignment for the topics that are named here.
     fn incarnations(&self) -> BTreeMap<String, u32> {
         BTreeMap::new()
+    }
+
+    /// Topics of which nothing is read any more, whatever is assigned: a person
+    /// must act first.
+    fn blocked(&self) -> HashSet<String> {
+        HashSet::new()
     }
 
     /// All partitions are taken away. Finishes what is under way within 5 s or
@@ -137,7 +143,9 @@ impl Context {
             &places,
             &self.handler.incarnations(),
         )?);
-        starts.retain(|place, _| !lost.contains_key(&place.topic));
+        let blocked = self.handler.blocked();
+        starts
+            .retain(|place, _| !lost.contains_key(&place.topic) && !blocked.contains(&place.topic));
         let assignment = Assignment {
             epoch,
             starts,
@@ -257,12 +265,12 @@ impl Member {
     /// transient error heals by itself; an error of class Operator or
     /// [`Code::Fenced`] does not.
     pub fn poll(&self, wait: Duration) -> Result<Polled<'_>> {
-        let polled = self.inner.poll(wait);
-        if let Some(error) = self.inner.context().lock().1.take() {
-            return Ok(Polled::NotAssigned(error));
-        }
-        match polled {
-            None => Ok(Polled::Nothing),
+        match self.inner.poll(wait) {
+            // A rebalance brings no message.
+            None => match self.inner.context().lock().1.take() {
+                Some(error) => Ok(Polled::NotAssigned(error)),
+                None => Ok(Polled::Nothing),
+            },
             Some(Ok(message)) => Ok(Polled::Message(message)),
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::End),
             Some(Err(error)) => {

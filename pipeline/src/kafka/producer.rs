@@ -5,6 +5,7 @@
 //! deliveries first, on a condition variable, and commits an empty queue.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,16 +29,30 @@ const CALL: Duration = Duration::from_secs(10);
 /// Counts deliveries and keeps their offsets.
 #[derive(Default)]
 struct Deliveries {
+    outstanding: AtomicUsize,
     state: Mutex<Delivered>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Delivered {
-    outstanding: usize,
     failure: Option<KafkaError>,
-    /// By partition, the offset behind the last delivered record.
-    ends: HashMap<Place, i64>,
+    /// By partition, the offset behind the last delivered record. A list: it is
+    /// asked for each record, and a transaction writes to few partitions.
+    ends: Vec<(Place, i64)>,
+}
+
+impl Delivered {
+    fn arrived(&mut self, topic: &str, partition: i32, end: i64) {
+        let known = self
+            .ends
+            .iter_mut()
+            .find(|(place, _)| place.partition == partition && place.topic == topic);
+        match known {
+            Some((_, known)) => *known = (*known).max(end),
+            None => self.ends.push((Place::new(topic, partition), end)),
+        }
+    }
 }
 
 impl Deliveries {
@@ -49,7 +64,7 @@ impl Deliveries {
     fn wait(&self, limit: Duration) -> Result<Option<KafkaError>> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
-        while state.outstanding > 0 {
+        while self.outstanding.load(Ordering::SeqCst) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::new(
@@ -87,19 +102,16 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut state = self.deliveries.lock();
-        state.outstanding = state.outstanding.saturating_sub(1);
         match result {
             Ok(message) => {
-                let end = message.offset() + 1;
-                let place = Place::new(message.topic(), message.partition());
-                let known = state.ends.entry(place).or_insert(end);
-                *known = (*known).max(end);
+                state.arrived(message.topic(), message.partition(), message.offset() + 1);
             }
             Err((error, _)) => {
                 state.failure.get_or_insert_with(|| error.clone());
             }
         }
-        if state.outstanding == 0 {
+        // Under the lock, so that nobody begins to wait in between.
+        if self.deliveries.outstanding.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.deliveries.changed.notify_all();
         }
     }
@@ -211,7 +223,10 @@ impl TransactionalProducer {
         let result = self.fill(write, offsets, &at);
         let failure = match result {
             Ok(()) => match self.commit() {
-                Ok(()) => return Ok(std::mem::take(&mut self.deliveries.lock().ends)),
+                Ok(()) => {
+                    let ends = std::mem::take(&mut self.deliveries.lock().ends);
+                    return Ok(ends.into_iter().collect());
+                }
                 Err(failure) => failure,
             },
             Err(failure) => failure,
@@ -333,7 +348,7 @@ impl TransactionalProducer {
     fn reset(&self) {
         let mut state = self.deliveries.lock();
         state.failure = None;
-        state.outstanding = 0;
+        self.deliveries.outstanding.store(0, Ordering::SeqCst);
         state.ends.clear();
     }
 }
@@ -355,9 +370,10 @@ pub struct Transaction<'p> {
 impl Transaction<'_> {
     /// Produces a record. Waits while the client's queue is full.
     pub fn send(&mut self, record: Record<'_>) -> Result<()> {
-        self.producer.deliveries.lock().outstanding += 1;
+        let outstanding = &self.producer.deliveries.outstanding;
+        outstanding.fetch_add(1, Ordering::SeqCst);
         enqueue(&self.producer.inner, record).inspect_err(|_| {
-            self.producer.deliveries.lock().outstanding -= 1;
+            outstanding.fetch_sub(1, Ordering::SeqCst);
         })
     }
 }
@@ -420,9 +436,10 @@ impl PlainProducer {
 
     /// Hands a record over; [`PlainProducer::flush`] says whether it arrived.
     pub fn send(&self, record: Record<'_>) -> Result<()> {
-        self.deliveries.lock().outstanding += 1;
+        let outstanding = &self.deliveries.outstanding;
+        outstanding.fetch_add(1, Ordering::SeqCst);
         enqueue(&self.inner, record).inspect_err(|_| {
-            self.deliveries.lock().outstanding -= 1;
+            outstanding.fetch_sub(1, Ordering::SeqCst);
         })
     }
 

@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_schemas::{Datum, Entity, Value};
+use drover_schemas::{Datum, Entity, Field, Value};
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::lanes::{Batch, Message};
 use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
-use crate::control::INCARNATION;
+use crate::control::{INCARNATION, MOST_EMPTIED};
 use crate::deadletter::{FailureShare, Origin};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
@@ -52,6 +52,16 @@ pub(super) struct Work {
     pub(super) fingerprint: Fingerprint,
     pub(super) extracted_at: Millis,
     pub(super) origin: Origin,
+    /// Whether the batch holds another content of the same version, which a
+    /// killed process may have applied: what the target has is not known.
+    pub(super) unsure: bool,
+}
+
+impl Work {
+    /// Whether it is the same version with another content.
+    fn differs(&self, other: &Work) -> bool {
+        self.order.version == other.order.version && self.fingerprint != other.fingerprint
+    }
 }
 
 /// What is to be done about a record.
@@ -72,17 +82,19 @@ pub(super) enum Plan<'w> {
 
 /// What becomes of a record whose reference leads to nothing in the target.
 enum Without {
-    /// It waits.
-    Waits,
-    /// It is sent without the link, and waits for it.
-    Later,
-    /// It is sent without the link, which is made should the parent come.
-    Dropped,
-    /// It is sent without the link: no parent of that kind comes into this
-    /// target, so nothing is kept for it.
-    Nothing,
-    /// It becomes a dead letter.
-    Orphan(Error),
+    /// It waits for that one.
+    Waits(CanonicalKey),
+    /// It is sent without the link, and again when one of these comes. Neither
+    /// of them: no parent of that kind comes into this target, so nothing is
+    /// kept for it.
+    Links {
+        /// What may come.
+        missing: Vec<CanonicalKey>,
+        /// What never comes, as far as is known.
+        dropped: Vec<CanonicalKey>,
+    },
+    /// It becomes a dead letter, because that one never comes.
+    Orphan(CanonicalKey, Error),
 }
 
 /// A record on its way to the target.
@@ -119,6 +131,7 @@ impl<L: Loader> Worker<L> {
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
         let works = self.works(&batch, &mut changes)?;
+        self.ask_before_emptying(&works)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
         self.recover(&batch, &works, &mut plans).await?;
@@ -173,19 +186,25 @@ impl<L: Loader> Worker<L> {
         works.extend(self.released(&batch.released));
         let mut newest: HashMap<CanonicalKey, usize> = HashMap::new();
         let mut superseded = HashSet::new();
+        let mut unsure = HashSet::new();
         for (place, work) in works.iter().enumerate() {
             match newest.get(&work.key) {
                 Some(&other) if works[other].order >= work.order => {
                     superseded.insert(place);
+                    unsure.extend(works[other].differs(work).then_some(other));
                 }
                 Some(&other) => {
                     superseded.insert(other);
+                    unsure.extend(works[other].differs(work).then_some(place));
                     newest.insert(work.key.clone(), place);
                 }
                 None => {
                     newest.insert(work.key.clone(), place);
                 }
             }
+        }
+        for place in unsure {
+            works[place].unsure = true;
         }
         for place in &superseded {
             changes.count(&works[*place].object, Count::Stale);
@@ -261,6 +280,7 @@ impl<L: Loader> Worker<L> {
             fingerprint: envelope.fingerprint,
             extracted_at: envelope.extracted_at,
             origin,
+            unsure: false,
         })
     }
 
@@ -310,6 +330,41 @@ impl<L: Loader> Worker<L> {
         works
     }
 
+    /// A changed mapping that takes away more than a share of what the target
+    /// has stops the lane, until a person agrees.
+    fn ask_before_emptying(&self, works: &[Work]) -> Result<(), Dropped> {
+        if self.shared.plan.absent_accepted {
+            return Ok(());
+        }
+        let known = self.shared.tables.lock();
+        let generation = self.shared.plan.generation;
+        let emptied = works.iter().filter(|work| {
+            let by_mapping = work.op == Op::Absent && work.reason != AbsentReason::Deleted;
+            by_mapping
+                && known.entry(&work.key).is_some_and(|entry| {
+                    !matches!(entry.state, State::Deleted { .. })
+                        && entry.order.version == work.order.version
+                        && entry.order.mapping < work.order.mapping
+                })
+        });
+        let now = emptied.count() as u64;
+        if now == 0 {
+            return Ok(());
+        }
+        let before = known.emptied(generation);
+        let all = known.live() + before;
+        if (now + before) * MOST_EMPTIED <= all {
+            return Ok(());
+        }
+        Err(Dropped::Blocked(Error::new(
+            Code::EmptiedByMapping,
+            format!(
+                "mapping generation {generation} takes away at least {} of {all} records",
+                now + before
+            ),
+        )))
+    }
+
     /// Asks the rule about every record and resolves references.
     fn judge<'w>(&self, works: &'w [Work], changes: &mut Changes) -> Vec<Plan<'w>> {
         let known = self.shared.tables.lock();
@@ -334,6 +389,9 @@ impl<L: Loader> Worker<L> {
                 let seen = known.pending_for(&work.key);
                 match judge(entry, &incoming, &self.support.lease, seen) {
                     Verdict::Stale => Plan::Drop(Count::Stale),
+                    Verdict::Unchanged if work.unsure && self.support.ordered => {
+                        self.sending(work, entry, false, &known)
+                    }
                     Verdict::Unchanged => Plan::Note(
                         Entry {
                             order: work.order,
@@ -412,7 +470,8 @@ impl<L: Loader> Worker<L> {
             Ok(body) => body.unwrap_or_default(),
             Err(error) => return Plan::Refuse(error),
         };
-        let datum = match Datum::decode(self.entity, body) {
+        let mut typed = Vec::new();
+        let mut datum = match Datum::decode(self.entity, body) {
             Ok(datum) => datum,
             Err(malformed) => {
                 return Plan::Refuse(Error::new(
@@ -425,66 +484,101 @@ impl<L: Loader> Worker<L> {
             let Value::Reference(text) = value else {
                 continue;
             };
-            let Some(parent) = CanonicalKey::parse(text) else {
+            let field = &self.entity.fields[place];
+            let parents = CanonicalKey::of_reference(text);
+            if parents.is_empty() {
                 return Plan::Refuse(
-                    Error::new(Code::BadReference, "a reference that names no record").at(self
-                        .entity
-                        .fields[place]
-                        .name
-                        .clone()),
+                    Error::new(Code::BadReference, "a reference that names no record")
+                        .at(field.name.clone()),
                 );
-            };
-            if let Some(id) = known.target_of(&parent) {
+            }
+            // Of several slots of one record one is filled; what the others
+            // once held is deleted.
+            let found = parents
+                .iter()
+                .filter_map(|parent| Some((parent, known.target_of(parent)?)))
+                .max_by_key(|(parent, _)| known.is_live(parent));
+            if let Some((parent, id)) = found {
                 sending.links.push((place, id.clone()));
+                if let Some(kind) = self.type_of(field, parent) {
+                    typed.push(kind);
+                }
                 continue;
             }
-            let field = &self.entity.fields[place].name;
-            match self.without(work, known, &parent, field) {
-                Without::Waits => return Plan::Park(Reason::Parent { parent }, None),
-                Without::Later => sending.missing.push(parent),
-                Without::Dropped => sending.dropped.push(parent),
-                Without::Nothing => {}
-                Without::Orphan(error) => return Plan::Orphan(parent, error),
+            match self.without(work, known, parents, &field.name) {
+                Without::Waits(parent) => return Plan::Park(Reason::Parent { parent }, None),
+                Without::Links { missing, dropped } => {
+                    sending.missing.extend(missing);
+                    sending.dropped.extend(dropped);
+                }
+                Without::Orphan(parent, error) => return Plan::Orphan(parent, error),
             }
+        }
+        for (place, entity) in typed {
+            datum.values[place] = Value::String(entity.into());
         }
         sending.datum = Some(datum);
         Plan::Send(Box::new(sending))
     }
 
+    /// For a reference to any entity: the field beside it that names the
+    /// entity, and which it is. The mapper could not know it where several slots
+    /// of one record might be filled.
+    fn type_of(&self, field: &Field, parent: &CanonicalKey) -> Option<(usize, String)> {
+        let (place, _) = self.entity.field(field.type_field.as_deref()?)?;
+        let (_, object, _, slot) = parent.parts();
+        Some((place, self.shared.entity_of(object, slot)?.to_owned()))
+    }
+
     /// What becomes of a record because of a reference to what is not there.
+    /// Which of several slots will be filled nobody knows yet, so a record does
+    /// not wait for them: it is linked later.
     fn without(
         &self,
         work: &Work,
         known: &super::tables::Known,
-        parent: &CanonicalKey,
+        parents: Vec<CanonicalKey>,
         field: &str,
     ) -> Without {
         let (orphans, references) = (&self.shared.orphans, &self.shared.references);
         let rule = references.rule(&work.key, field);
-        let circle = match rule.required {
-            true => orphans.circle(known, &work.key, parent),
-            false => None,
-        };
-        let error = if let Some(circle) = circle {
-            let way: Vec<&str> = circle.iter().map(CanonicalKey::as_str).collect();
-            let message = format!("requires {}", way.join(", which requires "));
-            Error::new(Code::ReferenceCycle, message)
-        } else {
-            match orphans.never(known, references, parent, work.version) {
-                Some(Why::NotMigrated) if rule.orphan == OnOrphan::DropLink => {
-                    return Without::Nothing;
+        let required = rule.required && parents.len() == 1;
+        let (mut missing, mut dropped) = (Vec::new(), Vec::new());
+        let mut cause = None;
+        for parent in parents {
+            let circle = match required {
+                true => orphans.circle(known, &work.key, &parent),
+                false => None,
+            };
+            let (error, may_come) = if let Some(circle) = circle {
+                let way: Vec<&str> = circle.iter().map(CanonicalKey::as_str).collect();
+                let message = format!("requires {}", way.join(", which requires "));
+                (Error::new(Code::ReferenceCycle, message), true)
+            } else {
+                match orphans.never(known, references, &parent, work.version) {
+                    Some(why) => {
+                        let why_not = why.text();
+                        let message = format!("refers to {parent}, which never comes: {why_not}");
+                        let error = Error::new(Code::ParentNeverComes, message);
+                        (error, why != Why::NotMigrated)
+                    }
+                    None if required => return Without::Waits(parent),
+                    None => {
+                        missing.push(parent);
+                        continue;
+                    }
                 }
-                Some(why) => Error::new(
-                    Code::ParentNeverComes,
-                    format!("refers to {parent}, which never comes: {}", why.text()),
-                ),
-                None if rule.required => return Without::Waits,
-                None => return Without::Later,
+            };
+            cause.get_or_insert_with(|| (parent.clone(), error.at(field)));
+            if may_come {
+                dropped.push(parent);
             }
-        };
-        match rule.orphan {
-            OnOrphan::DropLink => Without::Dropped,
-            OnOrphan::DeadLetter => Without::Orphan(error.at(field)),
+        }
+        match cause {
+            Some((parent, error)) if missing.is_empty() && rule.orphan == OnOrphan::DeadLetter => {
+                Without::Orphan(parent, error)
+            }
+            _ => Without::Links { missing, dropped },
         }
     }
 

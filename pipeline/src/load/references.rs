@@ -218,6 +218,7 @@ mod tests {
                 .collect(),
             entities: names.iter().map(|name| (*name).to_owned()).collect(),
             incarnations: BTreeMap::new(),
+            ..Plan::default()
         }
     }
 

@@ -17,6 +17,7 @@ use super::references::References;
 use super::tables::{Known, Tables};
 use super::upstream::{Upstream, watch};
 use super::{EntitySupport, Loader, Step};
+use crate::control::Plan;
 use crate::deadletter::{FailureShare, LiveLetters};
 use crate::envelope::Envelope;
 use crate::error::{Class, Code, Error, Result};
@@ -63,6 +64,7 @@ pub(super) struct Shared<L> {
     pub(super) references: References,
     pub(super) upstream: Upstream,
     incarnations: HashMap<String, u32>,
+    pub(super) plan: Plan,
 }
 
 impl<L> Shared<L> {
@@ -86,6 +88,14 @@ impl<L> Shared<L> {
         let tail = self.tail();
         let told = |tail: &Tail| ends.iter().all(|(place, end)| tail.is_at(place, *end));
         tail.as_ref().is_some_and(told)
+    }
+
+    /// The entity that a slot of an object gives.
+    pub(super) fn entity_of(&self, object: &str, slot: &str) -> Option<&str> {
+        let mapping = &self.plan.mapping;
+        let rules = mapping.objects.get(object);
+        let rules = rules.or(mapping.custom_objects.as_ref())?;
+        rules.slots.get(slot).map(|slot| slot.entity.as_str())
     }
 
     /// The text beside each committed offset: how long the idempotency table
@@ -595,11 +605,12 @@ fn start<L: Loader>(
         letters: LiveLetters::of(Stage::Loader),
         producer: Mutex::new(producer),
         tail: Mutex::new(None),
-        incarnations: context.plan.incarnations.into_iter().collect(),
+        incarnations: context.plan.incarnations.clone().into_iter().collect(),
         patience: context.patience,
         orphans: Orphans::default(),
         references,
         upstream,
+        plan: context.plan,
         topics,
         client: context.client,
         status: context.status,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::idempotency::{Entry, State};
 use crate::kafka::Place;
 use crate::parking::Parked;
-use crate::record::CanonicalKey;
+use crate::record::{AbsentReason, CanonicalKey};
 use crate::topics::partition_of;
 
 /// The tables, behind one lock.
@@ -29,6 +29,10 @@ pub(super) struct Known {
     idempotency: String,
     parked_topic: String,
     entries: HashMap<CanonicalKey, Entry>,
+    /// How many entries are not deleted.
+    live: u64,
+    /// By mapping generation, how many entries it emptied.
+    emptied: HashMap<u32, u64>,
     /// When this process first saw each Pending, by its monotonic clock.
     pending_seen: HashMap<CanonicalKey, Instant>,
     parked: HashMap<CanonicalKey, Parked>,
@@ -44,6 +48,29 @@ pub(super) struct Known {
     through: HashMap<Place, i64>,
 }
 
+/// What an entry counts as.
+#[derive(Clone, Copy)]
+enum Held {
+    Live,
+    /// The record is there, and this mapping generation gives nothing for it.
+    Emptied(u32),
+    Gone,
+}
+
+impl Held {
+    fn of(entry: &Entry) -> Self {
+        match entry.state {
+            State::Deleted {
+                reason: AbsentReason::Deleted,
+            } => Held::Gone,
+            // One that never was in the target was not taken away.
+            State::Deleted { .. } if entry.target_id.is_none() => Held::Gone,
+            State::Deleted { .. } => Held::Emptied(entry.order.mapping),
+            State::Pending { .. } | State::Applied => Held::Live,
+        }
+    }
+}
+
 impl Tables {
     pub(super) fn new(partitions: i32, idempotency: String, parked_topic: String) -> Self {
         Tables {
@@ -52,6 +79,8 @@ impl Tables {
                 idempotency,
                 parked_topic,
                 entries: HashMap::new(),
+                live: 0,
+                emptied: HashMap::new(),
                 pending_seen: HashMap::new(),
                 parked: HashMap::new(),
                 waiting: HashMap::new(),
@@ -92,6 +121,12 @@ impl Known {
     /// Whether what a reference points to is in the target, and under which id.
     pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<&String> {
         self.entries.get(key)?.target_id.as_ref()
+    }
+
+    /// Whether the record is known, and not as deleted.
+    pub(super) fn is_live(&self, key: &CanonicalKey) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| !matches!(entry.state, State::Deleted { .. }))
     }
 
     pub(super) fn owns(&self, key: &CanonicalKey) -> bool {
@@ -153,7 +188,8 @@ impl Known {
     ) -> Vec<CanonicalKey> {
         match entry {
             None => {
-                self.entries.remove(key);
+                let before = self.entries.remove(key);
+                self.recount(before.as_ref().map(Held::of), None);
                 self.pending_seen.remove(key);
                 Vec::new()
             }
@@ -176,7 +212,9 @@ impl Known {
                 // it goes on to its end.
                 let settled = matches!(entry.state, State::Deleted { .. });
                 let arrived = entry.target_id.is_some() || settled;
-                self.entries.insert(key.clone(), entry);
+                let before = self.entries.insert(key.clone(), entry);
+                let after = self.entries.get(key).map(Held::of);
+                self.recount(before.as_ref().map(Held::of), after);
                 if arrived {
                     self.waiters(key)
                 } else {
@@ -184,6 +222,31 @@ impl Known {
                 }
             }
         }
+    }
+
+    fn recount(&mut self, before: Option<Held>, after: Option<Held>) {
+        for (held, more) in [(before, false), (after, true)] {
+            let number = match held {
+                None | Some(Held::Gone) => continue,
+                Some(Held::Live) => &mut self.live,
+                Some(Held::Emptied(generation)) => self.emptied.entry(generation).or_default(),
+            };
+            *number = if more {
+                *number + 1
+            } else {
+                number.saturating_sub(1)
+            };
+        }
+    }
+
+    /// How many keys the target has.
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// How many keys a mapping generation has emptied.
+    pub(super) fn emptied(&self, generation: u32) -> u64 {
+        self.emptied.get(&generation).copied().unwrap_or(0)
     }
 
     /// The keys of ours that wait for that one.

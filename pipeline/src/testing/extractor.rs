@@ -284,7 +284,7 @@ pub fn same(expected: &Map<String, Value>, body: &str) -> Result<(), String> {
 
 /// The object with this name, as the extractor discovers it.
 pub async fn object<E: Extractor>(extractor: &E, name: &str) -> Object {
-    let discovery = extractor.discover().await.expect("discover");
+    let discovery = extractor.discover(&[]).await.expect("discover");
     discovery
         .objects
         .into_iter()

@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::extract::Object;
 
+/// The reference to whatever object the id tells.
+pub const ANY: &str = "*";
+
 /// All objects of a source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mapping {
     /// By the object's API name.
     pub objects: BTreeMap<String, ObjectMapping>,
-    /// What holds for custom objects that are not listed.
+    /// What holds for objects that are not listed: custom ones, and those that
+    /// a migration names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_objects: Option<ObjectMapping>,
 }
@@ -38,8 +42,9 @@ pub struct Slot {
     /// The canonical entity.
     pub entity: String,
     /// Only records whose fields have these values fill the slot; others are
-    /// ABSENT with reason `filtered`. A list means any of its values. A field
-    /// that is absent or an empty text counts as null.
+    /// ABSENT with reason `filtered`. A list means any of its values, and
+    /// `{not: …}` anything but these. `{atLeast: …, below: …}` compares numbers,
+    /// dates and times. A field that is absent or an empty text counts as null.
     #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: BTreeMap<String, serde_json::Value>,
     /// The slot is ABSENT with reason `slot-empty` when all of these source
@@ -51,6 +56,10 @@ pub struct Slot {
     /// Whether filled source fields that no rule reads go to `custom`.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub custom: bool,
+    /// Whether the slot is one of an earlier mapping: it has nothing any more,
+    /// and says so for each record, so that what it gave is taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
 }
 
 fn yes() -> bool {
@@ -74,12 +83,15 @@ pub struct Convert {
     /// The source field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Further source fields, in order: the first filled one counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub or: Vec<String>,
     /// A constant text instead of a source field; `$object` is the object's
     /// API name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant: Option<String>,
     /// The object and slot that the id in the source field points to, as
-    /// `Account#company`.
+    /// `Account#company`; or `*`: the object that the id itself tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// For a reference: whether the record waits until what it points to is
@@ -96,6 +108,34 @@ pub struct Convert {
     /// has: the rule then gives nothing, instead of being a problem.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// What stands for each of the source's values; `null` empties the field. A
+    /// value without a map passes as it is, and is reported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Option<String>>,
+    /// What stands for an empty field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The form that a text is brought into. One that can't be read so passes as
+    /// it is, and is reported.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+    /// For a telephone number without a country's code: the country, as two
+    /// letters (ISO 3166).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The same, by the source field that names the country.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_from: Option<String>,
+}
+
+/// A form that texts are brought into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Form {
+    /// A telephone number: `+4930123456` (E.164).
+    Phone,
+    /// A country: `DE`, from its name or one of its codes (ISO 3166).
+    Country,
 }
 
 /// What becomes of a record whose parent never comes.
@@ -125,16 +165,74 @@ impl Convert {
 }
 
 impl Mapping {
-    /// The mapping of an object: its own, or that of custom objects.
+    /// The mapping of an object: its own, or that of all that are not listed.
     pub fn of(&self, object: &Object) -> Option<&ObjectMapping> {
         self.objects
             .get(&object.name)
-            .or_else(|| self.custom_objects.as_ref().filter(|_| object.custom))
+            .or(self.custom_objects.as_ref())
+    }
+
+    /// Keeps the slots that only the mapping before has, as retired ones. Fails
+    /// with the slots that gave another entity before: what they gave could not
+    /// be taken away.
+    pub fn retire(&mut self, before: &Mapping, objects: &[Object]) -> Result<(), Vec<String>> {
+        let mut changed = Vec::new();
+        for object in objects {
+            let (Some(former), Some(mut rules)) = (before.of(object), self.of(object).cloned())
+            else {
+                continue;
+            };
+            let mut added = false;
+            for (name, slot) in &former.slots {
+                match rules.slots.get(name) {
+                    Some(now) if now.entity != slot.entity => {
+                        changed.push(format!("{}#{name}", object.name));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let retired = Slot {
+                            entity: slot.entity.clone(),
+                            retired: true,
+                            ..Slot::default()
+                        };
+                        rules.slots.insert(name.clone(), retired);
+                        added = true;
+                    }
+                }
+            }
+            if added {
+                self.objects.insert(object.name.clone(), rules);
+            }
+        }
+        if changed.is_empty() {
+            Ok(())
+        } else {
+            Err(changed)
+        }
+    }
+
+    /// Whether an object is migrated when none is named: it has rules of its
+    /// own, or the customer made it.
+    pub fn covers(&self, object: &Object) -> bool {
+        self.objects.contains_key(&object.name) || (object.custom && self.custom_objects.is_some())
     }
 }
 
 impl FieldRule {
-    /// The source field that the rule reads, if any.
+    /// Every source field that the rule reads.
+    pub fn source_fields(&self) -> impl Iterator<Item = &str> {
+        let (first, long) = match self {
+            FieldRule::From(field) => (Some(field.as_str()), None),
+            FieldRule::Rule(rule) => (rule.from.as_deref(), Some(rule)),
+        };
+        let more = long.into_iter().flat_map(|rule| {
+            let or = rule.or.iter().map(String::as_str);
+            or.chain(rule.region_from.as_deref())
+        });
+        first.into_iter().chain(more)
+    }
+
+    /// The source field that the rule reads first, if any.
     pub fn source_field(&self) -> Option<&str> {
         match self {
             FieldRule::From(field) => Some(field),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_schemas::{Kind, entity};
 
 use super::kinds::{declared_as, needs_a_form};
-use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot, can_become, kind_name};
-use crate::config::{Mappings, Problem, nearest};
+use super::{ANY, Convert, FieldRule, Mapping, ObjectMapping, Slot, can_become, kind_name};
+use crate::config::{Mappings, Problem, WHERE, nearest};
 use crate::extract::{Object, SourceField};
 
 /// Puts the migration's mappings on top of the connector's mapping.
@@ -20,6 +20,7 @@ use crate::extract::{Object, SourceField};
 /// - A rule of the connector for a field that this customer's source does not
 ///   show (another edition, no permission) is left out, unless the entity
 ///   requires the field: then the transformer names it as a problem.
+/// - A reference to an object that this migration does not take is left out too.
 /// - In such a slot the source field *moves*: its former rule goes, and so does
 ///   the canonical field's former rule, whose source field falls to `custom`.
 ///   A reference keeps what it points to.
@@ -57,6 +58,13 @@ pub fn merge(
             drop_hidden(rules, target);
         }
     }
+    if !objects.is_empty() {
+        let all = merged
+            .objects
+            .values_mut()
+            .chain(&mut merged.custom_objects);
+        all.for_each(|rules| drop_dangling(rules, objects));
+    }
     if merger.problems.is_empty() {
         Ok(merged)
     } else {
@@ -74,11 +82,38 @@ fn drop_hidden(rules: &mut ObjectMapping, target: &Target<'_>) {
             continue;
         };
         slot.fields.retain(|canonical, rule| {
-            let shown = rule.source_field().is_none_or(|source| target.has(source));
             let required = entity
                 .field(canonical)
                 .is_some_and(|(_, field)| field.required);
-            shown || required
+            let mut long = rule.long();
+            let Some(first) = &long.from else {
+                return true;
+            };
+            if target.has(first) && long.or.is_empty() && long.region_from.is_none() {
+                return true;
+            }
+            let all = std::iter::once(first).chain(&long.or);
+            let mut shown: Vec<String> = all.filter(|name| target.has(name)).cloned().collect();
+            if shown.is_empty() {
+                return required;
+            }
+            long.from = Some(shown.remove(0));
+            long.or = shown;
+            long.region_from = long.region_from.filter(|name| target.has(name));
+            *rule = FieldRule::Rule(long);
+            true
+        });
+    }
+}
+
+/// Leaves out references to objects that this migration does not take: the ids
+/// stay in `custom`, and no record waits for what never comes.
+fn drop_dangling(rules: &mut ObjectMapping, objects: &[Object]) {
+    for slot in rules.slots.values_mut() {
+        slot.fields.retain(|_, rule| {
+            let long = rule.long();
+            let fixed = long.points_to().filter(|(object, _)| *object != ANY);
+            fixed.is_none_or(|(name, _)| objects.iter().any(|object| object.name == name))
         });
     }
 }
@@ -122,7 +157,7 @@ impl<'a> Target<'a> {
         }
         let slots = self.rules.slots.values();
         let named = slots.flat_map(|slot| {
-            let read = slot.fields.values().filter_map(FieldRule::source_field);
+            let read = slot.fields.values().flat_map(FieldRule::source_fields);
             let asked = slot.filter.keys().chain(&slot.empty_without);
             read.chain(asked.map(String::as_str))
         });
@@ -252,7 +287,8 @@ impl<'a> Merger<'a> {
                 );
             }
         }
-        if moves.is_empty() {
+        let filter = self.migration.filters.get(target.name);
+        if moves.is_empty() && filter.is_none() {
             return None;
         }
         let mut rules = target.rules.clone();
@@ -261,7 +297,17 @@ impl<'a> Merger<'a> {
         }
         for (name, moves) in moves {
             if let Some(slot) = rules.slots.get_mut(name) {
-                self.apply(slot, &moves);
+                self.apply(target.name, slot, &moves);
+            }
+        }
+        for (field, wanted) in filter.into_iter().flatten() {
+            if target.described.is_some() && !target.has(field) {
+                let path = format!("mappings.{}.{WHERE}.{field}", target.name);
+                let message = format!("{} shows no field `{field}`", target.name);
+                self.problem(&path, message, did_you_mean(field, target.sources()));
+            }
+            for slot in rules.slots.values_mut() {
+                slot.filter.insert(field.clone(), wanted.clone());
             }
         }
         Some(rules)
@@ -302,6 +348,12 @@ impl<'a> Merger<'a> {
             .is_some_and(|rule| rule.from.as_deref() == Some(new.source))
         {
             // The connector's own rule once more.
+            return;
+        }
+        let own = self.migration.rules.get(target.name);
+        let own = own.and_then(|own| own.get(new.source));
+        if own.is_some_and(|rule| !rule.values.is_empty()) {
+            // A map of values makes of it what is due.
             return;
         }
         let field = entity(&slot.entity).and_then(|entity| entity.field(new.canonical));
@@ -348,7 +400,8 @@ impl<'a> Merger<'a> {
         }
     }
 
-    fn apply(&mut self, slot: &mut Slot, moves: &[Move<'_>]) {
+    fn apply(&mut self, object: &str, slot: &mut Slot, moves: &[Move<'_>]) {
+        let own = self.migration.rules.get(object);
         let former = slot.fields.clone();
         let moved = |rule: &FieldRule| {
             let source = rule.source_field();
@@ -367,6 +420,15 @@ impl<'a> Merger<'a> {
                     ..rule
                 }),
                 _ => FieldRule::From(one.source.to_owned()),
+            };
+            let rule = match own.and_then(|own| own.get(one.source)) {
+                Some(own) => FieldRule::Rule(Convert {
+                    from: Some(one.source.to_owned()),
+                    reference: rule.long().reference,
+                    required: rule.long().required,
+                    ..own.clone()
+                }),
+                None => rule,
             };
             slot.fields.insert(one.canonical.to_owned(), rule);
         }
@@ -409,7 +471,8 @@ impl<'a> Merger<'a> {
         for (name, rules) in &migration.by_object {
             let may_be = !self.asked && self.customs;
             let known = self.targets.iter().any(|target| target.name == name);
-            if !known && !may_be && !rules.is_empty() {
+            let says = !rules.is_empty() || migration.filters.contains_key(name);
+            if !known && !may_be && says {
                 let known = self.targets.iter().map(|target| target.name);
                 let advice = did_you_mean(name, known);
                 let message = format!("`{name}` is no object of this migration");

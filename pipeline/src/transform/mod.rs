@@ -1,9 +1,12 @@
 //! Making canonical records of raw ones. [`Transformer`] is the trait, the
 //! runner in `run.rs` owns Kafka.
 
+mod batch;
+mod committer;
 mod kinds;
 mod mapping;
 mod merge;
+mod outputs;
 mod parse;
 mod redo;
 mod run;
@@ -11,12 +14,15 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batch::MAX_RECORD;
 pub use kinds::{can_become, kind_name};
-pub use mapping::{Convert, FieldRule, Mapping, ObjectMapping, OnOrphan, Slot};
+pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, OnOrphan, Slot};
 pub use merge::merge;
-pub(crate) use run::MAX_RECORD;
+pub use outputs::{Output, Outputs};
+pub(crate) use parse::own_rule;
 pub use run::run;
 
+use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::extract::Object;
 use crate::record::{Canonical, Raw};
@@ -36,6 +42,14 @@ pub trait Transformer: Sized + Send + Sync + 'static {
     /// every problem of the mapping at once.
     fn new(mapping: &Mapping, objects: &[Object]) -> Result<Self, Vec<crate::config::Problem>>;
 
-    /// The canonical records of a raw one, one a slot.
-    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>>;
+    /// Writes the canonical records of a raw one, one a slot. What an error
+    /// leaves in `out` is thrown away. Called by several threads at once.
+    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()>;
+
+    /// The same as owned records, where speed is of no matter.
+    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
+        let mut out = Outputs::default();
+        self.write(&Envelope::of_raw("", record), &mut out)?;
+        Ok(out.to_canonical(&record.key))
+    }
 }

@@ -27,6 +27,62 @@ impl Mapping {
     }
 }
 
+/// Reads a migration's own rule, `{to: rating, values: {Hot: hot}}`: the
+/// canonical field, and what is done to the value. Paths in problems begin with
+/// `path`.
+pub(crate) fn own_rule(
+    file: &str,
+    node: &Node,
+    path: &str,
+) -> Result<(String, Convert), Vec<Problem>> {
+    let mut reader = Reader {
+        file,
+        root: node,
+        problems: Vec::new(),
+    };
+    reader.known(node, "", OWN_RULE);
+    let to = reader
+        .due(node, "", "to")
+        .and_then(|_| reader.text(node, "", "to"));
+    let rule = reader.rule(node, "");
+    match to {
+        Some(to) if reader.problems.is_empty() => Ok((to, rule)),
+        _ => {
+            for problem in &mut reader.problems {
+                problem.path = join(path, &problem.path);
+            }
+            Err(reader.problems)
+        }
+    }
+}
+
+/// What a migration's own rule may hold.
+const OWN_RULE: &[&str] = &[
+    "to",
+    "or",
+    "values",
+    "default",
+    "as",
+    "region",
+    "regionFrom",
+];
+
+/// What a field's rule may hold.
+pub(crate) const RULE: &[&str] = &[
+    "from",
+    "or",
+    "constant",
+    "reference",
+    "required",
+    "onOrphan",
+    "optional",
+    "values",
+    "default",
+    "as",
+    "region",
+    "regionFrom",
+];
+
 struct Reader<'d> {
     file: &'d str,
     root: &'d Node,
@@ -78,7 +134,14 @@ impl<'d> Reader<'d> {
         self.known(
             node,
             path,
-            &["entity", "where", "emptyWithout", "fields", "custom"],
+            &[
+                "entity",
+                "where",
+                "emptyWithout",
+                "fields",
+                "custom",
+                "retired",
+            ],
         );
         if self.due(node, path, "entity").is_some() {
             slot.entity = self.text(node, path, "entity").unwrap_or_default();
@@ -95,6 +158,7 @@ impl<'d> Reader<'d> {
             slot.fields = self.rules(fields, &format!("{path}.fields"));
         }
         slot.custom = self.flag(node, path, "custom").unwrap_or(true);
+        slot.retired = self.flag(node, path, "retired").unwrap_or_default();
         slot
     }
 
@@ -106,29 +170,71 @@ impl<'d> Reader<'d> {
                     rules.insert(name, FieldRule::From(field.clone()));
                 }
                 Value::Map(_) => {
-                    let known = [
-                        "from",
-                        "constant",
-                        "reference",
-                        "required",
-                        "onOrphan",
-                        "optional",
-                    ];
-                    self.known(node, &path, &known);
-                    let rule = Convert {
-                        from: self.text(node, &path, "from"),
-                        constant: self.text(node, &path, "constant"),
-                        reference: self.text(node, &path, "reference"),
-                        required: self.flag(node, &path, "required").unwrap_or_default(),
-                        on_orphan: self.on_orphan(node, &path),
-                        optional: self.flag(node, &path, "optional").unwrap_or_default(),
-                    };
+                    self.known(node, &path, RULE);
+                    let rule = self.rule(node, &path);
                     rules.insert(name, FieldRule::Rule(rule));
                 }
                 _ => self.wrong(node, &path, "a source field's name, or a rule"),
             }
         }
         rules
+    }
+
+    fn rule(&mut self, node: &'d Node, path: &str) -> Convert {
+        Convert {
+            from: self.text(node, path, "from"),
+            or: match node.get("or").map(|or| &or.value) {
+                Some(Value::Text(one)) => vec![one.clone()],
+                _ => self.texts(node, path, "or"),
+            },
+            constant: self.text(node, path, "constant"),
+            reference: self.text(node, path, "reference"),
+            required: self.flag(node, path, "required").unwrap_or_default(),
+            on_orphan: self.on_orphan(node, path),
+            optional: self.flag(node, path, "optional").unwrap_or_default(),
+            values: self.values(node, path),
+            default: node.get("default").and_then(|default| {
+                let path = join(path, "default");
+                self.plain(default, &path)
+            }),
+            form: self.text(node, path, "as").and_then(|form| {
+                let read = serde_json::from_value(serde_json::Value::String(form));
+                if read.is_err() {
+                    let path = join(path, "as");
+                    self.problem(&path, "is no form", "write `phone` or `country`");
+                }
+                read.ok()
+            }),
+            region: self.text(node, path, "region"),
+            region_from: self.text(node, path, "regionFrom"),
+        }
+    }
+
+    /// A map of values; a number or a switch counts as its text.
+    fn values(&mut self, node: &'d Node, path: &str) -> BTreeMap<String, Option<String>> {
+        let Some(values) = node.get("values") else {
+            return BTreeMap::new();
+        };
+        let mut map = BTreeMap::new();
+        for (name, path, node) in self.fields(values, &join(path, "values")) {
+            let value = match &node.value {
+                Value::Null => None,
+                _ => self.plain(node, &path),
+            };
+            map.insert(name, value);
+        }
+        map
+    }
+
+    fn plain(&mut self, node: &Node, path: &str) -> Option<String> {
+        match &node.value {
+            Value::Text(text) | Value::Number(text) => Some(text.clone()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => {
+                self.wrong(node, path, "a text, a number, true or false");
+                None
+            }
+        }
     }
 
     /// The named values of a group, with their paths.
@@ -244,6 +350,7 @@ impl<'d> Reader<'d> {
 fn join(path: &str, name: &str) -> String {
     match path {
         "" => name.to_owned(),
+        _ if name.is_empty() => path.to_owned(),
         _ => format!("{path}.{name}"),
     }
 }

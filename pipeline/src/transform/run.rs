@@ -4,46 +4,50 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::BorrowedMessage;
 
 use super::Transformer;
-use super::redo::{Redo, Redos};
-use crate::control::INCARNATION;
-use crate::deadletter::{
-    Author, DeadLetter, FailureShare, LiveLetters, Origin, record as dead_record,
-};
-use crate::envelope::Envelope;
+use super::batch::{Batch, Became, Desk, Sinks, Touched};
+use super::committer::{Busy, Committer};
+use super::redo::Redos;
+use crate::deadletter::{Author, FailureShare, LiveLetters};
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use crate::kafka::continuity::{Finding, Guard, Watched, explains};
-use crate::kafka::producer::{Failure, Offsets, Record, TransactionalProducer};
+use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
 use crate::lasting::through_losses;
 use crate::process::Context;
-use crate::record::{Canonical, Content, Fingerprint, Op, RawKey};
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
-use crate::status::{Count, Phase, Status, now};
+use crate::status::{Count, Phase, Status};
 
 /// Records in one transaction at the most.
-const BATCH: usize = 5_000;
+const BATCH: usize = 10_000;
 /// Bytes in one transaction at the most.
 const BATCH_BYTES: usize = 8 << 20;
-/// The largest value that is written: a dead letter of it, in base64, still fits
-/// into what the bus takes (10 MB).
-pub(crate) const MAX_RECORD: usize = 7 << 20;
-/// How long a batch waits for more once it has a record.
+/// With so many records a batch waits for no more.
+const ENOUGH: usize = 5_000;
+/// Records that are mapped at once.
+const CHUNK: usize = 1_000;
+/// How long a batch with few records waits for more.
 const LINGER: Duration = Duration::from_millis(20);
+/// When nothing comes for this long, a batch waits no longer.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How long an idle transformer waits for a record.
+const IDLE: Duration = Duration::from_millis(200);
+/// Retries in one transaction at the most.
+const MOST_RETRIES: usize = 500;
 
 /// Runs the transformer until it is told to stop.
 pub async fn run<T: Transformer>(context: Context) -> Result<()> {
     through_losses(&context, |context| async {
-        // One blocking thread does all of it: rdkafka's calls block, and a
-        // batch borrows its messages from the consumer.
+        // Threads of its own: rdkafka's calls block, and a batch borrows its
+        // messages from the consumer.
         tokio::task::spawn_blocking(move || Runner::<T>::start(context)?.run())
             .await
             .map_err(|e| Error::new(Code::Invariant, format!("the transformer panicked: {e}")))?
@@ -58,6 +62,8 @@ struct Shared {
     group: Mutex<Option<Arc<ConsumerGroupMetadata>>>,
     letters: LiveLetters,
     redos: Redos,
+    /// Whether a batch is being committed.
+    busy: Arc<Busy>,
     tail: Mutex<Option<Tail>>,
     deadletter: String,
     redo: String,
@@ -99,7 +105,13 @@ impl Rebalance for Shared {
         self.incarnations.clone()
     }
 
+    fn blocked(&self) -> HashSet<String> {
+        self.blocked_topics().clone()
+    }
+
     fn revoked(&self) {
+        // What is under way may still be committed; what is only made is dropped.
+        self.busy.wait(Duration::from_secs(5));
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.redos.revoked();
     }
@@ -111,10 +123,10 @@ impl Shared {
         if let Some(lane) = self.lanes.get(topic) {
             self.status.lane_failed(lane, error, None);
         }
-        self.blocked().insert(topic.to_owned());
+        self.blocked_topics().insert(topic.to_owned());
     }
 
-    fn blocked(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn blocked_topics(&self) -> MutexGuard<'_, HashSet<String>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,28 +152,48 @@ impl Follower for Shared {
 }
 
 struct Runner<T> {
-    transformer: T,
+    desk: Desk<T>,
     context: Context,
     shared: Arc<Shared>,
-    producer: TransactionalProducer,
+    committer: Committer,
+    /// The batch that is being made while another one is committed.
+    making: Batch,
+    /// Of the last batch, for its memory.
+    spare: Batch,
     /// By raw topic, its lane's name: the object.
     lanes: HashMap<String, String>,
     shares: HashMap<String, FailureShare>,
     /// By partition, what was committed last.
     committed: HashMap<Place, i64>,
+    /// Partitions in which we went back and have committed nothing since: the
+    /// consumer may still say the position from before.
+    sought: HashSet<Place>,
     backoff: Backoff,
-    /// Topics whose lane had too many dead letters: nothing more is read of them.
-    stopped: Vec<String>,
 }
 
-/// Why a batch did not go through.
+/// Why batches did not go through.
 enum Trouble {
     /// Of this one topic: its lane is blocked, the others go on.
     Lane(String, Error),
+    /// Of these topics, which had too many dead letters: nothing more is read
+    /// of them.
+    Stopped(Vec<String>),
     /// Of the transaction: tried again from the same offsets.
     Again(Error),
-    /// Of the process.
-    Dead(Error),
+}
+
+/// What was collected.
+enum Collected<'m> {
+    /// The partitions were taken away meanwhile.
+    Lost,
+    /// Messages, or none.
+    Some {
+        messages: Vec<BorrowedMessage<'m>>,
+        /// Whether an end of the input was met.
+        ended: bool,
+        /// Whether nothing more is there just now.
+        paused: bool,
+    },
 }
 
 impl<T: Transformer> Runner<T> {
@@ -205,6 +237,7 @@ impl<T: Transformer> Runner<T> {
             group: Mutex::new(None),
             letters: LiveLetters::of(Stage::Transformer),
             redos: Redos::default(),
+            busy: Arc::default(),
             tail: Mutex::new(None),
             deadletter: context.topics.deadletter(),
             redo: context.topics.redo_transform(),
@@ -223,15 +256,29 @@ impl<T: Transformer> Runner<T> {
         let group = context.topics.transform_group();
         let id = context.topics.transactional_id(&group, &context.instance);
         let producer = patiently(go_on, || TransactionalProducer::open(&context.client, &id))?;
+        let sinks = Arc::new(Sinks::new(&context.topics));
+        let busy = Arc::clone(&shared.busy);
         Ok(Runner {
-            transformer,
+            desk: Desk {
+                transformer,
+                generation: context.plan.generation,
+                author: Author {
+                    stage: Stage::Transformer,
+                    connector: T::NAME.to_owned(),
+                    instance: context.instance.clone(),
+                },
+                // The others fetch, compress and commit meanwhile.
+                threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
+            },
+            committer: Committer::start(producer, sinks, busy)?,
+            making: Batch::default(),
+            spare: Batch::default(),
             shared,
-            producer,
             lanes,
             shares: HashMap::new(),
             committed: HashMap::new(),
+            sought: HashSet::new(),
             backoff: Backoff::default(),
-            stopped: Vec::new(),
             context,
         })
     }
@@ -258,46 +305,72 @@ impl<T: Transformer> Runner<T> {
         )?;
         let mut ended = false;
         while !self.context.stop.is_cancelled() {
-            let epoch = self.shared.epoch.load(Ordering::SeqCst);
             guard.reads(self.committed.clone());
             for finding in guard.findings() {
                 self.found(finding, &member)?;
             }
-            let Some((batch, end)) = self.collect(&member, epoch, &guard)? else {
-                // Taken away while it was collected: its new owner reads it.
-                self.committed.clear();
-                // A new assignment starts unpaused.
-                let blocked = self.shared.blocked().clone();
-                blocked.iter().try_for_each(|topic| pause(&member, topic))?;
+            let Collected::Some {
+                messages,
+                ended: end,
+                paused,
+            } = self.collect(&member, &guard)?
+            else {
+                self.lost()?;
                 continue;
             };
             ended |= end;
-            let Some(group) = self.group() else { continue };
-            let (redos, starts) = self.shared.redos.due(BATCH / 10);
-            if batch.is_empty() && redos.is_empty() {
-                if ended {
-                    self.commit_position(&member, &group)?;
-                    ended = false;
+            if self.making.is_empty() {
+                // As it is when the batch begins; never refreshed.
+                self.making.group = self.group();
+                self.retry();
+            }
+            let mut trouble = self.make(&messages);
+            drop(messages);
+            // Before a batch is dropped or grows too large, it must be known
+            // what becomes of the one before it.
+            let full = self.making.records >= BATCH || self.making.bytes >= BATCH_BYTES;
+            let mut failed = None;
+            if let Some((batch, result)) = self.committer.outcome(full || trouble.is_some())? {
+                match self.settle(&batch, result)? {
+                    Some(other) => {
+                        // The older one's trouble counts: what comes behind it
+                        // is read again.
+                        trouble = Some(other);
+                        failed = Some(batch);
+                    }
+                    None => self.spare = batch,
+                }
+            }
+            if let Some(trouble) = trouble {
+                self.recover(&member, failed, trouble)?;
+                if self.context.status.all_blocked() {
+                    return Err(Error::new(
+                        Code::Refused,
+                        "every lane is blocked; see `drover status`",
+                    ));
                 }
                 continue;
             }
-            match self.batch(&batch, &redos, &starts, &group) {
-                Ok(()) => {
-                    self.backoff.reset();
-                    for topic in std::mem::take(&mut self.stopped) {
-                        pause(&member, &topic)?;
-                    }
-                }
-                Err(trouble) => self.recover(&member, &batch, trouble)?,
+            if !self.committer.is_idle() {
+                continue;
             }
-            if self.context.status.all_blocked() {
-                return Err(Error::new(
-                    Code::Refused,
-                    "every lane is blocked; see `drover status`",
-                ));
+            if self.making.is_empty() {
+                if ended && let Some(group) = self.group() {
+                    self.commit_position(&member, &group)?;
+                    ended = false;
+                }
+            } else if paused || full || self.is_due() {
+                let mut empty = std::mem::take(&mut self.spare);
+                empty.clear();
+                let mut batch = std::mem::replace(&mut self.making, empty);
+                batch.fence = self.fence(&batch);
+                self.committer.commit(batch)?;
             }
         }
         self.context.status.phase(Phase::Stopping);
+        if let Some((batch, result)) = self.committer.outcome(true)? {
+            self.settle(&batch, result)?;
+        }
         Ok(())
     }
 
@@ -329,364 +402,180 @@ impl<T: Transformer> Runner<T> {
             .clone()
     }
 
-    /// Collects messages until the batch is full or old enough, and says whether
-    /// an end of the input was met. `None` when the partitions were taken away
-    /// meanwhile: asked after each poll, because the next one may already bring
-    /// messages of the new assignment, which must not be thrown away.
-    #[allow(clippy::type_complexity)]
-    fn collect<'m>(
-        &self,
-        member: &'m Member,
-        epoch: u64,
-        guard: &Guard,
-    ) -> Result<Option<(Vec<BorrowedMessage<'m>>, bool)>> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
+    /// What is committed already, for a batch of retries alone.
+    fn fence(&self, batch: &Batch) -> HashMap<Place, i64> {
+        if !batch.spans.is_empty() {
+            return HashMap::new();
+        }
+        let mut fence = batch.fence.clone();
+        for (place, offset) in &mut fence {
+            *offset = self.committed.get(place).copied().unwrap_or(*offset);
+        }
+        fence
+    }
+
+    fn is_due(&self) -> bool {
+        let age = self.making.since.map(|since| since.elapsed());
+        self.making.records >= ENOUGH || age.is_some_and(|age| age >= LINGER)
+    }
+
+    /// Collects messages until there are enough for once, or none comes for a
+    /// moment. Whether the partitions were taken away is asked after each poll,
+    /// because the next one may already bring messages of the new assignment,
+    /// which must not be thrown away.
+    fn collect<'m>(&self, member: &'m Member, guard: &Guard) -> Result<Collected<'m>> {
+        let epoch = self.shared.epoch.load(Ordering::SeqCst);
+        let mut messages = Vec::with_capacity(CHUNK);
         let mut ended = false;
-        let mut deadline = Instant::now() + Duration::from_millis(200);
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match member.poll(left) {
+        let mut paused = false;
+        let idle = self.making.is_empty() && self.committer.is_idle();
+        let mut wait = if idle { IDLE } else { PAUSE };
+        while messages.len() < CHUNK && !paused && !ended {
+            match member.poll(wait) {
                 Ok(Polled::Message(message)) => {
-                    if batch.is_empty() {
-                        deadline = Instant::now() + LINGER;
-                    }
-                    bytes += message.payload_len();
-                    batch.push(message);
+                    messages.push(message);
+                    wait = PAUSE;
                 }
                 Ok(Polled::End) => ended = true,
                 Ok(Polled::NotAssigned(error)) => return Err(error),
-                Ok(Polled::Nothing) => {}
+                Ok(Polled::Nothing) => paused = true,
                 Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
                     tracing::warn!(%error, "reading");
+                    paused = true;
                 }
-                Err(error) if explains(&error) => guard.suspect(error),
+                Err(error) if explains(&error) => {
+                    guard.suspect(error);
+                    paused = true;
+                }
                 Err(error) => return Err(error),
             }
             if self.shared.epoch.load(Ordering::SeqCst) != epoch {
-                return Ok(None);
-            }
-            if Instant::now() >= deadline {
-                break;
+                return Ok(Collected::Lost);
             }
         }
-        Ok(Some((batch, ended)))
+        Ok(Collected::Some {
+            messages,
+            ended,
+            paused,
+        })
     }
 
-    fn batch(
-        &mut self,
-        batch: &[BorrowedMessage<'_>],
-        redos: &[Redo],
-        starts: &HashMap<Place, i64>,
-        group: &ConsumerGroupMetadata,
-    ) -> Result<(), Trouble> {
-        let mut counts: HashMap<(String, String, Became), u64> = HashMap::new();
-        let mut next = HashMap::new();
-        let mut seen: HashMap<String, i64> = HashMap::new();
-        let mut lane_trouble = None;
-        let mut letters = HashMap::new();
-        let mut outputs: Vec<Output> = Vec::with_capacity(batch.len());
-        // Before the messages: these may hold newer versions of the same keys.
-        let mut retried = Vec::new();
-        for redo in redos {
-            match self.again(redo, &mut letters) {
-                Ok(done) => {
-                    retried.push((redo.key.clone(), done.object, done.count));
-                    outputs.extend(done.outputs);
-                }
-                Err(error) => {
-                    tracing::error!(key = %redo.key, %error, "a retry waits for a person");
-                    self.shared.redos.stuck(redo.key.clone());
-                }
-            }
+    /// Adds what becomes of messages to the batch in the making.
+    fn make(&mut self, messages: &[BorrowedMessage<'_>]) -> Option<Trouble> {
+        if messages.is_empty() {
+            return None;
         }
-        for message in batch {
-            let place = Place::new(message.topic(), message.partition());
-            next.insert(place.clone(), message.offset() + 1);
-            if message.key() == Some(INCARNATION) {
+        let none = Touched::new();
+        let before = self.committer.touched().unwrap_or(&none);
+        self.making
+            .add(&self.desk, messages, &self.shared.letters, before)
+            .err()
+            .map(|(topic, error)| Trouble::Lane(topic, error))
+    }
+
+    /// Takes up retries, before the messages: these may hold newer versions of
+    /// the same keys.
+    fn retry(&mut self) {
+        let (redos, starts) = self.shared.redos.due(MOST_RETRIES);
+        for redo in redos {
+            // What is under way may be a newer version of it, or itself.
+            let touched = self.committer.touched();
+            if touched.is_some_and(|touched| touched.contains_key(&redo.key)) {
                 continue;
             }
-            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            let origin = Origin {
-                place: place.clone(),
-                offset: message.offset(),
+            let raw_topic = |object: &str| {
+                let objects = &self.context.plan.objects;
+                let object = objects.iter().find(|one| one.name == object)?;
+                Some(self.context.topics.raw(&object.name, object.custom))
             };
-            let value = message.payload().unwrap_or_default();
-            match self.one(key, value, origin, &mut letters) {
-                Ok(done) => {
-                    let count = (place.topic.clone(), done.object.clone(), done.count);
-                    *counts.entry(count).or_default() += 1;
-                    if let Some(at) = done.extracted_at {
-                        seen.insert(place.topic.clone(), at);
-                    }
-                    outputs.extend(done.outputs);
-                }
-                Err(error) => {
-                    lane_trouble = Some((place.topic.clone(), error));
-                    break;
+            let letters = &self.shared.letters;
+            if let Err(error) = self.making.retry(&self.desk, &redo, raw_topic, letters) {
+                tracing::error!(key = %redo.key, %error, "a retry waits for a person");
+                self.shared.redos.stuck(redo.key);
+            }
+        }
+        self.making.fence = starts;
+    }
+
+    /// The partitions were taken away: their new owner reads on behind what is
+    /// committed, and what was made of the rest is dropped.
+    fn lost(&mut self) -> Result<()> {
+        self.making.clear();
+        if let Some((batch, result)) = self.committer.outcome(true)? {
+            match self.settle(&batch, result)? {
+                // Nothing is paused in an assignment that is gone.
+                None | Some(Trouble::Stopped(_)) => {}
+                Some(Trouble::Again(error) | Trouble::Lane(_, error)) => {
+                    tracing::warn!(%error, "a batch was dropped with its partitions");
                 }
             }
         }
-        if let Some((topic, error)) = lane_trouble {
-            return Err(Trouble::Lane(topic, error));
-        }
-        if outputs.is_empty() && next.is_empty() {
-            return Ok(());
-        }
-        let read: Vec<Place> = next.keys().cloned().collect();
-        if next.is_empty() {
-            // Only offsets are fenced, so what is committed is sent once more.
-            next.extend(starts.iter().map(|(p, o)| (p.clone(), *o)));
-            let known = self
-                .committed
-                .iter()
-                .filter(|(p, _)| starts.contains_key(*p));
-            next.extend(known.map(|(p, o)| (p.clone(), *o)));
-        }
-        let ends = self
-            .producer
-            .transaction(
-                |transaction| {
-                    outputs
-                        .iter()
-                        .try_for_each(|output| transaction.send(output.record()))
-                },
-                Some(Offsets {
-                    next: &next,
-                    metadata: &HashMap::new(),
-                    group,
-                }),
-                |_| {},
-            )
-            .map_err(|failure| match failure {
-                Failure::Aborted(error) => Trouble::Again(error),
-                Failure::Dead(error) => Trouble::Dead(error),
-            })?;
-        let mut too_many = Vec::new();
-        for ((topic, object, became), number) in &counts {
-            for _ in 0..*number {
-                let share = self.shares.entry(object.clone()).or_default();
-                if let Err(error) = share.note(*became == Became::Dead) {
-                    too_many.push((topic.clone(), error.at(object.clone())));
-                    break;
-                }
+        self.committed.clear();
+        self.sought.clear();
+        Ok(())
+    }
+
+    /// Notes how a batch has ended. An error ends the process.
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        result: Result<HashMap<Place, i64>, Failure>,
+    ) -> Result<Option<Trouble>> {
+        let ends = match result {
+            Ok(ends) => ends,
+            Err(Failure::Aborted(error)) => return Ok(Some(Trouble::Again(error))),
+            Err(Failure::Dead(error)) => return Err(error),
+        };
+        self.backoff.reset();
+        let mut too_many: Vec<(String, Error)> = Vec::new();
+        for tally in &batch.tallies {
+            let share = self.shares.entry(tally.object.clone()).or_default();
+            let failed = tally.became == Became::Dead;
+            if let Some(error) = (0..tally.number).find_map(|_| share.note(failed).err()) {
+                too_many.push((tally.topic.clone(), error.at(tally.object.clone())));
+            }
+            let count = tally.became.count();
+            self.context
+                .status
+                .count(&tally.object, count, tally.number);
+            if tally.custom > 0 {
+                let (object, custom) = (&tally.object, tally.custom);
+                self.context.status.count(object, Count::Custom, custom);
+            }
+            if !tally.remarks.is_empty() {
+                self.context.status.remark(&tally.object, &tally.remarks);
+            }
+            if let Some(lane) = self.lanes.get(&tally.topic) {
+                self.context.status.lane_runs(lane, tally.extracted_at);
             }
         }
         let ends = ends
             .iter()
             .filter(|(place, _)| place.topic == self.shared.deadletter)
             .map(|(place, end)| (place.partition, *end));
-        let written = outputs
-            .iter()
-            .filter(|output| output.topic == self.shared.deadletter)
-            .map(|output| (output.key.as_slice(), output.value.as_deref()));
-        self.shared.letters.committed(ends, written);
-        for (key, object, became) in retried {
-            self.shared.redos.done([key]);
+        let letters = batch.letters.iter();
+        let letters = letters.map(|letter| (letter.key.as_bytes(), letter.value.as_deref()));
+        self.shared.letters.committed(ends, letters);
+        for (key, object, became) in &batch.retried {
+            self.shared.redos.done([key.clone()]);
             if let Some(became) = became {
-                self.context.status.count(&object, became.count(), 1);
+                self.context.status.count(object, became.count(), 1);
             }
         }
-        for ((_, object, count), number) in counts {
-            self.context.status.count(&object, count.count(), number);
+        for span in &batch.spans {
+            self.sought.remove(&span.place);
+            self.committed.insert(span.place.clone(), span.next);
         }
-        for place in &read {
-            if let Some(lane) = self.lanes.get(&place.topic) {
-                self.context
-                    .status
-                    .lane_runs(lane, seen.get(&place.topic).copied());
-            }
+        if too_many.is_empty() {
+            return Ok(None);
         }
-        self.committed.extend(next);
         // Committed all the same, so that the dead letters can be read.
-        for (topic, error) in too_many {
-            if let Some(lane) = self.lanes.get(&topic) {
-                self.context.status.lane_failed(lane, &error, None);
-            }
-            self.shared.blocked().insert(topic.clone());
-            self.stopped.push(topic);
+        for (topic, error) in &too_many {
+            self.shared.block(topic, error);
         }
-        Ok(())
-    }
-
-    /// A retry's outputs, and the tombstone that ends it. Its letter must be live:
-    /// otherwise this or a newer version has gone through since.
-    fn again(&self, redo: &Redo, letters: &mut HashMap<String, i64>) -> Result<Retried> {
-        let envelope = Envelope::decode(&redo.value).map_err(|e| e.at(redo.key.clone()))?;
-        let lives = self.shared.letters.clears(&redo.key, envelope.version);
-        let object = self
-            .context
-            .plan
-            .objects
-            .iter()
-            .find(|object| object.name == envelope.object);
-        let mut retried = Retried {
-            object: envelope.object.to_owned(),
-            count: None,
-            outputs: Vec::new(),
-        };
-        if let Some(object) = object.filter(|_| lives) {
-            let topic = self.context.topics.raw(&object.name, object.custom);
-            let origin = Origin {
-                place: Place::new(topic, redo.partition),
-                offset: envelope.order.map_or(-1, |order| order.offset),
-            };
-            let done = self.one(redo.key.clone(), &redo.value, origin, letters)?;
-            retried.count = Some(done.count);
-            retried.outputs = done.outputs;
-        }
-        retried.outputs.push(Output {
-            topic: self.shared.redo.clone(),
-            partition: None,
-            key: redo.key.clone().into_bytes(),
-            value: None,
-            headers: None,
-        });
-        Ok(retried)
-    }
-
-    /// One record's outputs; an error blocks the lane. `letters` are the
-    /// versions of dead letters that this very batch writes.
-    fn one(
-        &self,
-        key: String,
-        value: &[u8],
-        origin: Origin,
-        letters: &mut HashMap<String, i64>,
-    ) -> Result<Done> {
-        let place = &origin.place;
-        let envelope = match Envelope::decode(value) {
-            Ok(envelope) => envelope,
-            Err(error) if error.class() == Class::Record => {
-                return self.dead(&key, &error, &origin, 0, value);
-            }
-            Err(error) => return Err(error.at(format!("{place}@{}", origin.offset))),
-        };
-        let raw = match envelope.to_raw() {
-            Ok(raw) if raw.key.as_str() == key => raw,
-            Ok(_) => {
-                let error = Error::new(
-                    Code::ForeignBytes,
-                    "the message's key is not the record's key",
-                );
-                return self.dead(&key, &error, &origin, 0, value);
-            }
-            Err(error) => return self.dead(&key, &error, &origin, envelope.version, value),
-        };
-        match self.transformer.transform(&raw) {
-            Ok(canonicals) => {
-                let mut outputs: Vec<Output> = canonicals
-                    .iter()
-                    .map(|canonical| self.canonical(canonical, &envelope))
-                    .collect();
-                let now_dead = letters.get(&key).is_some_and(|dead| *dead <= raw.version);
-                if now_dead || self.shared.letters.clears(&key, raw.version) {
-                    outputs.push(self.tombstone(&raw.key, place.partition));
-                    letters.remove(&key);
-                }
-                if let Some(large) = outputs
-                    .iter()
-                    .filter_map(|output| output.value.as_ref().map(Vec::len))
-                    .find(|length| *length > MAX_RECORD)
-                {
-                    let error = Error::new(
-                        Code::TooLarge,
-                        format!("{large} bytes when mapped, at most {MAX_RECORD}"),
-                    );
-                    return self.dead(&key, &error, &origin, raw.version, b"");
-                }
-                Ok(Done {
-                    object: envelope.object.to_owned(),
-                    count: Became::Transformed,
-                    extracted_at: Some(raw.extracted_at),
-                    outputs,
-                })
-            }
-            Err(error) if error.class() == Class::Record => {
-                letters.insert(key.clone(), raw.version);
-                self.dead(&key, &error, &origin, raw.version, value)
-            }
-            Err(error) => Err(error.at(key)),
-        }
-    }
-
-    fn canonical(&self, canonical: &Canonical, raw: &Envelope<'_>) -> Output {
-        let (source, object, id, slot) = canonical.key.parts();
-        let schema = drover_schemas::entity(&canonical.entity)
-            .map_or(canonical.entity.as_str(), |entity| entity.schema.as_str());
-        let (op, reason, body_schema, body) = match &canonical.content {
-            Content::Upsert { schema, datum } => {
-                (Op::Upsert, None, schema.as_str(), Some(datum.as_slice()))
-            }
-            Content::Absent(reason) => (Op::Absent, Some(*reason), schema, None),
-        };
-        let envelope = Envelope {
-            migration: raw.migration,
-            source,
-            object,
-            id,
-            slot,
-            op,
-            reason,
-            version: raw.version,
-            phase: raw.phase,
-            extracted_at: raw.extracted_at,
-            mapping: self.context.plan.generation,
-            fingerprint: Fingerprint::of(op, body_schema, body.unwrap_or_default()),
-            body_schema,
-            order: None,
-            body,
-        };
-        Output {
-            topic: self.context.topics.canonical(&canonical.entity),
-            partition: None,
-            key: canonical.key.as_str().as_bytes().to_vec(),
-            value: Some(envelope.encode()),
-            headers: None,
-        }
-    }
-
-    fn tombstone(&self, key: &RawKey, partition: i32) -> Output {
-        Output {
-            topic: self.shared.deadletter.clone(),
-            partition: Some(partition),
-            key: crate::deadletter::topic_key(Stage::Transformer, key.as_str()).into_bytes(),
-            value: None,
-            headers: None,
-        }
-    }
-
-    fn dead(
-        &self,
-        key: &str,
-        error: &Error,
-        origin: &Origin,
-        version: i64,
-        value: &[u8],
-    ) -> Result<Done> {
-        let author = Author {
-            stage: Stage::Transformer,
-            connector: T::NAME.to_owned(),
-            instance: self.context.instance.clone(),
-        };
-        let mut letter = DeadLetter::new(&author, key, error, origin, version, None, now(), value);
-        let count = match self.shared.letters.count_on(&mut letter) {
-            true => Became::DeadAgain,
-            false => Became::Dead,
-        };
-        Ok(Done {
-            object: letter.object.clone(),
-            count,
-            extracted_at: None,
-            outputs: vec![Output {
-                topic: self.shared.deadletter.clone(),
-                partition: Some(origin.place.partition),
-                key: letter.topic_key().into_bytes(),
-                value: Some(letter.to_json()),
-                headers: Some(letter.headers()),
-            }],
-        })
+        let stopped = too_many.into_iter().map(|(topic, _)| topic);
+        Ok(Some(Trouble::Stopped(stopped.collect())))
     }
 
     /// Commits positions behind commit markers, so that a drained topic shows
@@ -696,6 +585,7 @@ impl<T: Transformer> Runner<T> {
             .positions()
             .into_iter()
             .filter(|(place, position)| self.committed.get(place) != Some(position))
+            .filter(|(place, _)| !self.sought.contains(place))
             .collect();
         if next.is_empty() {
             return Ok(());
@@ -705,7 +595,11 @@ impl<T: Transformer> Runner<T> {
             metadata: &HashMap::new(),
             group,
         };
-        match self.producer.transaction(|_| Ok(()), Some(offsets), |_| {}) {
+        match self
+            .committer
+            .producer()
+            .transaction(|_| Ok(()), Some(offsets), |_| {})
+        {
             Ok(_) => {
                 self.committed.extend(next);
                 Ok(())
@@ -718,54 +612,41 @@ impl<T: Transformer> Runner<T> {
         }
     }
 
-    /// Goes back to the batch's start, so that nothing of it is passed over.
-    fn recover(
-        &mut self,
-        member: &Member,
-        batch: &[BorrowedMessage<'_>],
-        trouble: Trouble,
-    ) -> Result<()> {
-        let blocked = match &trouble {
-            Trouble::Dead(_) => None,
-            Trouble::Lane(topic, error) => {
-                let lane = self.lanes.get(topic).cloned().unwrap_or_default();
-                self.context.status.lane_failed(&lane, error, None);
-                self.shared.blocked().insert(topic.clone());
-                Some(topic.clone())
+    /// Goes back to the start of what was not committed, so that nothing of it
+    /// is passed over. `failed` is the batch before the one in the making.
+    fn recover(&mut self, member: &Member, failed: Option<Batch>, trouble: Trouble) -> Result<()> {
+        let mut starts: HashMap<Place, i64> = HashMap::new();
+        let older = failed.filter(|_| matches!(trouble, Trouble::Again(_)));
+        for batch in older.iter().chain([&self.making]) {
+            for span in &batch.spans {
+                starts.entry(span.place.clone()).or_insert(span.start);
             }
-            Trouble::Again(error) => {
-                if error.class() != Class::Transient {
-                    if let Trouble::Again(error) = trouble {
-                        return Err(error);
-                    }
-                    return Ok(());
+        }
+        match trouble {
+            Trouble::Lane(topic, error) => {
+                self.shared.block(&topic, &error);
+                pause(member, &topic)?;
+            }
+            Trouble::Stopped(topics) => {
+                for topic in topics {
+                    pause(member, &topic)?;
                 }
-                let wait = self.backoff.after(error);
-                for message in batch {
-                    if let Some(lane) = self.lanes.get(message.topic()) {
-                        self.context.status.lane_failed(lane, error, Some(wait));
-                        break;
-                    }
+            }
+            Trouble::Again(error) if error.class() == Class::Transient => {
+                let wait = self.backoff.after(&error);
+                let lane = starts.keys().find_map(|place| self.lanes.get(&place.topic));
+                if let Some(lane) = lane {
+                    self.context.status.lane_failed(lane, &error, Some(wait));
                 }
                 tracing::warn!(%error, ?wait, "the batch is tried again");
                 std::thread::sleep(wait.min(Duration::from_secs(2)));
-                None
             }
-        };
-        if let Trouble::Dead(error) = trouble {
-            return Err(error);
+            Trouble::Again(error) => return Err(error),
         }
-        let mut starts: HashMap<Place, i64> = HashMap::new();
-        for message in batch {
-            starts
-                .entry(Place::new(message.topic(), message.partition()))
-                .or_insert(message.offset());
-        }
-        if let Some(topic) = &blocked {
-            pause(member, topic)?;
-        }
+        self.making.clear();
         for (place, offset) in starts {
             member.seek(&place, offset)?;
+            self.sought.insert(place);
         }
         Ok(())
     }
@@ -776,62 +657,4 @@ fn pause(member: &Member, topic: &str) -> Result<()> {
     let mut places = member.assigned();
     places.retain(|place| place.topic == topic);
     member.pause(&places)
-}
-
-/// What a message gave.
-struct Done {
-    object: String,
-    count: Became,
-    extracted_at: Option<i64>,
-    outputs: Vec<Output>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Became {
-    Transformed,
-    Dead,
-    /// The same version failed before: it was counted then.
-    DeadAgain,
-}
-
-impl Became {
-    fn count(self) -> Count {
-        match self {
-            Became::Transformed => Count::Transformed,
-            Became::Dead | Became::DeadAgain => Count::Dead,
-        }
-    }
-}
-
-/// What a retry gave.
-struct Retried {
-    object: String,
-    /// `None`: there was nothing left to do.
-    count: Option<Became>,
-    outputs: Vec<Output>,
-}
-
-/// A record to produce, owned until the transaction is through.
-struct Output {
-    topic: String,
-    partition: Option<i32>,
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    headers: Option<rdkafka::message::OwnedHeaders>,
-}
-
-impl Output {
-    fn record(&self) -> Record<'_> {
-        let key = std::str::from_utf8(&self.key).unwrap_or_default();
-        match self.partition {
-            Some(partition) => dead_record(
-                &self.topic,
-                partition,
-                key,
-                self.value.as_deref(),
-                self.headers.clone(),
-            ),
-            None => Record::new(&self.topic, &self.key, self.value.as_deref()),
-        }
-    }
 }

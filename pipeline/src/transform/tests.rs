@@ -67,8 +67,10 @@ fn objects() -> Vec<Object> {
                     "ReportsToId" => vec!["Contact".into()],
                     _ => Vec::new(),
                 },
+                ..SourceField::default()
             })
             .collect(),
+        ..Object::default()
     };
     vec![
         object(
@@ -341,4 +343,78 @@ fn without_descriptions_the_connectors_mapping_tells_what_is_there() {
     );
     // Of an object's own mapping the operator knows better.
     assert!(merged(json!({"Contact": {"Home__c": "phoneNumber"}})).is_ok());
+}
+
+#[test]
+fn an_objects_mapping_can_say_what_is_done_to_a_value() {
+    let text = r#"{"id": "m", "tenantId": "t", "sourceType": "s", "mappings": {"Contact": {
+        "Description": {"to": "department", "values": {"CEO": "board", "-": null}, "default": "none"},
+        "$where": {"LastName": {"not": "Test"}}
+    }}}"#;
+    let read = |text: &str| {
+        let document = crate::config::Document::parse("m.json", text.as_bytes())?;
+        let part = crate::config::Part::Skip;
+        document.migration(&document.environment(), part, part)
+    };
+    let config = read(text).expect("a configuration");
+    let merged = merge(&connector(), &config.mappings, &objects()).expect("a mapping");
+    let slot = merged.objects["Contact"]
+        .slots
+        .values()
+        .next()
+        .expect("a slot");
+    assert_eq!(slot.filter["LastName"], serde_json::json!({"not": "Test"}));
+    let rule = slot.fields["department"].long();
+    assert_eq!(rule.from.as_deref(), Some("Description"));
+    assert_eq!(rule.values["CEO"].as_deref(), Some("board"));
+    assert_eq!(
+        (&rule.values["-"], rule.default.as_deref()),
+        (&None, Some("none"))
+    );
+
+    let bad = text
+        .replace("\"to\"", "\"too\"")
+        .replace("{\"not\"", "[{\"not\"");
+    let bad = bad
+        .replace("\"Test\"}}", "\"Test\"}]}")
+        .replace("\"default\"", "\"as\"");
+    let problems = read(&bad).expect_err("problems");
+    let places: Vec<_> = problems.iter().map(|p| (p.path.as_str(), p.line)).collect();
+    for path in [
+        "mappings.Contact.Description.too",
+        "mappings.Contact.Description.as",
+    ] {
+        assert!(places.contains(&(path, 2)), "{problems:#?}");
+    }
+}
+
+#[test]
+fn a_reference_to_what_is_not_migrated_is_left_out() {
+    let some: Vec<Object> = objects()
+        .into_iter()
+        .filter(|object| object.name == "Contact")
+        .collect();
+    let merged = merge(&connector(), &Mappings::default(), &some).expect("a mapping");
+    for slot in merged.objects["Contact"].slots.values() {
+        for (field, rule) in &slot.fields {
+            let long = rule.long();
+            let to = long.points_to().map(|(object, _)| object.to_owned());
+            assert!(to.is_none_or(|to| to == "Contact"), "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_slot_that_goes_is_kept_as_a_retired_one() {
+    let before = connector();
+    let mut after = before.clone();
+    let slots = &mut after.objects.get_mut("Contact").expect("it").slots;
+    let (name, slot) = slots.pop_first().expect("a slot");
+    after.retire(&before, &objects()).expect("kept");
+    let kept = &after.objects["Contact"].slots[&name];
+    assert!(kept.retired && kept.entity == slot.entity);
+    let changed = &mut after.objects.get_mut("Contact").expect("it").slots;
+    changed.get_mut(&name).expect("it").entity = "lead".into();
+    let refused = after.retire(&before, &objects());
+    assert_eq!(refused, Err(vec![format!("Contact#{name}")]));
 }

@@ -246,18 +246,24 @@ async fn sfdmu_655_a_parent_that_was_not_written_again_is_found() {
 /// Tens of thousands of updates that change nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sfdmu_419_equal_content_is_not_sent_again() {
+    const MARKS: u32 = 16;
     let mut rig = Rig::new(ordered());
     for round in 0..3 {
         for n in 0..10 {
             rig.source
                 .add("company", &n.to_string(), 1, name(&format!("company {n}")));
         }
-        rig.source
-            .add("company", "mark", round, name(&format!("round {round}")));
+        // Enough of them that each partition ends with one.
+        for mark in 0..MARKS {
+            let body = name(&format!("round {round}"));
+            rig.source
+                .add("company", &format!("mark {mark}"), round, body);
+        }
     }
     rig.run();
     rig.until("the last round", |rig| {
-        rig.name_of("fake/company/mark#main").as_deref() == Some("round 2")
+        let last = |mark| rig.name_of(&format!("fake/company/mark {mark}#main"));
+        (0..MARKS).all(|mark| last(mark).as_deref() == Some("round 2"))
     })
     .await;
     rig.stop().await;

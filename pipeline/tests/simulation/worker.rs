@@ -1190,12 +1190,8 @@ impl World {
                 self.count(Event::Stale);
                 Plan::Drop
             }
-            Verdict::Unchanged
-                if !unsure
-                    || entry
-                        .as_ref()
-                        .is_some_and(|e| e.order.mapping == work.order.mapping) =>
-            {
+            // Between two mappings `judge` itself knows what can be trusted.
+            Verdict::Unchanged => {
                 self.count(Event::Unchanged);
                 match entry {
                     Some(entry) => Plan::Note(
@@ -1217,9 +1213,7 @@ impl World {
                 self.count(Event::Recovered);
                 self.sending(place, work, entry, true)
             }
-            Verdict::Apply | Verdict::Unchanged | Verdict::Remember => {
-                self.sending(place, work, entry, false)
-            }
+            Verdict::Apply | Verdict::Remember => self.sending(place, work, entry, false),
         }
     }
 

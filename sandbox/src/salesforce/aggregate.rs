@@ -10,7 +10,7 @@ use super::plan::{Plan, Summary};
 use super::reach::Reach;
 use super::record::{Record, double, quote};
 use super::schema::{Schema, Type};
-use super::soql::Function;
+use super::soql::{Function, Operator};
 use super::store::Store;
 use super::value::Value;
 
@@ -45,6 +45,7 @@ pub fn lines(
     plan: &Plan,
     keys: &[Reach],
     columns: &[(String, Summary)],
+    (any, having): &(bool, Vec<(Function, Reach, Operator, f64)>),
     ids: &[Id],
 ) -> Vec<String> {
     let table = store.table(plan.object);
@@ -57,8 +58,29 @@ pub fn lines(
         let key = Group(keys.iter().map(|key| key.value(store, record)).collect());
         groups.entry(key).or_default().push(record);
     }
+    let wanted = |records: &[&Record]| {
+        let holds = |(function, reach, operator, number): &(Function, Reach, Operator, f64)| {
+            let found = call(store, *function, reach, records).parse::<f64>();
+            found.is_ok_and(|found| match operator {
+                Operator::Equal => found == *number,
+                Operator::Unequal => found != *number,
+                Operator::Less => found < *number,
+                Operator::AtMost => found <= *number,
+                Operator::Greater => found > *number,
+                Operator::AtLeast => found >= *number,
+                Operator::Like => false,
+            })
+        };
+        having.is_empty()
+            || if *any {
+                having.iter().any(holds)
+            } else {
+                having.iter().all(holds)
+            }
+    };
     groups
         .iter()
+        .filter(|(_, records)| wanted(records))
         .map(|(group, records)| {
             let mut line = r#"{"attributes":{"type":"AggregateResult"}"#.to_owned();
             for (name, summary) in columns {

@@ -1,6 +1,6 @@
 //! Who may call: the token endpoint and the tokens it gave.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use axum::http::{Method, StatusCode};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::errors::JSON;
 use super::id::Id;
-use super::moment;
+use super::moment::{self, Millis};
 use crate::exchange::{Answer, Call, form};
 
 /// The connected app's key.
@@ -19,6 +19,8 @@ pub const CLIENT_SECRET: &str = "sandbox-client-secret";
 pub const USERNAME: &str = "admin@drover.sandbox";
 /// The user's password.
 pub const PASSWORD: &str = "sandbox-password";
+/// What clients append to the password.
+pub const SECURITY_TOKEN: &str = "sandboxSecurityToken";
 /// A token that every sandbox accepts.
 pub const ACCESS_TOKEN: &str = "00DDv0000000001MAA!sandboxAccessToken";
 /// A token that buys access tokens.
@@ -46,6 +48,12 @@ pub fn credentials() -> Value {
     })
 }
 
+/// Whether this is the user's password, with or without the security token.
+pub fn is_user(name: &str, password: &str) -> bool {
+    name == USERNAME
+        && (password == PASSWORD || password.strip_suffix(SECURITY_TOKEN) == Some(PASSWORD))
+}
+
 /// The tokens in use.
 #[derive(Debug, Default)]
 pub struct Auth {
@@ -54,8 +62,13 @@ pub struct Auth {
 
 #[derive(Debug, Default)]
 struct Tokens {
-    given: HashSet<String>,
+    /// Tokens, and until when each is good.
+    given: HashMap<String, Millis>,
     expired: HashSet<String>,
+    /// Codes of the web server flow that nobody has used yet.
+    codes: HashSet<String>,
+    /// How long tokens are good; for ever if nothing is said.
+    lifetime: Option<Millis>,
     made: u64,
 }
 
@@ -80,7 +93,11 @@ impl Auth {
     /// Whether a token is good.
     pub fn knows(&self, token: &str) -> bool {
         let tokens = self.tokens();
-        !tokens.expired.contains(token) && (token == ACCESS_TOKEN || tokens.given.contains(token))
+        let given = tokens
+            .given
+            .get(token)
+            .is_some_and(|until| moment::now() < *until);
+        !tokens.expired.contains(token) && (token == ACCESS_TOKEN || given)
     }
 
     /// From now on the token is expired.
@@ -99,8 +116,70 @@ impl Auth {
             tokens.made.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 62_u64.pow(9),
         );
         let token = format!("{}!{number}.{:x}", organization(), moment::now());
-        tokens.given.insert(token.clone());
+        let until = tokens
+            .lifetime
+            .map_or(Millis::MAX, |lifetime| moment::now() + lifetime);
+        tokens.given.insert(token.clone(), until);
         token
+    }
+
+    /// From now on tokens are good for so long.
+    pub fn set_lifetime(&self, lifetime: Option<Millis>) {
+        self.tokens().lifetime = lifetime;
+    }
+
+    /// Answers `/services/oauth2/authorize`: nobody is asked, the code goes to
+    /// the client's address.
+    pub fn authorize(&self, call: &Call) -> Answer {
+        let asked = |name: &str| call.parameter(name);
+        if asked("client_id").as_deref() != Some(CLIENT_ID) {
+            return refused("invalid_client_id", "client identifier invalid");
+        }
+        if asked("response_type").as_deref() != Some("code") {
+            return refused("unsupported_response_type", "response type must be code");
+        }
+        let Some(back) = asked("redirect_uri") else {
+            return refused(
+                "redirect_uri_mismatch",
+                "redirect_uri must match configuration",
+            );
+        };
+        let code = format!("aPrx{}", self.issue().split_off(19));
+        self.tokens().codes.insert(code.clone());
+        let joint = if back.contains('?') { '&' } else { '?' };
+        let state = call
+            .query
+            .split('&')
+            .find(|pair| pair.starts_with("state="))
+            .map_or(String::new(), |pair| format!("&{pair}"));
+        Answer::empty(StatusCode::FOUND)
+            .with("location", &format!("{back}{joint}code={code}{state}"))
+    }
+
+    /// Answers `/services/oauth2/introspect`.
+    pub fn introspect(&self, call: &Call) -> Answer {
+        let body = String::from_utf8_lossy(&call.body).into_owned();
+        let token = form(&body).into_iter().find(|pair| pair.0 == "token");
+        let token = token.map(|pair| pair.1).unwrap_or_default();
+        let until = self.tokens().given.get(&token).copied();
+        let body = if self.knows(&token) {
+            let now = moment::now();
+            let until = until.filter(|until| *until != Millis::MAX);
+            json!({
+                "active": true,
+                "scope": "api refresh_token",
+                "client_id": CLIENT_ID,
+                "username": USERNAME,
+                "sub": format!("{}/id/{}/{}", call.origin(), organization(), user()),
+                "token_type": "access_token",
+                "exp": until.unwrap_or(now + 2 * moment::HOUR) / moment::SECOND,
+                "iat": now / moment::SECOND,
+                "nbf": now / moment::SECOND,
+            })
+        } else {
+            json!({"active": false})
+        };
+        Answer::new(StatusCode::OK, JSON, body.to_string())
     }
 
     /// Answers the token endpoint.
@@ -137,7 +216,8 @@ impl Auth {
             }
             "client_credentials" => self.granted(call, true),
             "password" => {
-                if field("username") == Some(USERNAME) && field("password") == Some(PASSWORD) {
+                let (name, password) = (field("username"), field("password"));
+                if is_user(name.unwrap_or_default(), password.unwrap_or_default()) {
                     self.granted(call, false)
                 } else {
                     refused("invalid_grant", "authentication failure")
@@ -148,6 +228,14 @@ impl Auth {
                     self.granted(call, true)
                 } else {
                     refused("invalid_grant", "expired access/refresh token")
+                }
+            }
+            "authorization_code" => {
+                let code = field("code").unwrap_or_default();
+                if self.tokens().codes.remove(code) {
+                    self.answered(call, true, true)
+                } else {
+                    refused("invalid_grant", "invalid authorization code")
                 }
             }
             "urn:ietf:params:oauth:grant-type:jwt-bearer" => {
@@ -162,10 +250,17 @@ impl Auth {
     }
 
     fn granted(&self, call: &Call, scoped: bool) -> Answer {
+        self.answered(call, scoped, false)
+    }
+
+    fn answered(&self, call: &Call, scoped: bool, refresh: bool) -> Answer {
         let origin = call.origin();
         let mut body = serde_json::Map::new();
         let mut put = |key: &str, value: String| body.insert(key.to_owned(), Value::from(value));
         put("access_token", self.issue());
+        if refresh {
+            put("refresh_token", REFRESH_TOKEN.to_owned());
+        }
         if scoped {
             put(
                 "signature",
@@ -205,7 +300,10 @@ impl Auth {
 }
 
 fn known_grant(grant: &str) -> bool {
-    matches!(grant, "client_credentials" | "password" | "refresh_token")
+    matches!(
+        grant,
+        "client_credentials" | "password" | "refresh_token" | "authorization_code"
+    )
 }
 
 fn refused(error: &str, description: &str) -> Answer {
@@ -227,15 +325,27 @@ fn basic(call: &Call) -> Option<(String, String)> {
     ))
 }
 
-/// Checks the claims of a JWT; its signature is not looked at, since the
-/// sandbox has no certificate to check it with.
+/// Checks the form and the claims of a JWT; whether its signature is right is
+/// not looked at, since the sandbox has no certificate to check it with.
 fn assertion(token: &str) -> Result<(), &'static str> {
-    let claims = token
-        .split('.')
-        .nth(1)
-        .and_then(base64)
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
-        .ok_or("invalid assertion")?;
+    let parts: Vec<&str> = token.split('.').collect();
+    let [header, claims, signature] = parts.as_slice() else {
+        return Err("invalid assertion");
+    };
+    let read = |part: &str| {
+        base64(part)
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+            .ok_or("invalid assertion")
+    };
+    let (header, claims) = (read(header)?, read(claims)?);
+    // RS256 signs with 2048 bits and more.
+    let signed = base64(signature).is_some_and(|bytes| bytes.len() >= 128);
+    if header["alg"] != "RS256" || !signed {
+        return Err("invalid assertion");
+    }
+    if !claims["aud"].is_string() {
+        return Err("audience is invalid");
+    }
     if claims["iss"] != CLIENT_ID {
         return Err("client identifier invalid");
     }
@@ -258,26 +368,14 @@ fn assertion(token: &str) -> Result<(), &'static str> {
 
 /// Reads base64 of either alphabet, padded or not.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
+    use ::base64::Engine;
+    let plain = text
+        .trim_end_matches('=')
+        .replace('-', "+")
+        .replace('_', "/");
+    ::base64::engine::general_purpose::STANDARD_NO_PAD
+        .decode(plain)
+        .ok()
 }
 
 #[cfg(test)]

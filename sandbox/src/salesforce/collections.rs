@@ -28,7 +28,7 @@ pub fn answer(
     rest: &[&str],
 ) -> Result<Answer, ApiError> {
     match (method, rest) {
-        (&Method::POST, []) => many(org, call, |store, record| {
+        (&Method::POST, []) => many(org, call, false, |store, record| {
             let object = kind(store, &record)?;
             let id = write::create(
                 store,
@@ -39,7 +39,7 @@ pub fn answer(
             )?;
             Ok((id, None))
         }),
-        (&Method::PATCH, []) => many(org, call, |store, record| {
+        (&Method::PATCH, []) => many(org, call, false, |store, record| {
             let object = kind(store, &record)?;
             let id = record
                 .iter()
@@ -66,7 +66,7 @@ pub fn answer(
             )?;
             Ok((id, None))
         }),
-        (&Method::PATCH, [name, field]) => many(org, call, |store, record| {
+        (&Method::PATCH, [name, field]) => many(org, call, true, |store, record| {
             let object = store.schema.number(name).ok_or_else(ApiError::not_found)?;
             let key = record
                 .iter()
@@ -121,6 +121,7 @@ fn without(mut record: Map<String, Value>, names: &[&str]) -> Map<String, Value>
 fn many(
     org: &Salesforce,
     call: &Call,
+    upsert: bool,
     write: impl Fn(&mut Store, Map<String, Value>) -> Outcome,
 ) -> Result<Answer, ApiError> {
     let mut body = rows::body(call)?;
@@ -161,7 +162,16 @@ fn many(
     } else if all_or_none {
         store.commit();
     }
-    let results: Value = outcomes.iter().map(result).collect();
+    let results: Value = outcomes
+        .iter()
+        .map(|outcome| {
+            let mut shown = result(outcome);
+            if upsert && outcome.is_err() {
+                shown["created"] = Value::from(false);
+            }
+            shown
+        })
+        .collect();
     Ok(rest::ok(&results))
 }
 

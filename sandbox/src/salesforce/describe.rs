@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schema::{Field, Lack, Mark, Object, OnDelete, Schema, Type};
+use super::store::Store;
 
 /// The answer to `/sobjects`.
 pub fn global(schema: &Schema, base: &str) -> Value {
@@ -49,7 +50,8 @@ pub fn entry(object: &Object, base: &str) -> Value {
 }
 
 /// The answer to `/sobjects/X/describe`; `origin` is the host's URL.
-pub fn object(schema: &Schema, number: usize, base: &str, origin: &str) -> Value {
+pub fn object(store: &Store, number: usize, base: &str, origin: &str) -> Value {
+    let schema = &store.schema;
     let object = &schema.objects[number];
     let scopes: Vec<Value> = object
         .scopes
@@ -91,16 +93,7 @@ pub fn object(schema: &Schema, number: usize, base: &str, origin: &str) -> Value
         "namedLayoutInfos": [],
         "networkScopeFieldName": null,
         "queryable": true,
-        "recordTypeInfos": [{
-            "active": true,
-            "available": true,
-            "defaultRecordTypeMapping": true,
-            "developerName": "Master",
-            "master": true,
-            "name": "Master",
-            "recordTypeId": "012000000000000AAA",
-            "urls": {"layout": format!("{base}/sobjects/{}/describe/layouts/012000000000000AAA", object.name)},
-        }],
+        "recordTypeInfos": record_types(store, object, base),
         "replicateable": object.can(Lack::Replicate),
         "retrieveable": true,
         "searchLayoutable": object.can(Lack::Layout),
@@ -112,6 +105,63 @@ pub fn object(schema: &Schema, number: usize, base: &str, origin: &str) -> Value
         "updateable": object.can(Lack::Update),
         "urls": urls(object, base, Some(origin)),
     })
+}
+
+/// The record types of an object; the last one is what records without any
+/// count as.
+fn record_types(store: &Store, object: &Object, base: &str) -> Vec<Value> {
+    let info = |id: &str, name: &str, developer: &str, active: bool, default: bool| {
+        let master = developer == "Master";
+        let url = format!("{base}/sobjects/{}/describe/layouts/{id}", object.name);
+        json!({
+            "active": active,
+            "available": true,
+            "defaultRecordTypeMapping": default,
+            "developerName": developer,
+            "master": master,
+            "name": name,
+            "recordTypeId": id,
+            "urls": {"layout": url},
+        })
+    };
+    let mut infos = Vec::new();
+    if let (Some(types), true) = (
+        store.schema.number("RecordType"),
+        object.field("RecordTypeId").is_some(),
+    ) {
+        let described = &store.schema.objects[types];
+        for record in store
+            .table(types)
+            .rows()
+            .values()
+            .filter(|row| !row.deleted)
+        {
+            let text = |name: &str| {
+                let number = described.number(name)?;
+                record.text(number).map(|text| text.into_owned())
+            };
+            if text("SobjectType").as_deref() != Some(&object.name) {
+                continue;
+            }
+            let active =
+                described.number("IsActive").and_then(|it| record.json(it)) == Some("true");
+            infos.push(info(
+                &record.id.to_string(),
+                &text("Name").unwrap_or_default(),
+                &text("DeveloperName").unwrap_or_default(),
+                active,
+                infos.is_empty(),
+            ));
+        }
+    }
+    infos.push(info(
+        "012000000000000AAA",
+        "Master",
+        "Master",
+        true,
+        infos.is_empty(),
+    ));
+    infos
 }
 
 /// Addresses that only one object has: its name, the address's and the one

@@ -354,6 +354,54 @@ fn source_of(name: &str, kind: Type, image: bool) -> Source {
     }
 }
 
+/// A field as a recorded describe tells of it.
+pub fn described(describe: &serde_json::Value) -> Option<Field> {
+    let text = |name: &str| describe[name].as_str();
+    let says = |name: &str| describe[name].as_bool().unwrap_or(false);
+    let size = |name: &str| describe[name].as_u64().unwrap_or(0) as usize;
+    let kind = match text("type")? {
+        "long" => Type::Int,
+        "location" | "complexvalue" => Type::Address,
+        other => Type::read(other).unwrap_or(Type::String),
+    };
+    let name = text("name")?;
+    let mut field = Field::inferred(name, kind, size("length"));
+    field.label = text("label").unwrap_or(name).to_owned();
+    (field.precision, field.scale) = (size("precision"), size("scale"));
+    if kind == Type::Int {
+        field.precision = size("digits");
+    }
+    field.compound = text("compoundFieldName").map(str::to_owned);
+    field.relationship = text("relationshipName").map(str::to_owned);
+    let list = |name: &str| describe[name].as_array().cloned().unwrap_or_default();
+    field.references = list("referenceTo")
+        .iter()
+        .filter_map(|target| target.as_str().map(str::to_owned))
+        .collect();
+    field.picklist = list("picklistValues")
+        .iter()
+        .filter_map(|value| value["value"].as_str().map(str::to_owned))
+        .collect();
+    field.marks = [
+        ("createable", Mark::Createable),
+        ("updateable", Mark::Updateable),
+        ("nillable", Mark::Nillable),
+        ("defaultedOnCreate", Mark::Defaulted),
+        ("idLookup", Mark::IdLookup),
+        ("nameField", Mark::NameField),
+        ("autoNumber", Mark::AutoNumber),
+        ("permissionable", Mark::Permissionable),
+        ("restrictedPicklist", Mark::Restricted),
+        ("externalId", Mark::ExternalId),
+        ("unique", Mark::Unique),
+    ]
+    .into_iter()
+    .filter(|(name, _)| says(name))
+    .map(|(_, mark)| mark.letter())
+    .collect();
+    Some(field)
+}
+
 /// Reads one line of a table.
 pub fn read_field(line: &str) -> Option<Field> {
     let mut parts = line.split('|');

@@ -1,14 +1,16 @@
 //! Conditions with their fields found, and what they say of a record.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::errors::ApiError;
 use super::id::Id;
 use super::moment;
+use super::plan::Plan;
 use super::reach::{Reach, Scope};
 use super::record::Record;
 use super::schema::{Field, Type};
-use super::soql::{Filter, Literal, Operator, Path};
+use super::soql::{Filter, Literal, Operator, Path, Selected, malformed};
 use super::store::Store;
 use super::value::Value;
 
@@ -29,6 +31,10 @@ pub enum Test {
     In(Reach, bool, Vec<Value<'static>>),
     /// A pattern of LIKE.
     Like(Reach, Vec<Piece>),
+    /// Among what another query finds in this column.
+    InQuery(Reach, bool, Box<Plan>, Reach),
+    /// Among these ids, or these texts in lower case.
+    Among(Reach, bool, HashSet<Id>, HashSet<String>),
     /// Any of these sets among the chosen values.
     Includes(Reach, bool, Vec<Vec<String>>),
 }
@@ -105,6 +111,23 @@ impl Test {
                     .collect::<Result<_, _>>()?;
                 Test::In(reach, *negated, values)
             }
+            Filter::InQuery(path, negated, query) => {
+                let (reach, _) = filterable(scope, path)?;
+                let plan = Plan::compile(scope.schema, query, scope.text)?;
+                let inner = Scope {
+                    schema: scope.schema,
+                    object: plan.object,
+                    alias: query.alias.as_deref(),
+                    text: scope.text,
+                };
+                let [Selected::Field(column, _)] = query.select.as_slice() else {
+                    return Err(malformed(
+                        "the inner select of a semi join must have one field",
+                    ));
+                };
+                let column = inner.reach(column)?;
+                Test::InQuery(reach, *negated, Box::new(plan), column)
+            }
             Filter::Includes(path, negated, literals) => {
                 let (reach, field) = filterable(scope, path)?;
                 if field.kind != Type::Multipicklist {
@@ -157,6 +180,16 @@ impl Test {
                 let found = reach.value(store, record);
                 values.iter().any(|value| found.same(value)) != *negated
             }
+            // It has been answered before; see `resolved`.
+            Test::InQuery(..) => false,
+            Test::Among(reach, negated, ids, texts) => {
+                let among = match reach.value(store, record) {
+                    Value::Id(id) => ids.contains(&id),
+                    Value::Text(text) => texts.contains(&text.to_lowercase()),
+                    _ => false,
+                };
+                among != *negated
+            }
             Test::Like(reach, pattern) => match reach.value(store, record) {
                 Value::Text(text) => {
                     let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
@@ -173,6 +206,48 @@ impl Test {
                     .any(|set| set.iter().all(|value| found.contains(value)))
                     != *negated
             }
+        }
+    }
+
+    /// Whether an inner query has to be answered first.
+    pub fn has_query(&self) -> bool {
+        match self {
+            Test::All(tests) | Test::Any(tests) => tests.iter().any(Test::has_query),
+            Test::Not(test) => test.has_query(),
+            Test::InQuery(..) => true,
+            _ => false,
+        }
+    }
+
+    /// The same condition with its inner queries answered.
+    pub fn resolved(&self, store: &Store, deleted: bool) -> Test {
+        let all = |tests: &[Test]| {
+            tests
+                .iter()
+                .map(|test| test.resolved(store, deleted))
+                .collect()
+        };
+        match self {
+            Test::All(tests) => Test::All(all(tests)),
+            Test::Any(tests) => Test::Any(all(tests)),
+            Test::Not(test) => Test::Not(Box::new(test.resolved(store, deleted))),
+            Test::InQuery(reach, negated, plan, column) => {
+                let (mut ids, mut texts) = (HashSet::new(), HashSet::new());
+                let table = store.table(plan.object);
+                for id in super::run::ids(store, plan, deleted) {
+                    match table.row(id).map(|record| column.value(store, record)) {
+                        Some(Value::Id(id)) => {
+                            ids.insert(id);
+                        }
+                        Some(Value::Text(text)) => {
+                            texts.insert(text.to_lowercase());
+                        }
+                        _ => {}
+                    }
+                }
+                Test::Among(reach.clone(), *negated, ids, texts)
+            }
+            other => other.clone(),
         }
     }
 

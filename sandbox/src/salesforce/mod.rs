@@ -25,15 +25,19 @@ mod print;
 mod query;
 mod reach;
 mod record;
+mod recorded;
 mod related;
 mod replication;
 mod rest;
 mod rows;
 mod run;
 mod schema;
+mod search;
+mod soap;
 mod soql;
 mod store;
 mod team;
+mod tree;
 mod value;
 mod words;
 mod write;
@@ -65,6 +69,8 @@ pub struct Salesforce {
     store: RwLock<Store>,
     cursors: query::Cursors,
     jobs: bulk::Jobs,
+    batches: bulk::v1::Jobs,
+    described: recorded::Described,
     auth: auth::Auth,
     usage: limits::Usage,
     frozen: AtomicBool,
@@ -78,6 +84,7 @@ impl Salesforce {
     pub fn new(options: &Options) -> Result<Salesforce, String> {
         let mut store = Store::new(Schema::standard());
         let start = moment::now();
+        let described = recorded::Described::read(&options.describe, &mut store)?;
         let given = match &options.data {
             Some(folder) => load::folder(&mut store, folder, start)?,
             None => Vec::new(),
@@ -92,6 +99,8 @@ impl Salesforce {
             store: RwLock::new(store),
             cursors: query::Cursors::default(),
             jobs: bulk::Jobs::default(),
+            batches: bulk::v1::Jobs::default(),
+            described,
             auth: auth::Auth::default(),
             usage: limits::Usage::new(),
             frozen: AtomicBool::new(false),
@@ -140,7 +149,7 @@ impl Salesforce {
     fn edited(&self, request: &Map<String, Value>) -> Result<Value, String> {
         let text = |name: &str| request.get(name).and_then(Value::as_str);
         let says = |name: &str| request.get(name) == Some(&Value::Bool(true));
-        const KNOWN: [&str; 9] = [
+        const KNOWN: [&str; 10] = [
             "object",
             "id",
             "fields",
@@ -148,6 +157,7 @@ impl Salesforce {
             "delete",
             "undelete",
             "hard_delete",
+            "merge",
             "at",
             "visible_after_ms",
         ];
@@ -192,6 +202,14 @@ impl Salesforce {
         if let Some(fields) = request.get("fields") {
             let fields = fields.as_object().ok_or("`fields` is not an object")?;
             write::update(&mut store, object, id, fields, Strictness::Raw, when).map_err(failed)?;
+        } else if let Some(losers) = request.get("merge") {
+            let losers: Option<Vec<Id>> = losers.as_array().map(|ids| {
+                ids.iter()
+                    .filter_map(|id| Id::parse(id.as_str()?))
+                    .collect()
+            });
+            let losers = losers.ok_or("`merge` is not a list of ids")?;
+            write::merge(&mut store, object, id, &losers, when).map_err(failed)?;
         } else if says("delete") {
             write::delete(&mut store, object, id, Strictness::Raw, when).map_err(failed)?;
         } else if says("undelete") {
@@ -200,7 +218,7 @@ impl Salesforce {
             write::hard_delete(&mut store, object, id, when).map_err(failed)?;
         } else {
             return Err(
-                "one of `fields`, `create`, `delete`, `undelete`, `hard_delete` is needed"
+                "one of `fields`, `create`, `delete`, `undelete`, `hard_delete`, `merge` is needed"
                     .to_owned(),
             );
         }
@@ -296,6 +314,10 @@ impl System for Salesforce {
             Refusal::RateLimit => ApiError::limit()
                 .answer()
                 .with("sforce-limit-info", &self.usage.header()),
+            Refusal::LostScope => {
+                let message = "This session is not valid for use with the REST API";
+                ApiError::new(StatusCode::FORBIDDEN, "INVALID_SESSION_ID", message).answer()
+            }
             Refusal::ServerError => {
                 let answer = ApiError::unavailable().answer();
                 match retry_after_s {
@@ -342,6 +364,16 @@ impl System for Salesforce {
                 Some(Answer::json(
                     StatusCode::OK,
                     &json!({"used": used, "max": most}),
+                ))
+            }
+            (Method::POST, ["session"]) => {
+                let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+                let lifetime = body["lifetime_s"].as_f64();
+                self.auth
+                    .set_lifetime(lifetime.map(|seconds| (seconds * 1_000.0) as Millis));
+                Some(Answer::json(
+                    StatusCode::OK,
+                    &json!({"lifetime_s": lifetime}),
                 ))
             }
             (Method::POST, ["jobs"]) => {

@@ -4,7 +4,7 @@ use super::errors::ApiError;
 use super::filter::Test;
 use super::reach::{End, Reach, Scope, Step, no_object};
 use super::schema::{Lack, Schema, Source, Type};
-use super::soql::{FieldGroup, Function, Path, Query, Selected, malformed};
+use super::soql::{FieldGroup, Function, Operator, Path, Query, Selected, malformed};
 
 /// The most rows OFFSET may skip.
 const FARTHEST: u64 = 2_000;
@@ -39,6 +39,8 @@ pub enum Output {
         keys: Vec<Reach>,
         /// Names and contents of the lines.
         columns: Vec<(String, Summary)>,
+        /// Which of the lines: whether one condition is enough, and the conditions.
+        having: (bool, Vec<(Function, Reach, Operator, f64)>),
     },
 }
 
@@ -89,6 +91,17 @@ pub enum Column {
         /// The parent's members.
         columns: Vec<Column>,
     },
+    /// Members of a parent that depend on what it is.
+    TypeOf {
+        /// The member's name.
+        name: String,
+        /// The reference to the parent.
+        step: Step,
+        /// Object and its members.
+        when: Vec<(usize, Vec<Column>)>,
+        /// The members of any other object.
+        otherwise: Vec<Column>,
+    },
     /// The records that point here.
     Children {
         /// The member's name.
@@ -122,6 +135,7 @@ impl Column {
             | Column::Formula { name, .. }
             | Column::Common { name }
             | Column::Parent { name, .. }
+            | Column::TypeOf { name, .. }
             | Column::Children { name, .. } => name,
         }
     }
@@ -246,6 +260,11 @@ fn rows(scope: &Scope<'_>, query: &Query) -> Result<Vec<Column>, ApiError> {
                 }
             }
             Selected::Children(inner) => columns.push(children(scope, inner)?),
+            Selected::TypeOf {
+                parent,
+                when,
+                otherwise,
+            } => columns.push(type_of(scope, parent, when, otherwise)?),
             Selected::CountAll => {
                 return Err(malformed(
                     "COUNT() cannot be combined with other fields in the SELECT list",
@@ -297,6 +316,62 @@ fn add(
         Column::Parent { columns, .. } => add(schema, columns, rest, end, path),
         _ => Ok(()),
     }
+}
+
+/// The column of a TYPEOF.
+fn type_of(
+    scope: &Scope<'_>,
+    parent: &Path,
+    when: &[(String, Vec<Path>)],
+    otherwise: &[Path],
+) -> Result<Column, ApiError> {
+    let described = &scope.schema.objects[scope.object];
+    let name = parent.parts.last().map_or("", String::as_str);
+    let field = described
+        .relationship(name)
+        .filter(|field| described.fields[usize::from(*field)].is_polymorphic())
+        .ok_or_else(|| {
+            let message = format!("'{name}' is not a polymorphic relationship");
+            ApiError::bad("INVALID_FIELD", scope.located(parent.at, &message))
+        })?;
+    let step = Step {
+        object: scope.object,
+        field,
+    };
+    let members = |object: usize, paths: &[Path]| {
+        let inner = Scope {
+            schema: scope.schema,
+            object,
+            alias: None,
+            text: scope.text,
+        };
+        let mut columns = Vec::new();
+        for path in paths {
+            let reach = inner.reach(path)?;
+            add(scope.schema, &mut columns, &reach.steps, &reach.end, path)?;
+        }
+        Ok::<_, ApiError>(columns)
+    };
+    let mut branches = Vec::new();
+    for (name, paths) in when {
+        let object = scope
+            .schema
+            .number(name)
+            .ok_or_else(|| no_object(scope.text, parent.at, name))?;
+        branches.push((object, members(object, paths)?));
+    }
+    let mut others = Vec::new();
+    for path in otherwise {
+        let name = path.parts.last().cloned().unwrap_or_default();
+        others.push(Column::Common { name });
+    }
+    let field = &described.fields[usize::from(field)];
+    Ok(Column::TypeOf {
+        name: field.relationship.clone().unwrap_or_default(),
+        step,
+        when: branches,
+        otherwise: others,
+    })
 }
 
 /// The column of a query in the SELECT list; its FROM names a relationship.
@@ -402,5 +477,18 @@ fn groups(scope: &Scope<'_>, query: &Query) -> Result<Output, ApiError> {
         };
         columns.push(column);
     }
-    Ok(Output::Groups { keys, columns })
+    let mut having = (false, Vec::new());
+    if let Some(wanted) = &query.having {
+        having.0 = wanted.any;
+        for (function, field, operator, number) in &wanted.tests {
+            having
+                .1
+                .push((*function, scope.reach(field)?, *operator, *number));
+        }
+    }
+    Ok(Output::Groups {
+        keys,
+        columns,
+        having,
+    })
 }

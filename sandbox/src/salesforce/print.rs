@@ -150,6 +150,34 @@ impl<'a> Printer<'a> {
                 }
                 out.push(b'}');
             }
+            Column::TypeOf {
+                name,
+                step,
+                when,
+                otherwise,
+            } => {
+                key(name, out);
+                let Some((object, Some(found))) = parent(self.store, record, step.field) else {
+                    out.extend_from_slice(b"null");
+                    return;
+                };
+                let described = &self.store.schema.objects[object];
+                self.attributes(&described.name, object, found.id, out);
+                let columns = when
+                    .iter()
+                    .find(|branch| branch.0 == object)
+                    .map_or(otherwise, |branch| &branch.1);
+                for column in columns {
+                    match column {
+                        Column::Own { name, field } => {
+                            key(name, out);
+                            value::push_json(found, described, *field, out);
+                        }
+                        other => self.far(object, found, other, out),
+                    }
+                }
+                out.push(b'}');
+            }
             Column::Own { .. } | Column::Children { .. } => {}
         }
     }

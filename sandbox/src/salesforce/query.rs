@@ -104,12 +104,16 @@ impl Cursors {
                 let count = run::ids(store, &plan, deleted).len();
                 Ok(format!("{{\"totalSize\":{count},\"done\":true,\"records\":[]}}").into_bytes())
             }
-            Output::Groups { keys, columns } => {
+            Output::Groups {
+                keys,
+                columns,
+                having,
+            } => {
                 let mut all = plan.clone();
                 (all.limit, all.offset) = (None, 0);
                 all.order.clear();
                 let ids = run::ids(store, &all, deleted);
-                let mut lines = aggregate::lines(store, &plan, keys, columns, &ids);
+                let mut lines = aggregate::lines(store, &plan, keys, columns, having, &ids);
                 if let Some(limit) = plan.limit {
                     lines.truncate(limit as usize);
                 }

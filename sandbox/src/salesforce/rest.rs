@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use super::errors::{ApiError, JSON};
 use super::query::Request;
 use super::{
-    Salesforce, auth, blob, bulk, collections, composite, describe, limits, replication, rows,
+    Salesforce, auth, blob, bulk, collections, composite, limits, replication, rows, search, soap,
+    tree,
 };
 use crate::exchange::{Answer, Call};
 
 /// The versions served: the first one that the real host still has, the newest.
-const VERSIONS: std::ops::RangeInclusive<u32> = 31..=67;
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 31..=67;
 /// Rows of a page: fewest, most, and what a client gets that does not ask.
 const BATCH: (usize, usize, usize) = (200, 2_000, 2_000);
 
@@ -39,6 +40,12 @@ pub fn answer(org: &Salesforce, call: &Call) -> Answer {
         ["services", "oauth2", "token"] => org.auth.token(call),
         ["services", "oauth2", "revoke"] => org.auth.revoke(call),
         ["services", "oauth2", "userinfo"] => identified(org, call, userinfo),
+        ["services", "async", version, rest @ ..] => bulk::v1::answer(org, call, version, rest),
+        ["services", "oauth2", "authorize"] => org.auth.authorize(call),
+        ["services", "oauth2", "introspect"] => org.auth.introspect(call),
+        ["services", "Soap", dialect @ ("u" | "c"), version, ..] => {
+            soap::answer(org, call, dialect, version)
+        }
         ["id", _, _] => identified(org, call, identity),
         ["services", "data"] if call.method == Method::GET => ok(&versions()),
         ["services", "data", version, rest @ ..] => {
@@ -155,7 +162,17 @@ fn versions() -> Value {
 
 fn resources(base: &str, origin: &str) -> Value {
     let mut all = serde_json::Map::new();
-    for name in ["composite", "limits", "query", "queryAll", "sobjects"] {
+    for name in [
+        "composite",
+        "jobs",
+        "limits",
+        "parameterizedSearch",
+        "query",
+        "queryAll",
+        "recent",
+        "search",
+        "sobjects",
+    ] {
         all.insert(name.to_owned(), Value::from(format!("{base}/{name}")));
     }
     all.insert(
@@ -215,9 +232,14 @@ pub fn routed(
                 .resume(&org.reading(), locator, request(call, base))?;
             Ok(Answer::new(StatusCode::OK, JSON, body))
         }
+        ["recent"] => {
+            reads("HEAD,GET")?;
+            Ok(ok(&search::recent(&org.reading(), base)))
+        }
+        ["search"] | ["parameterizedSearch"] => search::answer(org, call, base),
         ["sobjects"] => {
             reads("HEAD,GET")?;
-            Ok(ok(&describe::global(&org.reading().schema, base)))
+            org.described.global(call, &org.reading().schema, base)
         }
         ["sobjects", object, "describe"] => {
             reads("HEAD,GET")?;
@@ -226,12 +248,7 @@ pub fn routed(
                 .schema
                 .number(object)
                 .ok_or_else(ApiError::not_found)?;
-            Ok(ok(&describe::object(
-                &store.schema,
-                number,
-                base,
-                &call.origin(),
-            )))
+            org.described.object(call, &store, number, base)
         }
         ["sobjects", object, what @ ("updated" | "deleted")] => {
             reads("HEAD,GET")?;
@@ -257,6 +274,8 @@ pub fn routed(
         }
         ["jobs", rest @ ..] => bulk::answer(org, call, base, &method, rest),
         ["composite", "sobjects", rest @ ..] => collections::answer(org, call, base, &method, rest),
+        ["composite", "tree", object] if method == Method::POST => tree::answer(org, call, object),
+        ["composite", "graph"] if method == Method::POST => composite::graphs(org, call),
         ["composite"] if method == Method::POST => composite::requests(org, call),
         ["composite", "batch"] if method == Method::POST => composite::batch(org, call),
         _ => Err(ApiError::not_found()),
@@ -296,6 +315,16 @@ pub fn label(call: &Call) -> String {
     let path = match parts.as_slice() {
         ["services", "data", version, "query" | "queryAll", _] => {
             vec!["services", "data", version, parts[3], "{locator}"]
+        }
+        ["services", "async", version, "job", _, rest @ ..] => {
+            let rest = rest.iter().map(|part| match part.len() {
+                15 | 18 => "{id}",
+                _ => part,
+            });
+            ["services", "async", version, "job", "{id}"]
+                .into_iter()
+                .chain(rest)
+                .collect()
         }
         ["services", "data", version, "jobs", kind, _, rest @ ..] => {
             [&["services", "data", version, "jobs", kind, "{id}"], rest].concat()

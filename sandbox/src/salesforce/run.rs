@@ -26,6 +26,11 @@ const FEW: usize = 20_000;
 
 /// The ids of the records a plan reads; `deleted` takes those in the bin too.
 pub fn ids(store: &Store, plan: &Plan, deleted: bool) -> Vec<Id> {
+    if plan.test.as_ref().is_some_and(Test::has_query) {
+        let mut plan = plan.clone();
+        plan.test = plan.test.map(|test| test.resolved(store, deleted));
+        return ids(store, &plan, deleted);
+    }
     let table = store.table(plan.object);
     let bounds = Bounds::of(store, plan);
     let skip = plan.offset as usize;

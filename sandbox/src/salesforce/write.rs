@@ -267,6 +267,73 @@ fn bin(store: &mut Store, object: usize, id: Id, deleted: bool, when: When) {
     store.put(object, id, Some(record), when.visible, when.now);
 }
 
+/// Merges records into one: what referred to them refers to it, they go into
+/// the bin and say which one they became.
+pub fn merge(
+    store: &mut Store,
+    object: usize,
+    winner: Id,
+    losers: &[Id],
+    when: When,
+) -> Result<(), ApiError> {
+    let name = store.schema.objects[object].name.clone();
+    let master = store.schema.objects[object].number("MasterRecordId");
+    store.truth(object, winner).ok_or_else(deleted)?;
+    for loser in losers {
+        store.truth(object, *loser).ok_or_else(deleted)?;
+        for (child, field) in store.schema.references_to(&name) {
+            if Some(field) == master && child == object {
+                continue;
+            }
+            let found: Vec<Id> = store
+                .truths(child)
+                .filter(|record| record.reference(field) == Some(*loser))
+                .map(|record| record.id)
+                .collect();
+            for id in found {
+                changed(store, child, id, when, |values, _| {
+                    values.set_text(field, &winner.to_string());
+                });
+            }
+        }
+        changed(store, object, *loser, when, |values, deleted| {
+            *deleted = true;
+            if let Some(master) = master {
+                values.set_text(master, &winner.to_string());
+            }
+        });
+        store.table_mut(object).writes.deletes += 1;
+    }
+    changed(store, object, winner, when, |_, _| {});
+    store.table_mut(object).writes.edits += 1;
+    Ok(())
+}
+
+/// Changes values of a record, and whether it is in the bin.
+fn changed(
+    store: &mut Store,
+    object: usize,
+    id: Id,
+    when: When,
+    change: impl FnOnce(&mut Values, &mut bool),
+) {
+    let Some(before) = store.truth(object, id).cloned() else {
+        return;
+    };
+    let mut values = Values::of(&before);
+    let mut deleted = before.deleted;
+    change(&mut values, &mut deleted);
+    derive::modifier(store, object, &mut values, when.user);
+    let record = Record {
+        deleted,
+        modified: when.stamp,
+        modstamp: when.stamp,
+        values: values.pack(),
+        ..before
+    };
+    store.put(object, id, Some(record), when.visible, when.now);
+}
+
 /// Removes a record for good.
 pub fn hard_delete(store: &mut Store, object: usize, id: Id, when: When) -> Result<(), ApiError> {
     let before = store.truth(object, id).ok_or_else(deleted)?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Sandbox, keys};
 
-fn records() -> Option<PathBuf> {
+pub fn records() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/records/salesforce");
     if folder.is_dir() {
         return Some(folder);
@@ -21,7 +21,7 @@ fn records() -> Option<PathBuf> {
     None
 }
 
-fn lines(file: &str) -> Option<Vec<Value>> {
+pub fn lines(file: &str) -> Option<Vec<Value>> {
     let text = fs::read_to_string(records()?.join(file)).unwrap();
     Some(
         text.lines()
@@ -32,7 +32,7 @@ fn lines(file: &str) -> Option<Vec<Value>> {
 
 /// Every record that the recorded queries answered, merged by object and id,
 /// as data for the sandbox.
-fn data(exchanges: &[Value]) -> tempfile::TempDir {
+pub fn data(exchanges: &[Value]) -> tempfile::TempDir {
     let mut objects: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
     for exchange in exchanges {
         for record in exchange["body"]["records"].as_array().into_iter().flatten() {

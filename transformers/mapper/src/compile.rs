@@ -4,6 +4,7 @@
 mod rule;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use drover_pipeline::config::{Problem, nearest};
 use drover_pipeline::extract::{Object, SourceField};
@@ -12,6 +13,7 @@ use drover_schemas::{Entity, entities, entity};
 
 use crate::filter::Condition;
 use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan};
+use crate::prefix::Prefixes;
 
 /// The plans of all objects, by name; or every problem.
 pub fn compile(
@@ -20,10 +22,12 @@ pub fn compile(
 ) -> Result<HashMap<String, ObjectPlan>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut plans = HashMap::new();
+    let prefixes = Arc::new(Prefixes::of(mapping, objects));
     for (name, rules) in &mapping.objects {
         let mut compiler = Compiler {
             mapping,
             objects,
+            prefixes: &prefixes,
             name,
             fields: fields_of(objects, name),
             template: false,
@@ -35,12 +39,13 @@ pub fn compile(
     if let Some(rules) = &mapping.custom_objects {
         let customs = objects
             .iter()
-            .filter(|object| object.custom && !mapping.objects.contains_key(&object.name));
+            .filter(|object| !mapping.objects.contains_key(&object.name));
         let mut found = Vec::new();
         for object in customs {
             let mut compiler = Compiler {
                 mapping,
                 objects,
+                prefixes: &prefixes,
                 name: &object.name,
                 fields: &object.fields,
                 template: true,
@@ -54,6 +59,7 @@ pub fn compile(
             let mut compiler = Compiler {
                 mapping,
                 objects,
+                prefixes: &prefixes,
                 name: "customObjects",
                 fields: &[],
                 template: true,
@@ -75,6 +81,20 @@ pub fn compile(
     }
 }
 
+/// A field that only stands behind others in a rule goes to `custom` where it is
+/// passed over; one that another rule reads does not.
+fn keep_what_is_passed_over(rules: &mut [Rule]) {
+    let first: Vec<usize> = rules
+        .iter()
+        .filter_map(|rule| rule.source.field())
+        .collect();
+    for more in rules.iter_mut().filter_map(|rule| rule.more.as_mut()) {
+        for (field, spare) in &mut more.or {
+            *spare = !first.contains(field);
+        }
+    }
+}
+
 fn fields_of<'a>(objects: &'a [Object], name: &str) -> &'a [SourceField] {
     let object = objects.iter().find(|object| object.name == name);
     object.map_or(&[], |object| &object.fields)
@@ -83,6 +103,7 @@ fn fields_of<'a>(objects: &'a [Object], name: &str) -> &'a [SourceField] {
 struct Compiler<'a> {
     mapping: &'a Mapping,
     objects: &'a [Object],
+    prefixes: &'a Arc<Prefixes>,
     /// The object that is compiled.
     name: &'a str,
     /// Its fields as described; empty when the source wasn't asked.
@@ -97,7 +118,7 @@ impl Compiler<'_> {
     fn object(&mut self, path: &str, rules: &ObjectMapping) -> ObjectPlan {
         let described = self.fields.iter().map(|f| (&*f.name, &*f.kind));
         let mapped = rules.slots.values().flat_map(|slot| {
-            let read = slot.fields.values().filter_map(|rule| rule.source_field());
+            let read = slot.fields.values().flat_map(|rule| rule.source_fields());
             let asked = slot.filter.keys().chain(&slot.empty_without);
             read.chain(asked.map(String::as_str))
         });
@@ -105,6 +126,11 @@ impl Compiler<'_> {
         let mapped = mapped.chain(rules.ignore.iter().map(String::as_str));
         let fields = described.chain(mapped.map(|name| (name, "unknown")));
         let mut plan = ObjectPlan::new(self.name, fields);
+        for field in self.fields {
+            if let Some(place) = plan.place(&field.name) {
+                plan.fields[place].separator = field.separator;
+            }
+        }
         if rules.slots.is_empty() || rules.slots.len() > MAX_SLOTS {
             self.problem(
                 format!("{path}.slots"),
@@ -114,15 +140,15 @@ impl Compiler<'_> {
         }
         for (at, (name, slot)) in rules.slots.iter().take(MAX_SLOTS).enumerate() {
             let path = format!("{path}.slots.{name}");
-            if name.is_empty() || name.contains(['#', '/']) {
+            if name.is_empty() || name.contains(['#', '/', '|']) {
                 self.problem(
                     path.clone(),
-                    "the slot's name is empty or has `#` or `/` in it",
+                    "the slot's name is empty or has `#`, `/` or `|` in it",
                     "use letters, digits and hyphens",
                 );
             }
             if let Some(slot) = self.slot(&path, name, slot, &plan) {
-                for field in slot.rules.iter().filter_map(|rule| rule.source.field()) {
+                for field in slot.rules.iter().flat_map(Rule::fields) {
                     plan.fields[field].typed |= 1 << at;
                 }
                 plan.slots.push(slot);
@@ -166,10 +192,18 @@ impl Compiler<'_> {
                 );
                 continue;
             };
-            let source = self.source(&path, field, &rule.long(), plan);
-            rules.extend(source.map(|source| Rule { index, source }));
+            let rule = rule.long();
+            if let Some(source) = self.source(&path, entity, field, &rule, plan) {
+                let more = self.more(&path, field, &rule, plan);
+                rules.push(Rule {
+                    index,
+                    source,
+                    more,
+                });
+            }
         }
         rules.sort_by_key(|rule| rule.index);
+        keep_what_is_passed_over(&mut rules);
         self.required(path, entity, slot);
         Some(SlotPlan {
             name: name.to_owned(),
@@ -178,6 +212,7 @@ impl Compiler<'_> {
             empty_without,
             rules,
             custom: slot.custom,
+            retired: slot.retired,
         })
     }
 
@@ -207,7 +242,7 @@ impl Compiler<'_> {
     /// A required field without a rule would make every record a dead letter.
     fn required(&mut self, path: &str, entity: &Entity, slot: &Slot) {
         for field in entity.fields.iter().filter(|field| field.required) {
-            if !slot.fields.contains_key(&field.name) {
+            if !slot.retired && !slot.fields.contains_key(&field.name) {
                 self.problem(
                     format!("{path}.fields"),
                     format!("{}.{} is required and has no rule", entity.name, field.name),

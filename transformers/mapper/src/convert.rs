@@ -14,6 +14,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::json::Json;
+use crate::prefix::{Owner, Prefixes};
 
 /// The longest id of any source.
 const MAX_ID: usize = 255;
@@ -42,14 +43,18 @@ type Result<T> = std::result::Result<T, Fault>;
 /// Converts a filled field's JSON into a value of the entity's field.
 /// References have their own function: [`reference`].
 pub fn convert<'a>(raw: &'a str, field: &Field) -> Result<Value<'a>> {
-    let value = Json::of(raw)?;
+    convert_json(Json::of(raw)?, field)
+}
+
+/// The same for a value that was looked at already.
+pub fn convert_json<'a>(value: Json<'a>, field: &Field) -> Result<Value<'a>> {
     match field.kind {
         Kind::String => string(value, field).map(Value::String),
         Kind::Boolean => boolean(value).map(Value::Boolean),
         Kind::Long => long(value).map(Value::Long),
         Kind::Decimal => decimal(value).map(|number| Value::Decimal(number.into())),
-        Kind::Date => date(value).map(Value::Date),
-        Kind::Datetime => datetime(value).map(Value::Datetime),
+        Kind::Date => date(&value).map(Value::Date),
+        Kind::Datetime => datetime(&value).map(Value::Datetime),
         Kind::Reference => Err(Fault::new(
             Code::Invariant,
             "a reference without the object that it points to",
@@ -85,7 +90,20 @@ fn string<'a>(value: Json<'a>, field: &Field) -> Result<Cow<'a, str>> {
             ),
         ));
     }
+    if field.format == Some(Format::Currency) && !is_currency(&text) {
+        return Err(Fault::new(
+            Code::WrongType,
+            format!(
+                "a text of {} characters is no currency's code (three capital letters)",
+                text.chars().count()
+            ),
+        ));
+    }
     Ok(text)
+}
+
+fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_email(text: &str) -> bool {
@@ -174,8 +192,8 @@ pub fn exact(number: &str) -> Option<Decimal> {
 }
 
 /// A day, `2026-03-31`. A moment is none: which day it is depends on where.
-fn date(value: Json<'_>) -> Result<i32> {
-    let text = match &value {
+pub fn date(value: &Json<'_>) -> Result<i32> {
+    let text = match value {
         Json::Text(text) => text.as_ref(),
         other => return Err(wrong(other, "a date")),
     };
@@ -191,18 +209,65 @@ fn day(text: &str) -> Option<NaiveDate> {
             4 | 7 => byte == b'-',
             _ => byte.is_ascii_digit(),
         });
-    shape.then(|| NaiveDate::from_str(text).ok()).flatten()
+    shape.then(|| civil(text.as_bytes())).flatten()
+}
+
+/// The day of `YYYY-MM-DD`, of which only the digits are looked at.
+fn civil(bytes: &[u8]) -> Option<NaiveDate> {
+    let year = i32::try_from(number(bytes.get(0..4)?)?).ok()?;
+    NaiveDate::from_ymd_opt(year, number(bytes.get(5..7)?)?, number(bytes.get(8..10)?)?)
+}
+
+/// The value of decimal digits.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0_u32, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The milliseconds since 1970 of `YYYY-MM-DDTHH:MM:SS.mmm+0000` and of the same
+/// with `Z`, which is how sources mostly print a moment: most moments need not go
+/// through chrono's reader of all forms.
+fn usual(bytes: &[u8]) -> Option<i64> {
+    let shape = matches!(bytes.get(23..)?, b"+0000" | b"Z")
+        && bytes
+            .iter()
+            .enumerate()
+            .take(23)
+            .all(|(at, byte)| match at {
+                4 | 7 => *byte == b'-',
+                10 => *byte == b'T',
+                13 | 16 => *byte == b':',
+                19 => *byte == b'.',
+                _ => byte.is_ascii_digit(),
+            });
+    if !shape {
+        return None;
+    }
+    let part = |from: usize, to: usize| number(bytes.get(from..to)?);
+    // A leap second, `:60`, is none of these; chrono knows what to do with it.
+    let moment = civil(bytes)?.and_hms_milli_opt(
+        part(11, 13)?,
+        part(14, 16)?,
+        part(17, 19)?,
+        part(20, 23)?,
+    )?;
+    Some(moment.and_utc().timestamp_millis())
 }
 
 /// A moment with its zone: RFC 3339, and the same with `+0000`. Digits behind
 /// the milliseconds are cut off.
-fn datetime(value: Json<'_>) -> Result<i64> {
-    let text = match &value {
+pub fn datetime(value: &Json<'_>) -> Result<i64> {
+    let text = match value {
         Json::Text(text) => text.as_ref(),
         other => return Err(wrong(other, "a date with time and zone")),
     };
     let fault = || no_time(text, "no date with time and zone");
     let bytes = text.as_bytes();
+    if let Some(moment) = usual(bytes) {
+        return Ok(moment);
+    }
     let moment = match bytes.len().checked_sub(5).map(|at| (at, bytes[at])) {
         // +0000 has no colon and so is no RFC 3339.
         Some((at, b'+' | b'-')) if at > 10 && text.is_ascii() => {
@@ -229,7 +294,24 @@ fn no_time(text: &str, what: &str) -> Fault {
 /// The canonical key of the record that the field's id names.
 pub fn reference(raw: &str, source: &str, object: &str, slot: &str) -> Result<String> {
     let value = Json::of(raw)?;
-    let id = match &value {
+    Ok(key(source, object, id(&value)?, slot))
+}
+
+/// The same where the id itself tells its object; `None` for an object that
+/// isn't known.
+pub fn any_reference<'k>(
+    raw: &str,
+    source: &str,
+    known: &'k Prefixes,
+) -> Result<Option<(String, &'k Owner)>> {
+    let value = Json::of(raw)?;
+    let id = id(&value)?;
+    let owner = known.owner(id);
+    Ok(owner.map(|owner| (key(source, &owner.object, id, &owner.slots), owner)))
+}
+
+fn id<'v>(value: &'v Json<'_>) -> Result<&'v str> {
+    let id = match value {
         Json::Text(text) => text.as_ref(),
         Json::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits,
         other => return Err(wrong(other, "an id")),
@@ -241,11 +323,15 @@ pub fn reference(raw: &str, source: &str, object: &str, slot: &str) -> Result<St
             format!("a text of {length} characters that is no id"),
         ));
     }
+    Ok(id)
+}
+
+fn key(source: &str, object: &str, id: &str, slot: &str) -> String {
     let mut key = String::with_capacity(source.len() + object.len() + id.len() + slot.len() + 3);
     for part in [source, "/", object, "/", id, "#", slot] {
         key.push_str(part);
     }
-    Ok(key)
+    key
 }
 
 fn wrong(value: &Json<'_>, due: &str) -> Fault {
@@ -257,4 +343,33 @@ fn wrong(value: &Json<'_>, due: &str) -> Fault {
         other => format!("{} where {due} is due", other.kind()),
     };
     Fault::new(Code::WrongType, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Every digit may be wrong: days that are none, hours above 23.
+        #[test]
+        fn the_usual_moment_is_what_chrono_reads(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{3}(\\+0000|Z)",
+        ) {
+            let standard = text.replace("+0000", "Z");
+            let theirs = DateTime::parse_from_rfc3339(&standard).map(|moment| moment.timestamp_millis()).ok();
+            match usual(text.as_bytes()) {
+                Some(ours) => prop_assert_eq!(Some(ours), theirs),
+                // A leap second is left to chrono.
+                None => prop_assert!(theirs.is_none() || text.contains(":60.")),
+            }
+            prop_assert_eq!(datetime(&Json::Text(text.clone().into())).ok(), theirs);
+        }
+
+        #[test]
+        fn a_day_is_what_chrono_reads(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]") {
+            prop_assert_eq!(day(&text), NaiveDate::from_str(&text).ok());
+        }
+    }
 }

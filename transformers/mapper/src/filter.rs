@@ -3,16 +3,25 @@
 use rust_decimal::Decimal;
 use serde_json::Value;
 
-use crate::convert::exact;
+use crate::convert::{date, datetime, exact};
 use crate::json::Json;
 
-/// A field that must have one of some values.
+/// A field that must have, or must not have, one of some values.
 #[derive(Debug)]
 pub struct Condition {
     /// The field's place in the object's plan.
     pub field: usize,
-    /// The values.
-    accepted: Vec<Accepted>,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    /// One of these.
+    Is(Vec<Accepted>),
+    /// None of these.
+    IsNot(Vec<Accepted>),
+    /// From the first on and before the second.
+    Between(Option<Bound>, Option<Bound>),
 }
 
 #[derive(Debug, PartialEq)]
@@ -23,23 +32,46 @@ enum Accepted {
     Text(String),
 }
 
+/// The end of a range.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Bound {
+    Number(Decimal),
+    /// A date or a moment, in milliseconds since 1970 in UTC.
+    Time(i64),
+}
+
+/// What a condition may say.
+const DUE: &str = "is none of: a plain value, a list, `{not: …}`, `{atLeast: …, below: …}`";
+
 impl Condition {
     /// Compiles what the mapping says of a field. Fails, with what is wrong, on
     /// a value that no field can be compared with.
     pub fn new(field: usize, wanted: &Value) -> Result<Self, &'static str> {
-        let accepted = match wanted {
-            Value::Array(values) if values.is_empty() => {
-                Err("is an empty list, which nothing meets")
-            }
-            Value::Array(values) => values.iter().map(Accepted::new).collect(),
-            value => Accepted::new(value).map(|one| vec![one]),
-        }?;
-        Ok(Condition { field, accepted })
+        let test = match wanted {
+            Value::Object(says) => match (says.get("not"), says.len()) {
+                (Some(not), 1) => Test::IsNot(accepted(not)?),
+                (None, 1 | 2) => {
+                    let known = ["atLeast", "below"];
+                    if !says.keys().all(|name| known.contains(&name.as_str())) {
+                        return Err(DUE);
+                    }
+                    let bound = |name| says.get(name).map(Bound::new).transpose();
+                    Test::Between(bound("atLeast")?, bound("below")?)
+                }
+                _ => return Err(DUE),
+            },
+            value => Test::Is(accepted(value)?),
+        };
+        Ok(Condition { field, test })
     }
 
     /// Whether records without the field can meet the condition.
     pub fn takes_empty(&self) -> bool {
-        self.accepted.contains(&Accepted::Empty)
+        match &self.test {
+            Test::Is(values) => values.contains(&Accepted::Empty),
+            Test::IsNot(values) => !values.contains(&Accepted::Empty),
+            Test::Between(..) => false,
+        }
     }
 
     /// Whether a field's value meets it; `None` is an empty field.
@@ -47,10 +79,52 @@ impl Condition {
         let Some(raw) = raw else {
             return self.takes_empty();
         };
-        match Json::of(raw) {
-            Ok(value) => self.accepted.iter().any(|one| one.is(&value)),
-            // A text that is not Unicode equals none that a mapping can hold.
-            Err(_) => false,
+        // A text that is not Unicode equals none that a mapping can hold.
+        let value = Json::of(raw).ok();
+        let among = |values: &[Accepted]| {
+            values
+                .iter()
+                .any(|v| value.as_ref().is_some_and(|j| v.is(j)))
+        };
+        match &self.test {
+            Test::Is(values) => among(values),
+            Test::IsNot(values) => !among(values),
+            Test::Between(from, until) => {
+                let at = value.as_ref().and_then(Bound::of);
+                at.is_some_and(|at| {
+                    from.is_none_or(|from| at >= from) && until.is_none_or(|until| at < until)
+                })
+            }
+        }
+    }
+}
+
+fn accepted(wanted: &Value) -> Result<Vec<Accepted>, &'static str> {
+    match wanted {
+        Value::Array(values) if values.is_empty() => Err("is an empty list, which nothing meets"),
+        Value::Array(values) => values.iter().map(Accepted::new).collect(),
+        value => Accepted::new(value).map(|one| vec![one]),
+    }
+}
+
+impl Bound {
+    fn new(value: &Value) -> Result<Self, &'static str> {
+        let text = value.to_string();
+        let json = Json::of(&text).ok();
+        let bound = json.as_ref().and_then(Bound::of);
+        bound.ok_or("is no number, date or time to compare with")
+    }
+
+    /// The place of a field's value in a range, if it can have one.
+    fn of(value: &Json<'_>) -> Option<Self> {
+        const DAY: i64 = 86_400_000;
+        match value {
+            Json::Number(digits) => exact(digits).map(Bound::Number),
+            Json::Text(_) => {
+                let day = date(value).map(|day| i64::from(day) * DAY);
+                day.or_else(|_| datetime(value)).ok().map(Bound::Time)
+            }
+            _ => None,
         }
     }
 }
@@ -100,8 +174,37 @@ mod tests {
         assert!(!holds(json!(["a", "b"]), Some("\"c\"")));
         assert!(!holds(json!("a"), Some("\"\\ud800\"")));
         assert!(!holds(json!("a"), Some("{}")));
-        assert!(Condition::new(0, &json!({"a": 1})).is_err());
         assert!(Condition::new(0, &json!([[1]])).is_err());
         assert!(Condition::new(0, &json!([])).is_err());
+    }
+
+    #[test]
+    fn a_condition_can_exclude_and_compare() {
+        let holds = |wanted: Value, raw: Option<&str>| {
+            Condition::new(0, &wanted).expect("compiles").holds(raw)
+        };
+        let not = json!({"not": ["Call", "Email"]});
+        assert!(holds(not.clone(), Some("\"Task\"")) && holds(not.clone(), None));
+        assert!(!holds(not, Some("\"Call\"")));
+        assert!(!holds(json!({"not": null}), None) && holds(json!({"not": null}), Some("1")));
+        let range = json!({"atLeast": 10, "below": 20.5});
+        assert!(holds(range.clone(), Some("10.0")) && holds(range.clone(), Some("20")));
+        assert!(!holds(range.clone(), Some("20.50")) && !holds(range.clone(), None));
+        assert!(!holds(range, Some("\"2026-01-01\"")));
+        let since = json!({"atLeast": "2026-01-01"});
+        assert!(holds(
+            since.clone(),
+            Some("\"2026-01-01T00:00:00.000+0000\"")
+        ));
+        assert!(!holds(since.clone(), Some("\"2025-12-31T23:59:59.000Z\"")));
+        assert!(!holds(since, Some("\"yesterday\"")));
+        for bad in [
+            json!({"not": 1, "below": 2}),
+            json!({"atLeast": "soon"}),
+            json!({"above": 1}),
+            json!({}),
+        ] {
+            assert!(Condition::new(0, &bad).is_err(), "{bad}");
+        }
     }
 }

@@ -107,6 +107,18 @@ pub fn compact(raw: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A text of several values as a list of them; what is no text stays.
+pub fn list(raw: &str, separator: char) -> Cow<'_, str> {
+    match Json::of(raw) {
+        Ok(Json::Text(text)) => {
+            let values: Vec<&str> = text.split(separator).filter(|v| !v.is_empty()).collect();
+            // Texts can always be written.
+            serde_json::to_string(&values).map_or_else(|_| compact(raw), Cow::Owned)
+        }
+        _ => compact(raw),
+    }
+}
+
 /// Where the string ends with which the text starts.
 fn end_of_string(text: &str) -> usize {
     let mut escaped = false;
@@ -142,6 +154,13 @@ mod tests {
             assert_eq!(compact(raw), one);
             assert_eq!(compact(one), one);
         }
+    }
+
+    #[test]
+    fn several_values_become_a_list() {
+        assert_eq!(list(r#""A;B \u00e9;C""#, ';'), r#"["A","B é","C"]"#);
+        assert_eq!(list(r#""A""#, ';'), r#"["A"]"#);
+        assert_eq!(list("7", ';'), "7");
     }
 
     #[test]

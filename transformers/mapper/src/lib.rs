@@ -7,22 +7,26 @@ mod body;
 mod compile;
 mod convert;
 mod filter;
+mod form;
 mod json;
 mod plan;
+mod prefix;
+mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use drover_pipeline::config::Problem;
+use drover_pipeline::envelope::Envelope;
 use drover_pipeline::extract::Object;
-use drover_pipeline::record::{AbsentReason, Canonical, Content, Op, Raw};
-use drover_pipeline::transform::{Mapping, Transformer};
+use drover_pipeline::record::{AbsentReason, Op, Told};
+use drover_pipeline::transform::{Mapping, Outputs, Transformer};
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::{Custom, Datum, Value};
 
 use crate::body::Body;
-use crate::convert::{Fault, convert, reference};
-use crate::json::compact;
+use crate::convert::{Fault, any_reference, reference};
+use crate::json::{compact, list};
 use crate::plan::{ObjectPlan, Rule, SlotPlan, SlotSet, Source};
 
 /// How many further problems of a record its error names.
@@ -41,93 +45,129 @@ impl Transformer for Mapper {
         compile::compile(mapping, objects).map(|objects| Mapper { objects })
     }
 
-    /// The canonical records of a raw one, one a slot.
+    /// Writes the canonical records of a raw one, one a slot.
     ///
     /// A record of an object that has no mapping is [`Code::Invariant`], not a
     /// dead letter: the plan lists only objects that have one, so something is
     /// wrong with Drover and not with the record. Every other error is of class
     /// Record.
-    fn transform(&self, record: &Raw) -> Result<Vec<Canonical>> {
-        let (source, object, _) = record.key.parts();
-        let plan = self.objects.get(object).ok_or_else(|| {
-            let message = format!("a record of {object}, which the mapping doesn't have");
-            Error::new(Code::Invariant, message).at(record.key.as_str())
+    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()> {
+        let plan = self.objects.get(record.object).ok_or_else(|| {
+            let message = format!(
+                "a record of {}, which the mapping doesn't have",
+                record.object
+            );
+            Error::new(Code::Invariant, message).at(key(record))
         })?;
-        match (record.op, &record.body) {
-            (Op::Delete, _) => Ok(plan
-                .slots
-                .iter()
-                .map(|slot| canonical(record, slot, Content::Absent(AbsentReason::Deleted)))
-                .collect()),
-            (Op::Upsert, Some(bytes)) => plan.transform(record, source, bytes),
+        match (record.op, record.body) {
+            (Op::Delete, _) => {
+                for slot in &plan.slots {
+                    out.absent(&slot.name, slot.entity, AbsentReason::Deleted);
+                }
+                Ok(())
+            }
+            (Op::Upsert, Some(bytes)) => plan.write(record.source, bytes, out),
             (Op::Upsert, None) => {
-                Err(Error::new(Code::InvalidBody, "the record has no body").at(object))
+                Err(Error::new(Code::InvalidBody, "the record has no body").at(record.object))
             }
             (Op::Absent, _) => {
-                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT")
-                    .at(record.key.as_str()))
+                Err(Error::new(Code::Invariant, "a raw record can't be ABSENT").at(key(record)))
             }
         }
     }
 }
 
+fn key(record: &Envelope<'_>) -> String {
+    format!("{}/{}/{}", record.source, record.object, record.id)
+}
+
 impl ObjectPlan {
-    fn transform(&self, record: &Raw, source: &str, bytes: &[u8]) -> Result<Vec<Canonical>> {
+    fn write<'p>(&'p self, source: &str, bytes: &[u8], out: &mut Outputs<'p>) -> Result<()> {
         let body = Body::read(self, bytes)?;
-        let absent: Vec<_> = self.slots.iter().map(|slot| slot.absent(&body)).collect();
-        let filled = absent
+        let filled = self
+            .slots
             .iter()
             .enumerate()
-            .fold(0, |set: SlotSet, (at, reason)| {
-                set | (SlotSet::from(reason.is_none()) << at)
+            .fold(0, |set: SlotSet, (at, slot)| {
+                set | (SlotSet::from(slot.absent(&body).is_none()) << at)
             });
         let mut faults = Vec::new();
-        let mut out = Vec::with_capacity(self.slots.len());
-        for (slot, absent) in self.slots.iter().zip(absent) {
-            let content = match absent {
-                Some(reason) => Content::Absent(reason),
-                None => {
-                    let datum = Datum {
-                        values: self.values(slot, source, &body, &mut faults),
-                        custom: self.custom(slot, filled, &body),
-                    };
-                    let mut bytes = Vec::with_capacity(bytes.len() + 64);
-                    datum.encode(&mut bytes);
-                    Content::Upsert {
-                        schema: slot.entity.schema.clone(),
-                        datum: bytes,
-                    }
-                }
-            };
-            out.push(canonical(record, slot, content));
+        for (at, slot) in self.slots.iter().enumerate() {
+            if filled & (1 << at) != 0 {
+                out.upsert(&slot.name, slot.entity, |bytes| {
+                    let mut told = Told::default();
+                    let mut unread = Vec::new();
+                    let values =
+                        self.values(slot, source, &body, &mut unread, &mut told, &mut faults);
+                    let custom = self.custom(slot, filled, &unread, &body);
+                    told.custom = custom.len();
+                    Datum { values, custom }.encode(bytes);
+                    told
+                });
+            } else if let Some(reason) = slot.absent(&body) {
+                out.absent(&slot.name, slot.entity, reason);
+            }
         }
-        match self.error(&faults) {
-            Some(error) => Err(error),
-            None => Ok(out),
-        }
+        self.error(&faults).map_or(Ok(()), Err)
     }
 
+    /// The values of a slot. `unread` are filled fields that a rule passed over.
     fn values<'a, 'p: 'a>(
         &'p self,
         slot: &'p SlotPlan,
         source: &str,
         body: &Body<'a>,
+        unread: &mut Vec<usize>,
+        told: &mut Told,
         faults: &mut Vec<At<'p>>,
     ) -> Vec<Value<'a>> {
         let mut values = vec![Value::Null; slot.entity.fields.len()];
         for rule in &slot.rules {
             let field = &slot.entity.fields[rule.index];
-            let raw = rule.source.field().and_then(|place| body.filled(place));
-            let value = match (&rule.source, raw) {
+            let read = rule.read(body, unread);
+            let value = match (&rule.source, read) {
                 (Source::Constant(value), _) => Ok(borrowed(value)),
-                (_, None) if field.required => Err(Fault::new(
-                    Code::RequiredMissing,
-                    "the field is empty and must be filled",
-                )),
-                (_, None) => continue,
-                (Source::Field(_), Some(raw)) => convert(raw, field),
-                (Source::Reference { object, slot, .. }, Some(raw)) => {
+                (Source::Reference { .. } | Source::Any { .. }, None) => continue,
+                (_, None) => match rule.default() {
+                    Some(value) => Ok(borrowed(value)),
+                    None if field.required => Err(Fault::new(
+                        Code::RequiredMissing,
+                        "the field is empty and must be filled",
+                    )),
+                    None => continue,
+                },
+                (Source::Field(_), Some((place, raw))) => {
+                    let name = &self.fields[place].name;
+                    rule.convert(raw, field, name, body, &mut told.remarks)
+                }
+                (
+                    Source::Reference {
+                        object,
+                        slot,
+                        beside,
+                        ..
+                    },
+                    Some((_, raw)),
+                ) => {
+                    if let Some((place, entity)) = beside {
+                        values[*place] = Value::String(Cow::Borrowed(entity));
+                    }
                     reference(raw, source, object, slot).map(|key| Value::Reference(key.into()))
+                }
+                (Source::Any { known, beside, .. }, Some((place, raw))) => {
+                    match any_reference(raw, source, known) {
+                        Ok(Some((key, owner))) => {
+                            if let (Some(at), Some(entity)) = (beside, &owner.entity) {
+                                values[*at] = Value::String(Cow::Borrowed(entity));
+                            }
+                            Ok(Value::Reference(key.into()))
+                        }
+                        Ok(None) => {
+                            unread.push(place);
+                            continue;
+                        }
+                        Err(fault) => Err(fault),
+                    }
                 }
             };
             match value {
@@ -138,12 +178,14 @@ impl ObjectPlan {
         values
     }
 
-    /// What no rule of a filled slot reads. A field that only an absent slot
-    /// would read comes here too: no filled field is lost.
+    /// What no rule of a filled slot reads, and what this one's rules passed
+    /// over. A field that only an absent slot would read comes here too: no
+    /// filled field is lost.
     fn custom<'a, 'p: 'a>(
         &'p self,
         slot: &SlotPlan,
         filled: SlotSet,
+        unread: &[usize],
         body: &Body<'a>,
     ) -> Vec<Custom<'a>> {
         if !slot.custom {
@@ -151,10 +193,14 @@ impl ObjectPlan {
         }
         let known = body.all_filled().filter_map(|(place, raw)| {
             let field = &self.fields[place];
-            (field.typed & filled == 0 && !field.ignored).then(|| Custom {
+            let free = field.typed & filled == 0 || unread.contains(&place);
+            (free && !field.ignored).then(|| Custom {
                 name: Cow::Borrowed(field.name.as_str()),
                 kind: Cow::Borrowed(field.kind.as_str()),
-                json: compact(raw),
+                json: match field.separator {
+                    Some(separator) => list(raw, separator),
+                    None => compact(raw),
+                },
             })
         });
         let mut custom: Vec<Custom<'a>> = known.collect();
@@ -194,6 +240,9 @@ impl ObjectPlan {
 impl SlotPlan {
     /// Why the slot has nothing, if it has nothing.
     fn absent(&self, body: &Body<'_>) -> Option<AbsentReason> {
+        if self.retired {
+            return Some(AbsentReason::SlotEmpty);
+        }
         let meets = |condition: &filter::Condition| condition.holds(body.filled(condition.field));
         if !self.conditions.iter().all(meets) {
             return Some(AbsentReason::Filtered);
@@ -223,14 +272,6 @@ impl At<'_> {
             "{from} -> {}.{}",
             entity.name, entity.fields[self.rule.index].name
         )
-    }
-}
-
-fn canonical(record: &Raw, slot: &SlotPlan, content: Content) -> Canonical {
-    Canonical {
-        key: record.key.slot(&slot.name),
-        entity: slot.entity.name.clone(),
-        content,
     }
 }
 

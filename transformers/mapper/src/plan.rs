@@ -1,11 +1,14 @@
 //! A mapping after compiling: names have become places in tables, so that a
 //! record is read once and nothing is looked up by name but its own fields.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use drover_pipeline::transform::Form;
 use drover_schemas::{Entity, Value};
 
 use crate::filter::Condition;
+use crate::prefix::Prefixes;
 
 /// The most slots an object may have: they are bits of a [`SlotSet`].
 pub const MAX_SLOTS: usize = 64;
@@ -41,6 +44,9 @@ pub struct SourceField {
     pub typed: SlotSet,
     /// Whether it stays out of `custom`.
     pub ignored: bool,
+    /// What stands between several values in one text: in `custom` they are a
+    /// list.
+    pub separator: Option<char>,
 }
 
 /// One canonical output of an object.
@@ -58,6 +64,8 @@ pub struct SlotPlan {
     pub rules: Vec<Rule>,
     /// Whether what no rule reads goes to `custom`.
     pub custom: bool,
+    /// Whether it never has anything.
+    pub retired: bool,
 }
 
 /// How one field of the entity gets its value.
@@ -67,6 +75,31 @@ pub struct Rule {
     pub index: usize,
     /// Where the value comes from.
     pub source: Source,
+    /// What few rules have.
+    pub more: Option<Box<More>>,
+}
+
+/// What a rule says beside its source field.
+#[derive(Debug, Default)]
+pub struct More {
+    /// Further source fields: the first filled one counts. With each, whether no
+    /// other rule of the slot reads it, so that it goes to `custom` when it
+    /// is passed over.
+    pub or: Vec<(usize, bool)>,
+    /// The value of an empty field.
+    pub default: Option<Value<'static>>,
+    /// What stands for each value; `None` empties the field.
+    pub values: HashMap<String, Option<String>>,
+    /// The values that the source lists for the field: only these may be told.
+    pub listed: HashSet<String>,
+    /// What stands between several values in one text.
+    pub separator: Option<char>,
+    /// The form that a text is brought into.
+    pub form: Option<Form>,
+    /// The country of a telephone number that names none.
+    pub region: Option<String>,
+    /// The field that names it.
+    pub region_from: Option<usize>,
 }
 
 /// Where a value comes from.
@@ -84,7 +117,28 @@ pub enum Source {
         object: String,
         /// The slot of that object.
         slot: String,
+        /// Which field of the entity says what the reference points to, and what
+        /// it says.
+        beside: Option<(usize, String)>,
     },
+    /// The same, of whatever object the id tells.
+    Any {
+        /// The field's place.
+        field: usize,
+        /// The objects by their ids.
+        known: Arc<Prefixes>,
+        /// Which field of the entity says what the reference points to.
+        beside: Option<usize>,
+    },
+}
+
+impl Rule {
+    /// The places of all source fields that it may take its value from.
+    pub fn fields(&self) -> impl Iterator<Item = usize> {
+        let or = self.more.iter().flat_map(|more| &more.or);
+        let first = self.source.field().into_iter();
+        first.chain(or.map(|(field, _)| *field))
+    }
 }
 
 impl Source {
@@ -92,7 +146,9 @@ impl Source {
     pub fn field(&self) -> Option<usize> {
         match self {
             Source::Constant(_) => None,
-            Source::Field(field) | Source::Reference { field, .. } => Some(*field),
+            Source::Field(field) | Source::Reference { field, .. } | Source::Any { field, .. } => {
+                Some(*field)
+            }
         }
     }
 }
@@ -122,6 +178,7 @@ impl ObjectPlan {
                 next: 0,
                 typed: 0,
                 ignored: false,
+                separator: None,
             })
             .collect();
         for pair in order.windows(2) {

@@ -71,6 +71,11 @@ fn any_value() -> impl Strategy<Value = Json> {
         any::<i64>().prop_map(Json::from),
         any::<f64>()
             .prop_filter("JSON has no such number", |f| f.is_finite())
+            // serde_json reads some numbers as their neighbour; this test reads
+            // records as trees, the mapper does not.
+            .prop_filter("read back as another", |f| {
+                serde_json::from_str::<f64>(&json!(f).to_string()).is_ok_and(|read| read == *f)
+            })
             .prop_map(Json::from),
         any::<String>().prop_map(Json::from),
         "[a-z]{1,8}@[a-z]{1,8}\\.example".prop_map(Json::from),

@@ -95,12 +95,14 @@ fn described(folder: &std::path::Path) -> Vec<Object> {
                 kind: field["type"].as_str().unwrap().into(),
                 references: serde_json::from_value(field["referenceTo"].clone())
                     .unwrap_or_default(),
+                ..SourceField::default()
             };
             Object {
                 name: (*name).into(),
                 custom: false,
                 fields: fields.unwrap().iter().map(field).collect(),
                 count: None,
+                ..Object::default()
             }
         })
         .collect()

@@ -182,13 +182,15 @@ impl Harness for Schema {
 
 /// The column as a text that [`value`] reads, whatever the session's settings.
 fn question(field: &drover_schemas::Field) -> String {
-    let column = field.name.chars().fold(String::new(), |mut name, letter| {
+    let name = field.name.chars().fold(String::new(), |mut name, letter| {
         if letter.is_ascii_uppercase() {
             name.push('_');
         }
         name.push(letter.to_ascii_lowercase());
         name
     });
+    // Some are words of SQL (`primary`).
+    let column = format!("\"{name}\"");
     match field.kind {
         Kind::Date => format!("({column} - date '1970-01-01')::text"),
         Kind::Datetime => format!("trunc(extract(epoch FROM {column}) * 1000)::text"),

@@ -16,10 +16,8 @@ async fn a_plan_says_what_is_made_and_is_empty_afterwards() {
     let plan = loader.plan().await.expect("a plan");
     assert_eq!(plan[0], format!("schema {}", schema.name));
     assert_eq!(plan.len(), 1 + drover_schemas::entities().len());
-    assert_eq!(
-        plan[2],
-        format!("table {}.contact with 30 columns", schema.name)
-    );
+    let contact = format!("table {}.contact with 34 columns", schema.name);
+    assert!(plan.contains(&contact), "{plan:#?}");
     let tables = "SELECT count(*)::text FROM information_schema.tables \
                   WHERE quote_ident(table_schema) = '{schema}'";
     assert_eq!(
@@ -28,7 +26,8 @@ async fn a_plan_says_what_is_made_and_is_empty_afterwards() {
         "only a plan"
     );
     loader.prepare().await.expect("prepared");
-    assert_eq!(schema.ask(tables).await.as_deref(), Some("6"));
+    let all = drover_schemas::entities().len().to_string();
+    assert_eq!(schema.ask(tables).await, Some(all));
     assert_eq!(loader.plan().await.expect("a plan"), [""; 0]);
 }
 
@@ -51,6 +50,7 @@ async fn columns_have_the_types_that_are_promised() {
             "id bigint, name text, stage text, amount numeric, currency text, \
              probability numeric, close_date date, type text, next_step text, lead_source text, \
              closed boolean, won boolean, description text, company_id bigint, \
+             campaign_id bigint, record_type_id bigint, owner_id bigint, owner_type text, \
              created_at timestamp with time zone, updated_at timestamp with time zone, \
              custom jsonb, drover_source text, drover_object text, drover_id text, \
              drover_slot text, drover_version timestamp with time zone, drover_order ARRAY, \

@@ -29,12 +29,29 @@ pub struct Outcome {
     done: Vec<(Id, bool, Vec<String>)>,
     /// Id if the row had one, the error, the row.
     failed: Vec<(String, String, Vec<String>)>,
+    /// Of each row of the file, whether it went well.
+    well: Vec<bool>,
 }
 
 impl Outcome {
     /// Rows that were looked at, and those of them that failed.
     pub fn counts(&self) -> (usize, usize) {
         (self.done.len() + self.failed.len(), self.failed.len())
+    }
+
+    /// What became of each row, in the order of the file: id and whether it
+    /// is new, or the id it named and the error.
+    pub fn in_order(&self) -> impl Iterator<Item = Result<(Id, bool), (&str, &str)>> {
+        let (mut done, mut failed) = (self.done.iter(), self.failed.iter());
+        self.well.iter().filter_map(move |well| {
+            if *well {
+                done.next().map(|row| Ok((row.0, row.1)))
+            } else {
+                failed
+                    .next()
+                    .map(|row| Err((row.0.as_str(), row.1.as_str())))
+            }
+        })
     }
 }
 
@@ -248,6 +265,7 @@ pub fn write_rows(
                     org, &mut store, job, object, id, fields, &mut keys, &mut seen,
                 )
             });
+            outcome.well.push(written.is_ok());
             match written {
                 Ok((id, created)) => outcome.done.push((id, created, row)),
                 Err(error) => {

@@ -10,6 +10,7 @@ mod ingest;
 mod job;
 mod query;
 mod result;
+pub mod v1;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -75,9 +76,18 @@ impl Jobs {
             .count() as u64
     }
 
+    /// A number that no job or batch has yet.
+    fn next_number(&self) -> u64 {
+        self.made.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The id of a new job.
+    fn next_id(&self) -> Id {
+        Id::numbered("750", self.next_number())
+    }
+
     fn keep(&self, mut job: Job) -> Value {
-        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
-        job.id = Id::numbered("750", number);
+        job.id = self.next_id();
         let shown = job.created_json();
         self.all().insert(job.id, job);
         shown

@@ -8,7 +8,9 @@ use super::result::Rows;
 use crate::salesforce::Salesforce;
 use crate::salesforce::errors::ApiError;
 use crate::salesforce::id::Id;
+use crate::salesforce::moment;
 use crate::salesforce::plan::Plan;
+use crate::salesforce::print::Printer;
 use crate::salesforce::reach::{Reach, Scope};
 use crate::salesforce::run;
 use crate::salesforce::schema::{Lack, Schema, Type};
@@ -72,6 +74,9 @@ fn compile(schema: &Schema, text: &str) -> Result<Compiled, ApiError> {
                 return unsupported(
                     "Aggregate Relationships not supported in Bulk V2 Query with CSV content type",
                 );
+            }
+            Selected::TypeOf { .. } => {
+                return unsupported("TYPEOF clauses not supported in Bulk Query");
             }
             Selected::CountAll | Selected::Aggregate { .. } => {
                 return unsupported("Aggregate functions not supported in Bulk Query");
@@ -207,4 +212,40 @@ fn print(
         rows.append(&out, &ends)?;
     }
     Ok(rows)
+}
+
+/// The records of a query as a JSON array, with moments as milliseconds, and
+/// how many they are: what Bulk API 1.0 gives.
+pub fn json(
+    org: &Salesforce,
+    text: &str,
+    deleted: bool,
+    version: &str,
+) -> Result<(Vec<u8>, usize), String> {
+    let failed = |code: &str, message: &str| {
+        format!("InvalidBatch : Failed to process query: {code}: {message}")
+    };
+    let store = org.reading();
+    let query = soql::parse(text).map_err(|error| failed(error.code, &error.message))?;
+    let plan = Plan::compile(&store.schema, &query, text)
+        .map_err(|error| failed(error.code, &error.message))?;
+    let ids = run::ids(&store, &plan, deleted);
+    let base = format!("/services/data/v{version}");
+    let mut out = vec![b'['];
+    Printer::new(&store, &base, deleted).records(&plan, &ids, &mut out, |_| false);
+    out.push(b']');
+    let mut records: Vec<Map<String, Value>> =
+        serde_json::from_slice(&out).map_err(|error| error.to_string())?;
+    for record in &mut records {
+        for (name, value) in record {
+            let dated = store.schema.objects[plan.object]
+                .field(name)
+                .is_some_and(|field| field.kind == Type::Datetime);
+            if let (true, Some(at)) = (dated, value.as_str().and_then(moment::parse)) {
+                *value = Value::from(at);
+            }
+        }
+    }
+    let count = records.len();
+    Ok((serde_json::to_vec(&records).unwrap_or_default(), count))
 }

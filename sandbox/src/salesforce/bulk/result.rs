@@ -60,6 +60,11 @@ impl Rows {
         self.ends.len()
     }
 
+    /// All of it.
+    pub fn whole(&self) -> std::io::Result<Vec<u8>> {
+        self.page(0, usize::MAX)
+    }
+
     /// A page: the header and some rows.
     fn page(&self, from: usize, most: usize) -> std::io::Result<Vec<u8>> {
         let to = self.ends.len().min(from.saturating_add(most));

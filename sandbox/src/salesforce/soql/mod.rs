@@ -22,6 +22,8 @@ pub struct Query {
     pub filter: Option<Filter>,
     /// What aggregates are grouped by.
     pub group_by: Vec<Path>,
+    /// Which groups.
+    pub having: Option<Having>,
     /// In which order.
     pub order: Vec<OrderKey>,
     /// At most so many rows.
@@ -45,7 +47,7 @@ impl Query {
             match filter {
                 Filter::And(all) => all.iter().any(|filter| narrow(filter, fields)),
                 Filter::Compare(path, Operator::Equal, Literal::Text(..)) => named(path),
-                Filter::In(path, false, _) => named(path),
+                Filter::In(path, false, _) | Filter::InQuery(path, false, _) => named(path),
                 _ => false,
             }
         }
@@ -84,6 +86,24 @@ pub enum Selected {
     Fields(FieldGroup),
     /// A query of children, by the name of their relationship.
     Children(Box<Query>),
+    /// Fields of a parent that depend on what it is.
+    TypeOf {
+        /// The relationship.
+        parent: Path,
+        /// Object and its fields.
+        when: Vec<(String, Vec<Path>)>,
+        /// The fields of any other object.
+        otherwise: Vec<Path>,
+    },
+}
+
+/// Conditions on groups.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Having {
+    /// Whether one of them is enough.
+    pub any: bool,
+    /// Function, field, operator and number.
+    pub tests: Vec<(Function, Path, Operator, f64)>,
 }
 
 /// Functions over rows.
@@ -138,6 +158,8 @@ pub enum Filter {
     Compare(Path, Operator, Literal),
     /// Field among values; the flag says `NOT IN`.
     In(Path, bool, Vec<Literal>),
+    /// Field among what another query finds; the flag says `NOT IN`.
+    InQuery(Path, bool, Box<Query>),
     /// Several chosen values among; the flag says `EXCLUDES`.
     Includes(Path, bool, Vec<Literal>),
 }

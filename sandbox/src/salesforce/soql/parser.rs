@@ -3,7 +3,8 @@
 use super::lexer::{Kind, Token, tokens};
 use super::span;
 use super::{
-    FieldGroup, Filter, Function, Literal, Operator, OrderKey, Path, Query, Selected, malformed,
+    FieldGroup, Filter, Function, Having, Literal, Operator, OrderKey, Path, Query, Selected,
+    malformed,
 };
 use crate::salesforce::errors::ApiError;
 use crate::salesforce::moment;
@@ -172,6 +173,11 @@ impl Parser {
                 group_by.push(self.path()?);
             }
         }
+        let having = if self.take_word("having") {
+            Some(self.having()?)
+        } else {
+            None
+        };
         let mut order = Vec::new();
         if self.take_word("order") {
             self.expect_word("by")?;
@@ -200,6 +206,7 @@ impl Parser {
             alias,
             filter,
             group_by,
+            having,
             order,
             limit,
             offset,
@@ -207,7 +214,67 @@ impl Parser {
         })
     }
 
+    /// Conditions on groups, joined by AND or by OR.
+    fn having(&mut self) -> Result<Having, ApiError> {
+        let mut tests = vec![self.group_test()?];
+        let any = self.is_word("or");
+        while self.take_word(if any { "or" } else { "and" }) {
+            tests.push(self.group_test()?);
+        }
+        Ok(Having { any, tests })
+    }
+
+    fn group_test(&mut self) -> Result<(Function, Path, Operator, f64), ApiError> {
+        let at = self.at;
+        let Selected::Aggregate {
+            function, field, ..
+        } = self.selected()?
+        else {
+            self.at = at;
+            return Err(self.unexpected());
+        };
+        let operator = self.operator()?;
+        match self.literal()? {
+            Literal::Number(number) => Ok((function, field, operator, number)),
+            _ => Err(malformed("only numbers can be compared in a HAVING clause")),
+        }
+    }
+
+    /// `TYPEOF Who WHEN Contact THEN Email ELSE Id END`; the first word is gone.
+    fn type_of(&mut self) -> Result<Selected, ApiError> {
+        let parent = self.path()?;
+        let mut when = Vec::new();
+        while self.take_word("when") {
+            let object = self.name()?;
+            self.expect_word("then")?;
+            when.push((object, self.paths()?));
+        }
+        let otherwise = if self.take_word("else") {
+            self.paths()?
+        } else {
+            Vec::new()
+        };
+        self.expect_word("end")?;
+        Ok(Selected::TypeOf {
+            parent,
+            when,
+            otherwise,
+        })
+    }
+
+    fn paths(&mut self) -> Result<Vec<Path>, ApiError> {
+        let mut paths = vec![self.path()?];
+        while self.take_symbol(",") {
+            paths.push(self.path()?);
+        }
+        Ok(paths)
+    }
+
     fn selected(&mut self) -> Result<Selected, ApiError> {
+        if self.is_word("typeof") && matches!(self.ahead(1), Kind::Word(_)) {
+            self.next();
+            return self.type_of();
+        }
         if self.take_symbol("(") {
             self.depth += 1;
             if self.depth > DEEPEST {
@@ -357,14 +424,14 @@ impl Parser {
         }
         let field = self.path()?;
         if self.take_word("in") {
-            return Ok(Filter::In(field, false, self.list()?));
+            return self.among(field, false);
         }
         if self.is_word("not")
             && matches!(self.ahead(1), Kind::Word(word) if word.eq_ignore_ascii_case("in"))
         {
             self.next();
             self.next();
-            return Ok(Filter::In(field, true, self.list()?));
+            return self.among(field, true);
         }
         if self.take_word("includes") {
             return Ok(Filter::Includes(field, false, self.list()?));
@@ -372,6 +439,25 @@ impl Parser {
         if self.take_word("excludes") {
             return Ok(Filter::Includes(field, true, self.list()?));
         }
+        let operator = self.operator()?;
+        Ok(Filter::Compare(field, operator, self.literal()?))
+    }
+
+    /// What stands behind IN: values, or a query that finds them.
+    fn among(&mut self, field: Path, negated: bool) -> Result<Filter, ApiError> {
+        let query =
+            matches!(self.ahead(1), Kind::Word(word) if word.eq_ignore_ascii_case("select"));
+        if !query {
+            return Ok(Filter::In(field, negated, self.list()?));
+        }
+        self.expect_symbol("(")?;
+        let mut query = self.query()?;
+        query.nested = true;
+        self.expect_symbol(")")?;
+        Ok(Filter::InQuery(field, negated, Box::new(query)))
+    }
+
+    fn operator(&mut self) -> Result<Operator, ApiError> {
         let operator = match self.kind() {
             Kind::Symbol("=") => Operator::Equal,
             Kind::Symbol("!=" | "<>") => Operator::Unequal,
@@ -383,7 +469,7 @@ impl Parser {
             _ => return Err(self.unexpected()),
         };
         self.next();
-        Ok(Filter::Compare(field, operator, self.literal()?))
+        Ok(operator)
     }
 
     fn list(&mut self) -> Result<Vec<Literal>, ApiError> {
@@ -469,6 +555,7 @@ mod tests {
                     list(values)
                 )
             }
+            Filter::InQuery(path, ..) => format!("{} in query", path.parts.join(".")),
             Filter::Includes(path, negated, values) => {
                 format!(
                     "{} {}has[{}]",

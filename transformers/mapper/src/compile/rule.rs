@@ -1,18 +1,21 @@
 //! One field's rule: whether it can ever work, and what it compiles to.
 
+use std::sync::Arc;
+
 use drover_pipeline::extract::SourceField;
-use drover_pipeline::transform::{Convert, can_become, kind_name};
-use drover_schemas::{Field, Kind, Value};
+use drover_pipeline::transform::{ANY, Convert, Form, can_become, kind_name};
+use drover_schemas::{Entity, Field, Kind, Value};
 
 use super::{Compiler, did_you_mean};
 use crate::convert::convert;
-use crate::plan::{ObjectPlan, Source};
+use crate::plan::{More, ObjectPlan, Source};
 
 impl Compiler<'_> {
     /// Where a field's value comes from, or nothing and a problem.
     pub(super) fn source(
         &mut self,
         path: &str,
+        entity: &Entity,
         field: &Field,
         rule: &Convert,
         plan: &ObjectPlan,
@@ -29,10 +32,26 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        if !self.has(name) && !rule.optional {
-            self.no_field(path.to_owned(), name);
+        for name in std::iter::once(name).chain(&rule.or) {
+            if !self.has(name) && !rule.optional {
+                self.no_field(path.to_owned(), name);
+            }
+            // A map of values makes a text of whatever it maps.
+            if rule.values.is_empty() {
+                self.can_become(path, name, field);
+            }
+        }
+        let place = plan.place(name)?;
+        if field.kind != Kind::Reference {
+            self.plain(path, field, rule);
+            return Some(Source::Field(place));
         }
         let described = self.fields.iter().find(|field| field.name == *name);
+        self.reference(path, (entity, field), rule, described, place)
+    }
+
+    fn can_become(&mut self, path: &str, name: &str, field: &Field) {
+        let described = self.fields.iter().find(|field| field.name == name);
         if let Some(described) = described
             && !can_become(&described.kind, field.kind)
         {
@@ -47,12 +66,6 @@ impl Compiler<'_> {
                 "map another source field, or leave it to `custom`",
             );
         }
-        let place = plan.place(name)?;
-        if field.kind != Kind::Reference {
-            self.plain(path, field, rule);
-            return Some(Source::Field(place));
-        }
-        self.reference(path, field, rule, described, place)
     }
 
     /// A rule of a field that is no reference must not say where it points.
@@ -78,20 +91,40 @@ impl Compiler<'_> {
     fn reference(
         &mut self,
         path: &str,
-        field: &Field,
+        (entity, field): (&Entity, &Field),
         rule: &Convert,
         described: Option<&SourceField>,
         place: usize,
     ) -> Option<Source> {
-        let due = field.entity.as_deref().unwrap_or_default();
+        let due = field.entity.as_deref();
+        let beside = field.type_field.as_deref();
+        let beside = beside.and_then(|name| Some(entity.field(name)?.0));
+        if rule.reference.as_deref() == Some(ANY) {
+            if let Some(due) = due {
+                self.problem(
+                    format!("{path}.reference"),
+                    format!("{} points to a {due}, and `*` to any entity", field.name),
+                    "write `OBJECT#SLOT`",
+                );
+            }
+            return Some(Source::Any {
+                field: place,
+                known: Arc::clone(self.prefixes),
+                beside,
+            });
+        }
         let Some((object, slot)) = rule.points_to() else {
             self.problem(
                 path,
                 format!(
-                    "{} is a reference to a {due}, and the rule doesn't say to what",
-                    field.name
+                    "{} is a reference to a {}, and the rule doesn't say to what",
+                    field.name,
+                    due.unwrap_or("record of any entity")
                 ),
-                "write `{ from: FIELD, reference: OBJECT#SLOT }`",
+                match due {
+                    Some(_) => "write `{ from: FIELD, reference: OBJECT#SLOT }`",
+                    None => "write `{ from: FIELD, reference: \"*\" }`, or `OBJECT#SLOT`",
+                },
             );
             return None;
         };
@@ -106,11 +139,12 @@ impl Compiler<'_> {
             );
             return None;
         };
-        if entity != due {
+        let given = entity.to_owned();
+        if let Some(due) = due.filter(|due| given != *due) {
             self.problem(
                 path,
                 format!(
-                    "{object}#{slot} gives a {entity}, and {} points to a {due}",
+                    "{object}#{slot} gives a {given}, and {} points to a {due}",
                     field.name
                 ),
                 format!("name an object and slot that gives a {due}"),
@@ -133,6 +167,7 @@ impl Compiler<'_> {
             field: place,
             object: object.to_owned(),
             slot: slot.to_owned(),
+            beside: beside.map(|place| (place, given)),
         })
     }
 
@@ -150,16 +185,119 @@ impl Compiler<'_> {
         self.plain(path, field, rule);
         let text = text.replace("$object", self.name);
         let json = serde_json::Value::String(text).to_string();
-        match convert(&json, field) {
-            Ok(value) => Some(Source::Constant(owned(&value))),
+        let value = self.value_of(&format!("{path}.constant"), &json, field);
+        value.map(Source::Constant)
+    }
+
+    /// A value that the mapping itself holds.
+    fn value_of(&mut self, path: &str, json: &str, field: &Field) -> Option<Value<'static>> {
+        match convert(json, field) {
+            Ok(value) => Some(owned(&value)),
             Err(fault) => {
-                self.problem(
-                    format!("{path}.constant"),
-                    fault.message,
-                    format!("write {}", kind_name(field.kind)),
-                );
+                let advice = format!("write {}", kind_name(field.kind));
+                self.problem(path, fault.message, advice);
                 None
             }
+        }
+    }
+
+    /// What the rule says beside its source field; nothing for most rules.
+    pub(super) fn more(
+        &mut self,
+        path: &str,
+        field: &Field,
+        rule: &Convert,
+        plan: &ObjectPlan,
+    ) -> Option<Box<More>> {
+        let plain = Convert {
+            from: rule.from.clone(),
+            constant: rule.constant.clone(),
+            reference: rule.reference.clone(),
+            required: rule.required,
+            optional: rule.optional,
+            ..Convert::default()
+        };
+        if *rule == plain {
+            return None;
+        }
+        self.no_use(path, field, rule);
+        let described = rule
+            .from
+            .as_ref()
+            .and_then(|from| self.fields.iter().find(|field| field.name == *from));
+        let region_from = rule.region_from.as_deref().and_then(|name| {
+            if !self.has(name) && !rule.optional {
+                self.no_field(format!("{path}.regionFrom"), name);
+            }
+            plan.place(name)
+        });
+        Some(Box::new(More {
+            or: (rule.or.iter())
+                .filter_map(|name| Some((plan.place(name)?, true)))
+                .collect(),
+            default: rule.default.as_ref().and_then(|text| {
+                let json = serde_json::Value::String(text.clone()).to_string();
+                self.value_of(&format!("{path}.default"), &json, field)
+            }),
+            values: rule.values.clone().into_iter().collect(),
+            listed: described
+                .map(|field| field.values.iter().cloned().collect())
+                .unwrap_or_default(),
+            separator: described.and_then(|field| field.separator),
+            form: rule.form,
+            region: rule.region.clone(),
+            region_from,
+        }))
+    }
+
+    /// What a rule says and can't be.
+    fn no_use(&mut self, path: &str, field: &Field, rule: &Convert) {
+        let reads = rule.from.is_some();
+        let text = field.kind == Kind::String;
+        let reference = field.kind == Kind::Reference;
+        let said = [
+            ("or", !rule.or.is_empty(), reads),
+            ("values", !rule.values.is_empty(), reads && !reference),
+            ("default", rule.default.is_some(), reads && !reference),
+            ("as", rule.form.is_some(), reads && text),
+            (
+                "region",
+                rule.region.is_some(),
+                rule.form == Some(Form::Phone),
+            ),
+            (
+                "regionFrom",
+                rule.region_from.is_some(),
+                rule.form == Some(Form::Phone),
+            ),
+        ];
+        for (name, said, fits) in said {
+            if said && !fits {
+                self.problem(
+                    format!("{path}.{name}"),
+                    format!(
+                        "`{name}` has no use here: {} is {}",
+                        field.name,
+                        kind_name(field.kind)
+                    ),
+                    format!("remove `{name}`"),
+                );
+            }
+        }
+        for (value, mapped) in &rule.values {
+            if let Some(mapped) = mapped {
+                let json = serde_json::Value::String(mapped.clone()).to_string();
+                self.value_of(&format!("{path}.values.{value}"), &json, field);
+            }
+        }
+        if let Some(region) = &rule.region
+            && crate::form::region(region).is_none()
+        {
+            self.problem(
+                format!("{path}.region"),
+                "is no country",
+                "write two letters (ISO 3166), such as DE",
+            );
         }
     }
 

@@ -24,8 +24,10 @@ pub fn object(name: &str, fields: &str) -> Object {
                 name: name.trim().into(),
                 kind: kind.trim().into(),
                 references: Vec::new(),
+                ..SourceField::default()
             })
             .collect(),
+        ..Object::default()
     }
 }
 
