@@ -1,9 +1,10 @@
 # Every step is a script or a cargo command that can be run by hand as well.
-.PHONY: help build demo test bench lint clean-cache
+.PHONY: help build demo test chaos bench lint clean-cache
 
 help:
 	@echo "make demo         builds all, and copies a Salesforce org into PostgreSQL over Kafka, here, with a loader killed on the way"
 	@echo "make test         all tests, on a real Kafka and a real PostgreSQL"
+	@echo "make chaos        kills, restarts and faults under running migrations; CHAOS=\"--seconds 3600\" or \"--kills 1000\" for long"
 	@echo "make bench        measures each stage beside the bare cost of its work; keeps the figures in bench/results"
 	@echo "make build        the binaries, into target/release"
 	@echo "make lint         formatting, clippy, shellcheck where installed"
@@ -19,6 +20,10 @@ demo:
 
 test:
 	@tests/run
+
+chaos:
+	@mkdir -p bench/results
+	@CHAOS="--figures bench/results/chaos.json $${CHAOS:---seconds 240}" tests/run chaos
 
 bench:
 	@BENCH_RESULTS=bench/results bench/run

@@ -23,8 +23,10 @@ use crate::failure::{Failure, Failures, Result};
 /// How long a child may take to finish what is under way.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A child that ran this long is well: its next failure is its first again.
-const WELL: Duration = Duration::from_secs(60);
+/// A child that ran this long is well: its next failure is its first again. One
+/// that can't work ends sooner, and one that is killed now and then, for its
+/// memory say, is not to be waited for.
+const WELL: Duration = Duration::from_secs(10);
 
 /// How much of a log is read for the message a child ended with.
 const TAIL: u64 = 64 << 10;

@@ -3,6 +3,7 @@
 //! use Drover's mapper.
 
 pub mod bus;
+pub mod chaos;
 pub mod migration;
 pub mod oracle;
 pub mod process;

@@ -1,7 +1,7 @@
 //! One migration under test: its configuration, its stages and its state.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ pub struct Migration {
     target: String,
     /// The append-only target, where that is the target.
     appendonly: Option<Process>,
-    _keep: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Migration {
@@ -112,7 +112,7 @@ impl Migration {
             environment,
             target: target.to_owned(),
             appendonly: None,
-            _keep: folder,
+            files: folder,
         }
     }
 
@@ -213,20 +213,20 @@ impl Migration {
 
     /// Starts `drover run`, which looks after the stages itself.
     pub fn supervise(&mut self, loaders: usize) {
+        self.supervise_with(&["--loaders", &loaders.to_string()]);
+    }
+
+    /// The same with other arguments.
+    pub fn supervise_with(&mut self, arguments: &[&str]) {
         let config = self.config.to_string_lossy().into_owned();
-        let loaders = loaders.to_string();
         let environment: Vec<(&str, &str)> = self
             .environment
             .iter()
             .map(|(k, v)| (k.as_str(), v.as_str()))
             .collect();
-        let process = Process::start_quiet(
-            &self.dir,
-            "drover",
-            "drover",
-            &["run", "-c", &config, "--loaders", &loaders],
-            &environment,
-        );
+        let mut all = vec!["run", "-c", &config];
+        all.extend(arguments);
+        let process = Process::start_quiet(&self.dir, "drover", "drover", &all, &environment);
         self.stages.insert("drover".to_owned(), process);
     }
 
@@ -268,13 +268,7 @@ impl Migration {
     pub async fn until_equal(&mut self, limit: Duration) -> Differences {
         let deadline = Instant::now() + limit;
         loop {
-            let differences = match &self.appendonly {
-                Some(server) => {
-                    let url = server.first["url"].as_str().unwrap_or_default();
-                    compare_appendonly(&self.sandbox, url).await
-                }
-                None => compare(&self.sandbox, &self.services.postgres, &self.schema).await,
-            };
+            let differences = self.differences().await;
             let Some(missing) = differences.missing() else {
                 assert!(differences.compared > 0, "nothing was compared");
                 return differences;
@@ -289,12 +283,30 @@ impl Migration {
         }
     }
 
+    /// What differs between source and target just now.
+    pub async fn differences(&self) -> Differences {
+        match self.appendonly_url() {
+            Some(url) => compare_appendonly(&self.sandbox, url).await,
+            None => compare(&self.sandbox, &self.services.postgres, &self.schema).await,
+        }
+    }
+
+    /// Where the append-only target is, where that is the target.
+    pub fn appendonly_url(&self) -> Option<&str> {
+        self.appendonly.as_ref()?.first["url"].as_str()
+    }
+
+    /// Lets its files lie when it is dropped, and says where.
+    pub fn keep(&mut self) -> &Path {
+        self.files.disable_cleanup(true);
+        &self.dir
+    }
+
     /// Proves that the append-only target did lose answers, where it is the target.
     pub async fn assert_faults_hit(&self) {
-        let Some(server) = &self.appendonly else {
+        let Some(url) = self.appendonly_url() else {
             return;
         };
-        let url = server.first["url"].as_str().unwrap_or_default();
         let answer = reqwest::get(format!("{url}/_control/stats"))
             .await
             .expect("the target answers");

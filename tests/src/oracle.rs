@@ -118,6 +118,10 @@ pub struct Differences {
     pub compared: usize,
     /// Records that wait for a parent which the source does not have.
     pub waiting: usize,
+    /// Of the differences, records that are not in the target.
+    pub lost: usize,
+    /// Of the differences, records that are there more than once.
+    pub doubled: usize,
 }
 
 impl Differences {
@@ -152,6 +156,7 @@ pub async fn compare_appendonly(sandbox: &Sandbox, target: &str) -> Differences 
     for create in lines("/_control/creates").await {
         let key = create["key"].as_str().unwrap_or_default().to_owned();
         if !created.insert(key.clone()) {
+            differences.doubled += 1;
             differences.add(format!("{key} was created twice"));
         }
     }
@@ -317,6 +322,7 @@ fn compare_object(
     let mut seen = BTreeSet::new();
     for (id, row) in rows {
         if !seen.insert(id.clone()) {
+            differences.doubled += 1;
             differences.add(format!("{object} {id} is there twice"));
         }
         let live = records
@@ -359,6 +365,7 @@ fn compare_object(
         if waits(expected, record, truth, 0) {
             differences.waiting += 1;
         } else {
+            differences.lost += 1;
             differences.add(format!("{object} {id} is not in the target"));
         }
     }
