@@ -2,14 +2,12 @@
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use serde::Serialize;
 
 /// Kills between two other blows.
 const KILLS: usize = 3;
 
 /// One thing that happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Blow {
     /// Stages die by SIGKILL; `drover run` starts them again.
     Kill,

@@ -339,9 +339,11 @@ impl Subject {
         figures.troubles.extend(self.stop().await);
         figures.troubles.extend(self.bugs());
         if figures.troubles.len() > before || figures.is_stuck() {
-            let dir = self.migration.keep();
-            let kept = format!("{}: its logs are in {}", self.migration.id, dir.display());
-            figures.troubles.push(kept);
+            let dir = self.migration.keep().display().to_string();
+            let id = &self.migration.id;
+            figures
+                .troubles
+                .push(format!("{id}: its logs are in {dir}"));
         }
     }
 
