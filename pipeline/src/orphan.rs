@@ -1,12 +1,22 @@
 //! Parents that never come: when it is known that a record will wait in vain
 //! for what it refers to. Pure; the simulation asks the same functions.
 
+use std::sync::LazyLock;
+
 use crate::record::{AbsentReason, CanonicalKey, Millis};
 
 /// For how long behind a child's own modification its parent's object must be
 /// covered before the parent counts as missing, by the source's clock: sources
-/// show records late. A parent that shows even later heals its children.
-pub const GRACE: Millis = 30_000;
+/// show records late. 30 s, or what `DROVER_ORPHAN_GRACE_MS` says. A parent that
+/// shows even later heals its children.
+pub fn grace() -> Millis {
+    static GRACE: LazyLock<Millis> = LazyLock::new(|| {
+        let millis = std::env::var("DROVER_ORPHAN_GRACE_MS").ok();
+        let millis = millis.and_then(|text| text.parse().ok());
+        millis.unwrap_or(30_000)
+    });
+    *GRACE
+}
 
 /// The most steps that are gone from parent to parent in search of a circle.
 const LONGEST_CIRCLE: usize = 1_000;
@@ -25,8 +35,8 @@ pub struct Sight {
     /// It is itself a dead letter whose parent never comes.
     pub orphan: bool,
     /// Up to when everything that the source had of its object has reached the
-    /// loaders' tables, by the source's clock; `None` while the first copy is
-    /// under way.
+    /// loaders' tables, by the source's clock and less the [`grace`]; `None`
+    /// while the first copy is under way.
     pub covered: Option<Millis>,
 }
 
@@ -76,7 +86,7 @@ pub fn never(parent: &Sight, child: Millis) -> Option<Why> {
     }
     parent
         .covered
-        .is_some_and(|covered| covered >= child.saturating_add(GRACE))
+        .is_some_and(|covered| covered >= child)
         .then_some(Why::NotInSource)
 }
 
@@ -116,7 +126,7 @@ mod tests {
             (
                 "read up to the child only",
                 Sight {
-                    covered: Some(10_000 + GRACE - 1),
+                    covered: Some(10_000 - 1),
                     ..copied
                 },
                 None,

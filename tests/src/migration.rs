@@ -100,6 +100,9 @@ impl Migration {
                 secret.to_owned(),
             ),
             ("DROVER_POSTGRES_URL".to_owned(), services.postgres.clone()),
+            // What waits for a parent that the source lacks is found waiting,
+            // however slow this machine is.
+            ("DROVER_ORPHAN_GRACE_MS".to_owned(), "3600000".to_owned()),
         ];
         Migration {
             id,

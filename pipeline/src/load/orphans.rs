@@ -10,7 +10,7 @@ use super::references::References;
 use super::tables::Known;
 use crate::deadletter::{DeadLetter, topic_key};
 use crate::idempotency::State;
-use crate::orphan::{Sight, Why, circle, never};
+use crate::orphan::{Sight, Why, circle, grace, never};
 use crate::parking::{Parked, Reason};
 use crate::record::{CanonicalKey, Millis, Order};
 use crate::spec::Stage;
@@ -207,7 +207,10 @@ impl Seen {
                 || dead(Stage::Transformer, raw)
                 || dead(Stage::Extractor, raw),
             orphan: self.orphans.contains_key(parent),
-            covered: self.covered.get(object).copied(),
+            covered: self
+                .covered
+                .get(object)
+                .map(|at| at.saturating_sub(grace())),
         }
     }
 

@@ -1,10 +1,13 @@
 //! The broker of a test: librdkafka's in-process one, or, for what that one does
 //! not tell (offsets that were committed in transactions), a real Kafka.
 
+use std::time::{Duration, Instant};
+
 use drover_pipeline::topics::Topic;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -71,6 +74,25 @@ impl Broker {
                 for topic in made.expect("an answer") {
                     topic.expect("a topic");
                 }
+                ready(brokers, topics);
+            }
+        }
+    }
+}
+
+/// Waits until every partition has its leader: a topic is there before.
+fn ready(brokers: &str, topics: &[Topic]) {
+    let patience = Duration::from_secs(20);
+    let deadline = Instant::now() + patience;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a client");
+    for topic in topics {
+        for partition in 0..topic.partitions {
+            while let Err(error) = consumer.fetch_watermarks(&topic.name, partition, patience) {
+                assert!(Instant::now() < deadline, "{}: {error}", topic.name);
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
     }

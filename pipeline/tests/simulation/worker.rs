@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use drover_pipeline::idempotency::{Entry, Incoming, State, Verdict, judge};
-use drover_pipeline::orphan::{GRACE, Sight, circle, never};
+use drover_pipeline::orphan::{Sight, circle, never};
 use drover_pipeline::record::{AbsentReason, CanonicalKey, Fingerprint, Order};
 
 use crate::rules::Rule;
@@ -285,7 +285,7 @@ impl Known {
             }),
             underway: entry.is_some() || self.parked[parent].is_some() || letter.is_some(),
             orphan: letter.is_some_and(|letter| letter.waits_for.is_some()),
-            covered: self.covered[KEYS[parent].entity].map(|at| at as i64 + GRACE),
+            covered: self.covered[KEYS[parent].entity].map(|at| at as i64),
         };
         never(&sight, child as i64).is_some()
     }
