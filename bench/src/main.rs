@@ -3,6 +3,7 @@
 
 mod bare;
 mod bench;
+mod canonical;
 mod data;
 mod figure;
 mod machine;

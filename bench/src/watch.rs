@@ -54,6 +54,33 @@ pub struct Pace {
     pub took: Duration,
 }
 
+/// Waits for the end of a bare program that moves so many records, and says how
+/// fast it was from its start to its end.
+pub fn to_its_end(process: &mut Child, records: u64, limit: Duration) -> Result<Pace> {
+    let since = Instant::now();
+    let mut usage = None;
+    loop {
+        usage = Usage::of(process.id()).or(usage);
+        if let Some(status) = process.try_wait()? {
+            let took = since.elapsed();
+            let used = usage.ok_or("the process has gone before it was seen")?;
+            if !status.success() {
+                return Err(format!("the bare program ended with {status}").into());
+            }
+            return Ok(Pace {
+                rate: records as f64 / took.as_secs_f64(),
+                cpu: used.cpu / records as f64 * 1e6,
+                peak: used.peak,
+                took,
+            });
+        }
+        if since.elapsed() > limit {
+            return Err(format!("the bare program did not end within {limit:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A group's way through a topic.
 pub struct Watch {
     consumer: BaseConsumer,
@@ -78,20 +105,48 @@ impl Watch {
 
     /// How many records the group has committed.
     pub fn committed(&self) -> Result<u64> {
+        Ok(self.each()?.iter().sum::<i64>() as u64)
+    }
+
+    /// The same by partition.
+    pub fn each(&self) -> Result<Vec<i64>> {
         let answer = self
             .consumer
             .committed_offsets(self.list.clone(), Duration::from_secs(10))?;
-        Ok(answer
-            .elements()
-            .iter()
-            .filter_map(|elem| elem.offset().to_raw())
-            .filter(|offset| *offset > 0)
-            .sum::<i64>() as u64)
+        let offset = |elem: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            elem.offset().to_raw().unwrap_or(0).max(0)
+        };
+        Ok(answer.elements().iter().map(offset).collect())
+    }
+
+    /// The offsets behind the partitions' last records, summed, without markers
+    /// of transactions behind them.
+    pub fn end(&self) -> Result<u64> {
+        let mut sum = 0;
+        for elem in self.list.elements() {
+            let patience = Duration::from_secs(10);
+            let (_, high) =
+                self.consumer
+                    .fetch_watermarks(elem.topic(), elem.partition(), patience)?;
+            sum += high;
+        }
+        Ok(sum as u64)
     }
 
     /// Waits until the group has committed `end`, and says how fast it was from
     /// its first commit on: start-up and joining the group are another figure.
     pub fn pace(&self, process: &mut impl Watched, end: u64, limit: Duration) -> Result<Pace> {
+        self.pace_from(process, 0, end, limit)
+    }
+
+    /// The same for a group that has committed `from` before.
+    pub fn pace_from(
+        &self,
+        process: &mut impl Watched,
+        from: u64,
+        end: u64,
+        limit: Duration,
+    ) -> Result<Pace> {
         let deadline = Instant::now() + limit;
         let mut first: Option<(Instant, u64, f64)> = None;
         let mut usage = None;
@@ -104,7 +159,7 @@ impl Watch {
                 return Err("the process has gone before it was seen".into());
             };
             match first {
-                None if committed > 0 => first = Some((now, committed, used.cpu)),
+                None if committed > from => first = Some((now, committed, used.cpu)),
                 Some((since, at, cpu)) if committed >= end => {
                     let (moved, took) = ((committed - at) as f64, now - since);
                     return Ok(Pace {

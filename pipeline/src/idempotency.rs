@@ -5,11 +5,18 @@
 //! value a canonical key, readable with any Kafka tool. They are also the map
 //! from the source's ids to the target's.
 
+mod json;
+mod packed;
+mod table;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{AbsentReason, Fingerprint, Millis, Order};
+
+pub use packed::PackedTable;
+pub use table::Table;
 
 /// A record's id in the target, as text.
 pub type TargetId = String;

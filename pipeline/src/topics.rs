@@ -99,6 +99,27 @@ impl Topics {
         Some(known.map_or(name, |entity| &entity.name))
     }
 
+    /// Whether that is the topic [`Topics::deadletter`]. Asked of every record of
+    /// the tables, so it makes no name.
+    pub fn is_deadletter(&self, topic: &str) -> bool {
+        self.own(topic) == Some("deadletter")
+    }
+
+    /// Whether that is the topic [`Topics::redo`].
+    pub fn is_redo(&self, topic: &str) -> bool {
+        self.own(topic).and_then(|name| name.strip_prefix("redo.")) == Some(&self.target)
+    }
+
+    /// Whether that is the topic [`Topics::idempotency`].
+    pub fn is_idempotency(&self, topic: &str) -> bool {
+        let name = self.own(topic);
+        name.and_then(|name| name.strip_prefix("idempotency.")) == Some(&self.target)
+    }
+
+    fn own<'t>(&self, topic: &'t str) -> Option<&'t str> {
+        topic.strip_prefix(&self.prefix)?.strip_prefix('.')
+    }
+
     /// `redo.<target>`: orchestrator, loader → loader.
     pub fn redo(&self) -> String {
         format!("{}.redo.{}", self.prefix, self.target)

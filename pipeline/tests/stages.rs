@@ -225,6 +225,7 @@ impl Loader for Target {
             .map(|entity| EntitySupport {
                 entity: entity.into(),
                 batch: self.batch.unwrap_or(5),
+                concurrency: 1,
                 lease: Lease {
                     identity: if self.ordered {
                         Identity::Upsert

@@ -215,6 +215,14 @@ impl Bus {
         producer
     }
 
+    /// Whether there is such a topic.
+    pub fn exists(&self, topic: &str) -> bool {
+        let name = self.name(topic);
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let all = consumer.fetch_metadata(None, PATIENCE).expect("the topics");
+        all.topics().iter().any(|topic| topic.name() == name)
+    }
+
     /// Deletes a topic and waits until it is gone.
     pub async fn delete(&self, topic: &str) {
         let name = self.name(topic);

@@ -3,6 +3,7 @@
 //! and memory can be told from the harness's.
 
 pub mod copy;
+pub mod merge;
 pub mod pages;
 
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,8 @@ use crate::bench::Result;
 pub enum Bare {
     /// Copies a topic.
     Copy(copy::Copy),
+    /// Merges rows into PostgreSQL.
+    Merge(merge::Merge),
     /// Reads the source's pages.
     Pages(pages::Pages),
 }
@@ -55,6 +58,7 @@ impl Bare {
     pub fn run(self) -> Result<()> {
         match self {
             Bare::Copy(copy) => copy.run(),
+            Bare::Merge(merge) => merge.run(),
             Bare::Pages(pages) => pages.run(),
         }
     }

@@ -3,6 +3,11 @@
 
 mod extractor;
 mod growth;
+mod latency;
+mod loader;
+mod recovery;
+mod start;
+mod table;
 mod transformer;
 
 use crate::bench::{Bench, Result};
@@ -21,4 +26,15 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub const SCENARIOS: &[Scenario] = &[transformer::SCENARIO, extractor::SCENARIO, growth::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[
+    transformer::SCENARIO,
+    extractor::SCENARIO,
+    growth::SCENARIO,
+    loader::SCENARIO,
+    loader::VERSIONS,
+    table::SCENARIO,
+    start::SCENARIO,
+    start::LARGE,
+    recovery::SCENARIO,
+    latency::SCENARIO,
+];

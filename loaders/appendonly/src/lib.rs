@@ -63,6 +63,7 @@ impl Loader for AppendOnly {
             .map(|entity| EntitySupport {
                 entity: entity.name.clone(),
                 batch: BATCH,
+                concurrency: 1,
                 lease: self.lease,
                 ordered: false,
             })

@@ -65,6 +65,7 @@ impl Loader for Dummy {
             .map(|entity| EntitySupport {
                 entity: entity.name.clone(),
                 batch: 100,
+                concurrency: 1,
                 lease: Lease {
                     identity: Identity::Upsert,
                     length: Duration::from_secs(10),

@@ -1,4 +1,5 @@
-//! A batch's way into its table: COPY into the connection's staging table, one
+//! A batch's careful way into its table, taken where the quick one (`quick.rs`)
+//! does not lead to the end: COPY into the connection's staging table, one
 //! guarded upsert, one guarded update for the deletes, and a look at the rows
 //! that neither touched. All in one transaction, so that an error leaves
 //! nothing behind, and a resend after a lost COMMIT finds its own orders.
@@ -17,6 +18,7 @@ use crate::error::{concerns_rows, explain};
 use crate::isolate::isolate;
 use crate::lookup::{KeyParts, standing};
 use crate::pool::Connection;
+use crate::quick::quick;
 use crate::table::Table;
 use crate::text::{self, NULL};
 
@@ -27,7 +29,7 @@ pub(crate) const BEGIN: &str =
 
 /// How many bytes are encoded before they are sent: the server reads them
 /// while we encode the next.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Applies a batch of that table's entity. After an error the connection must
 /// not be used again.
@@ -43,8 +45,22 @@ pub(crate) async fn apply(
         .batch_execute(BEGIN)
         .await
         .map_err(driver)?;
-    let outcomes = match write(connection, table, batch, 0..batch.len()).await {
-        Ok(outcomes) => outcomes,
+    let mut written = quick(connection, table, batch).await;
+    if !matches!(written, Ok(Some(_))) {
+        // Somebody else wrote such a key, or a row is bad. What it is, the
+        // careful way finds out; a broken connection fails here.
+        let again = format!("ROLLBACK; {BEGIN}");
+        connection
+            .client
+            .batch_execute(&again)
+            .await
+            .map_err(driver)?;
+        written = write(connection, table, batch, 0..batch.len())
+            .await
+            .map(Some);
+    }
+    let outcomes = match written {
+        Ok(outcomes) => outcomes.unwrap_or_default(),
         Err(error) if concerns_rows(&error) => {
             let again = format!("ROLLBACK; {BEGIN}");
             connection
@@ -78,7 +94,19 @@ pub(crate) async fn write(
 ) -> Result<Vec<Outcome>, tokio_postgres::Error> {
     let items = &batch[range];
     let mut applied: Vec<Option<Applied>> = vec![None; items.len()];
-    upsert(connection, table, items, &mut applied).await?;
+    let all: Vec<usize> = (0..items.len()).collect();
+    upsert(connection, table, items, &all, &mut applied).await?;
+    finish(connection, table, items, applied).await
+}
+
+/// Takes back what must not be, marks the deletes, and judges what was not
+/// written.
+pub(crate) async fn finish(
+    connection: &mut Connection,
+    table: &Table,
+    items: &[Item<'_>],
+    mut applied: Vec<Option<Applied>>,
+) -> Result<Vec<Outcome>, tokio_postgres::Error> {
     let removed = take_back(connection, table, items, &mut applied).await?;
     delete(connection, table, items, &mut applied).await?;
     let untouched: Vec<usize> = (0..items.len())
@@ -176,15 +204,18 @@ fn swallowed(table: &Table) -> Outcome {
     )
 }
 
-async fn upsert(
+/// Writes those of the items that are upserts, be their rows there or not.
+pub(crate) async fn upsert(
     connection: &mut Connection,
     table: &Table,
     items: &[Item<'_>],
+    which: &[usize],
     applied: &mut [Option<Applied>],
 ) -> Result<(), tokio_postgres::Error> {
-    let mut places = HashMap::with_capacity(items.len());
-    let mut rows = Vec::with_capacity(items.len());
-    for (place, item) in items.iter().enumerate() {
+    let mut places = HashMap::with_capacity(which.len());
+    let mut rows = Vec::with_capacity(which.len());
+    for &place in which {
+        let item = &items[place];
         if let Write::Upsert { datum, links } = &item.write {
             let (source, object, id, slot) = item.key.parts();
             places.insert((id, slot, object, source), place);

@@ -13,16 +13,18 @@
 //! | one bad row rejects only itself | the batch is divided inside its transaction until the culprit is alone |
 //!
 //! Read in this order: `config` (what it needs), `table` (what it makes),
-//! `prepare`, `apply` (how a batch gets in), `isolate` (how a culprit gets
+//! `prepare`, `apply` (how a batch gets in), `quick` (how it mostly does), `isolate` (how a culprit gets
 //! out), `error` (what PostgreSQL's codes mean to a runner).
 
 mod apply;
+mod binary;
 mod config;
 mod error;
 mod isolate;
 mod lookup;
 mod pool;
 mod prepare;
+mod quick;
 mod table;
 mod text;
 
@@ -46,6 +48,7 @@ const BATCH: usize = 10_000;
 /// The loader.
 pub struct Postgres {
     pool: Pool,
+    connections: usize,
     schema: String,
     tables: Vec<Table>,
 }
@@ -76,6 +79,7 @@ impl Loader for Postgres {
             .collect();
         Ok(Postgres {
             pool: Pool::new(parsed, config.connections),
+            connections: config.connections,
             schema: config.schema,
             tables,
         })
@@ -87,6 +91,7 @@ impl Loader for Postgres {
             .map(|table| EntitySupport {
                 entity: table.entity.name.clone(),
                 batch: BATCH,
+                concurrency: self.connections,
                 // The unique key refuses a second create at once, so nobody
                 // ever waits for this lease.
                 lease: Lease {

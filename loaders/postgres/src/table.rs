@@ -35,10 +35,21 @@ pub(crate) struct Table {
     pub(crate) create_stage: String,
     /// Fills the staging table.
     pub(crate) copy: String,
+    /// Fills the staging table with rows whose ids are known.
+    pub(crate) copy_known: String,
+    /// Puts new rows straight into the table: id, what a staged row holds, and
+    /// when it was created.
+    pub(crate) copy_new: String,
     /// Moves what is staged into the table, guarded by order.
     pub(crate) upsert: String,
     /// Removes rows by id.
     pub(crate) take_back: String,
+    /// Brings rows to what is staged under their ids, guarded by order.
+    pub(crate) update: String,
+    /// The sequence of the ids, where rows can be put straight into the table
+    /// and updated by id: nobody stands in between who may alter or refuse them
+    /// in silence.
+    pub(crate) plain: String,
     /// Marks rows as deleted, guarded by order.
     pub(crate) delete: String,
     /// What stands under a list of keys.
@@ -61,13 +72,37 @@ impl Table {
             format!("{column} = excluded.{column}")
         });
         let key = KEY.join(", ");
+        let updated = staged
+            .iter()
+            .filter(|column| !KEY.contains(&column.name.as_str()))
+            .map(|column| format!("{0} = s.{0}", quote(&column.name)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let same = KEY.map(|column| format!("t.{column} = s.{column}"));
         Table {
             create_stage: format!(
-                "CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS",
+                "CREATE TEMP TABLE IF NOT EXISTS {} (id bigint, {}) ON COMMIT DELETE ROWS",
                 quote(&format!("drover_{}", entity.name)),
                 list(&staged, |c| format!("{} {}", quote(&c.name), c.kind)),
             ),
             copy: format!("COPY {stage} ({names}) FROM STDIN"),
+            copy_known: format!("COPY {stage} (id, {names}) FROM STDIN (FORMAT binary)"),
+            copy_new: format!(
+                "COPY {name} (id, {names}, drover_created) FROM STDIN (FORMAT binary)"
+            ),
+            update: format!(
+                "UPDATE {name} AS t SET {updated}, drover_deleted_at = NULL FROM {stage} AS s \
+                 WHERE t.id = s.id AND {} AND t.drover_order < s.drover_order",
+                same.join(" AND "),
+            ),
+            plain: format!(
+                "SELECT s.name FROM pg_class c, \
+                 (SELECT pg_get_serial_sequence({0}, 'id') AS name) s \
+                 WHERE c.oid = {0}::regclass AND has_sequence_privilege(s.name, 'USAGE') \
+                 AND NOT c.relhasrules AND NOT c.relrowsecurity AND NOT EXISTS \
+                 (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)",
+                literal(&name),
+            ),
             // Whether the row is new: a row that came by INSERT has never been
             // locked or updated, so its xmax is 0.
             upsert: format!(
@@ -183,6 +218,13 @@ const MOMENT: &str = "timestamp with time zone";
 /// A name as an SQL identifier.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as an SQL literal.
+fn literal(text: &str) -> String {
+    // Said to be one with escapes, so that a backslash means the same everywhere.
+    let text = text.replace('\\', "\\\\").replace('\'', "''");
+    format!("E'{text}'")
 }
 
 /// `phoneNumber` → `phone_number`.

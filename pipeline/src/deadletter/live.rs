@@ -78,11 +78,6 @@ impl LiveLetters {
         self.version(key).is_some_and(|dead| dead <= version)
     }
 
-    /// Whether a live dead letter is of a newer version than that.
-    pub fn is_newer(&self, key: &str, version: Millis) -> bool {
-        self.version(key).is_some_and(|dead| dead > version)
-    }
-
     /// Whether what became of that order takes back a live dead letter of a
     /// loader. The source's version alone does not decide: the same version may
     /// have been written again with another content, and a retry of the older

@@ -357,8 +357,26 @@ fn follow(
     follower: &dyn Follower,
 ) {
     let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    // The last message that was told, of whose position nobody knows yet.
+    let mut told: Option<(Place, i64)> = None;
+    // A seek that was asked for meanwhile goes behind what was told; its position
+    // must not be overwritten.
+    let tell = |state: &mut TailState, told: &mut Option<(Place, i64)>| {
+        if let Some((place, next)) = told.take() {
+            if !state.seeks.iter().any(|(seek, _)| *seek == place) {
+                state.positions.insert(place, next);
+            }
+            shared.moved.notify_all();
+        }
+    };
     while !shared.stop.load(Ordering::Relaxed) {
-        let seeks = std::mem::take(&mut lock().seeks);
+        let seeks = {
+            let mut state = lock();
+            if !state.seeks.is_empty() {
+                tell(&mut state, &mut told);
+            }
+            std::mem::take(&mut state.seeks)
+        };
         for (place, offset) in seeks {
             match consumer.seek(
                 &place.topic,
@@ -373,10 +391,26 @@ fn follow(
                 }
             }
         }
-        match consumer.poll(Duration::from_millis(50)) {
+        // While there is more at once, positions are told by the run of a partition.
+        let polled = consumer.poll(Duration::ZERO).or_else(|| {
+            tell(&mut lock(), &mut told);
+            consumer.poll(Duration::from_millis(50))
+        });
+        match polled {
             Some(Ok(message)) => {
-                let place = Place::new(message.topic(), message.partition());
+                let (topic, partition) = (message.topic(), message.partition());
                 let offset = message.offset();
+                let same = |(place, _): &(Place, i64)| {
+                    place.partition == partition && place.topic == topic
+                };
+                let place = match told.take() {
+                    Some(last) if same(&last) => last.0,
+                    last => {
+                        told = last;
+                        tell(&mut lock(), &mut told);
+                        Place::new(topic, partition)
+                    }
+                };
                 // A message fetched before a seek came back to it is told anyway:
                 // telling twice in order is harmless, a gap is not.
                 if message.key() != Some(INCARNATION) {
@@ -387,20 +421,14 @@ fn follow(
                         message.payload(),
                     );
                 }
-                let mut state = lock();
-                // A seek that was asked for meanwhile goes behind this message;
-                // its position must not be overwritten.
-                if !state.seeks.iter().any(|(seek, _)| *seek == place) {
-                    state.positions.insert(place, offset + 1);
-                }
-                drop(state);
-                shared.moved.notify_all();
+                told = Some((place, offset + 1));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 // rdkafka names the partition only, not the topic, so every
                 // position is taken over; it moves past commit markers.
                 if let Ok(list) = consumer.position() {
                     let mut state = lock();
+                    tell(&mut state, &mut told);
                     if !state.seeks.is_empty() {
                         continue;
                     }

@@ -2,11 +2,14 @@
 //! The steps are [`super::Step`]; each can be a crash, and each crash is
 //! harmless because of what was committed before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_schemas::{Datum, Entity, Field, Value};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::lanes::{Batch, Message};
@@ -45,6 +48,8 @@ pub(super) struct Work {
     pub(super) key: CanonicalKey,
     pub(super) object: String,
     pub(super) value: Vec<u8>,
+    /// Where in `value` the content lies.
+    pub(super) body: Range<usize>,
     pub(super) order: Order,
     pub(super) op: Op,
     pub(super) reason: AbsentReason,
@@ -112,10 +117,12 @@ pub(super) struct Sending<'w> {
     pub(super) outcome: Option<Outcome>,
 }
 
-/// Works on one lane's batches.
+/// Works on the batches of one lane's part.
 pub(super) struct Worker<L: Loader> {
     pub(super) shared: Arc<Shared<L>>,
     pub(super) entity: &'static Entity,
+    /// Which part of the entity's lane.
+    pub(super) part: usize,
     pub(super) support: EntitySupport,
     pub(super) share: FailureShare,
     /// When the target's shape was looked at last.
@@ -125,12 +132,12 @@ pub(super) struct Worker<L: Loader> {
 impl<L: Loader> Worker<L> {
     /// Does a batch to its end. On success everything of it is committed and
     /// in memory; on an error nothing of it counts as done.
-    pub(super) async fn batch(&mut self, batch: Batch) -> Result<(), Dropped> {
+    pub(super) async fn batch(&mut self, mut batch: Batch) -> Result<(), Dropped> {
         kill_point(Step::Taken);
         self.look_at_target().await?;
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
-        let works = self.works(&batch, &mut changes)?;
+        let works = self.works(&mut batch, &mut changes)?;
         self.ask_before_emptying(&works)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
@@ -144,7 +151,10 @@ impl<L: Loader> Worker<L> {
         offsets.extend(next);
         self.commit(&batch, offsets, changes, &OUTCOME).await?;
         if let Some(seen) = works.iter().map(|work| work.extracted_at).max() {
-            self.shared.status.lane_runs(&self.entity.name, Some(seen));
+            // Not over what another part of the lane was stopped by.
+            let (shared, name) = (&self.shared, &self.entity.name);
+            let runs = || shared.status.lane_runs(name, Some(seen));
+            shared.lanes.unless_held(name, runs);
         }
         for failed in dead {
             self.share.note(failed).map_err(Dropped::Blocked)?;
@@ -166,16 +176,16 @@ impl<L: Loader> Worker<L> {
     }
 
     /// Decodes the batch and keeps the newest version of each key.
-    fn works(&self, batch: &Batch, changes: &mut Changes) -> Result<Vec<Work>, Dropped> {
+    fn works(&self, batch: &mut Batch, changes: &mut Changes) -> Result<Vec<Work>, Dropped> {
         let mut works: Vec<Work> = Vec::with_capacity(batch.messages.len());
-        for message in &batch.messages {
+        for mut message in std::mem::take(&mut batch.messages) {
             if message.key == INCARNATION {
                 continue;
             }
-            match self.decode(message) {
+            match self.decode(&mut message) {
                 Ok(work) => works.push(work),
                 Err(error) if error.class() == Class::Record => {
-                    self.bury(message, &error, changes);
+                    self.bury(&message, &error, changes);
                 }
                 Err(error) => {
                     let place = format!("{}@{}", message.place, message.offset);
@@ -184,40 +194,43 @@ impl<L: Loader> Worker<L> {
             }
         }
         works.extend(self.released(&batch.released));
-        let mut newest: HashMap<CanonicalKey, usize> = HashMap::new();
-        let mut superseded = HashSet::new();
-        let mut unsure = HashSet::new();
+        let hash = |work: &Work| xxh3_64(work.key.as_str().as_bytes());
+        let mut newest: HashTable<usize> = HashTable::with_capacity(works.len());
+        let mut superseded = vec![false; works.len()];
+        let mut unsure = Vec::new();
         for (place, work) in works.iter().enumerate() {
-            match newest.get(&work.key) {
-                Some(&other) if works[other].order >= work.order => {
-                    superseded.insert(place);
-                    unsure.extend(works[other].differs(work).then_some(other));
+            let same = |other: &usize| works[*other].key == work.key;
+            match newest.find_mut(hash(work), same) {
+                Some(other) if works[*other].order >= work.order => {
+                    superseded[place] = true;
+                    unsure.extend(works[*other].differs(work).then_some(*other));
                 }
-                Some(&other) => {
-                    superseded.insert(other);
-                    unsure.extend(works[other].differs(work).then_some(place));
-                    newest.insert(work.key.clone(), place);
+                Some(other) => {
+                    superseded[*other] = true;
+                    unsure.extend(works[*other].differs(work).then_some(place));
+                    *other = place;
                 }
                 None => {
-                    newest.insert(work.key.clone(), place);
+                    newest.insert_unique(hash(work), place, |other| hash(&works[*other]));
                 }
             }
         }
         for place in unsure {
             works[place].unsure = true;
         }
-        for place in &superseded {
-            changes.count(&works[*place].object, Count::Stale);
-        }
         let mut place = 0;
-        works.retain(|_| {
+        works.retain(|work| {
             place += 1;
-            !superseded.contains(&(place - 1))
+            if superseded[place - 1] {
+                changes.count(&work.object, Count::Stale);
+            }
+            !superseded[place - 1]
         });
         Ok(works)
     }
 
-    fn decode(&self, message: &Message) -> Result<Work> {
+    /// Takes the message's value, unless it fails.
+    fn decode(&self, message: &mut Message) -> Result<Work> {
         let envelope = Envelope::decode(&message.value)?;
         let incarnation = self.shared.incarnation(&message.place.topic);
         let order = Order {
@@ -231,22 +244,23 @@ impl<L: Loader> Worker<L> {
             place: message.place.clone(),
             offset: message.offset,
         };
-        let work = self.work(&envelope, order, message.value.clone(), origin)?;
-        if work.key.as_str().as_bytes() == message.key {
-            Ok(work)
-        } else {
-            Err(Error::new(
+        let mut work = self.work(&envelope, order, &message.value, origin)?;
+        if work.key.as_str().as_bytes() != message.key {
+            return Err(Error::new(
                 Code::ForeignBytes,
                 "the message's key is not the record's key",
-            ))
+            ));
         }
+        work.value = std::mem::take(&mut message.value);
+        Ok(work)
     }
 
+    /// The record of that envelope; the caller gives it `value`, its bytes.
     fn work(
         &self,
         envelope: &Envelope<'_>,
         order: Order,
-        value: Vec<u8>,
+        value: &[u8],
         origin: Origin,
     ) -> Result<Work> {
         if envelope.body_schema != self.entity.schema {
@@ -272,7 +286,8 @@ impl<L: Loader> Worker<L> {
         Ok(Work {
             key,
             object: envelope.object.to_owned(),
-            value,
+            value: Vec::new(),
+            body: place_in(value, envelope.body.unwrap_or_default()),
             order,
             op: envelope.op,
             reason: envelope.reason.unwrap_or(AbsentReason::Deleted),
@@ -319,10 +334,10 @@ impl<L: Loader> Worker<L> {
                         place: Place::new(topic, partition),
                         offset: order.offset,
                     };
-                    self.work(&envelope, order, value.clone(), origin)
+                    self.work(&envelope, order, &value, origin)
                 });
                 match work {
-                    Ok(work) => works.push(work),
+                    Ok(work) => works.push(Work { value, ..work }),
                     Err(error) => tracing::error!(%key, %error, "a record can't be released"),
                 }
             }
@@ -387,15 +402,15 @@ impl<L: Loader> Worker<L> {
                     absent: work.op == Op::Absent,
                 };
                 let seen = known.pending_for(&work.key);
-                match judge(entry, &incoming, &self.support.lease, seen) {
+                match judge(entry.as_ref(), &incoming, &self.support.lease, seen) {
                     Verdict::Stale => Plan::Drop(Count::Stale),
                     Verdict::Unchanged if work.unsure && self.support.ordered => {
-                        self.sending(work, entry, false, &known)
+                        self.sending(work, entry.as_ref(), false, &known)
                     }
                     Verdict::Unchanged => Plan::Note(
                         Entry {
                             order: work.order,
-                            ..entry.cloned().unwrap_or_else(|| self.fresh(work, None))
+                            ..entry.unwrap_or_else(|| self.fresh(work, None))
                         },
                         Count::Unchanged,
                     ),
@@ -403,23 +418,23 @@ impl<L: Loader> Worker<L> {
                     // version that no entry knows of: its sender was killed
                     // between the target's commit and Kafka's.
                     Verdict::Remember if self.support.ordered => {
-                        self.sending(work, entry, false, &known)
+                        self.sending(work, entry.as_ref(), false, &known)
                     }
                     Verdict::Remember => Plan::Note(
                         Entry {
                             state: State::Deleted {
                                 reason: work.reason,
                             },
-                            ..self.fresh(work, entry)
+                            ..self.fresh(work, entry.as_ref())
                         },
                         Count::Absent,
                     ),
                     Verdict::Wait(left) => Plan::Park(Reason::Lease, Some(left)),
                     Verdict::Recover => {
                         changes.count(&work.object, Count::Recovered);
-                        self.sending(work, entry, true, &known)
+                        self.sending(work, entry.as_ref(), true, &known)
                     }
-                    Verdict::Apply => self.sending(work, entry, false, &known),
+                    Verdict::Apply => self.sending(work, entry.as_ref(), false, &known),
                 }
             })
             .collect()
@@ -466,12 +481,8 @@ impl<L: Loader> Worker<L> {
         if work.op == Op::Absent {
             return Plan::Send(Box::new(sending));
         }
-        let body = match Envelope::decode(&work.value).map(|envelope| envelope.body) {
-            Ok(body) => body.unwrap_or_default(),
-            Err(error) => return Plan::Refuse(error),
-        };
         let mut typed = Vec::new();
-        let mut datum = match Datum::decode(self.entity, body) {
+        let mut datum = match Datum::decode(self.entity, &work.value[work.body.clone()]) {
             Ok(datum) => datum,
             Err(malformed) => {
                 return Plan::Refuse(Error::new(
@@ -499,7 +510,7 @@ impl<L: Loader> Worker<L> {
                 .filter_map(|parent| Some((parent, known.target_of(parent)?)))
                 .max_by_key(|(parent, _)| known.is_live(parent));
             if let Some((parent, id)) = found {
-                sending.links.push((place, id.clone()));
+                sending.links.push((place, id));
                 if let Some(kind) = self.type_of(field, parent) {
                     typed.push(kind);
                 }
@@ -891,10 +902,23 @@ fn clone(error: &Error) -> Error {
     }
 }
 
-fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
+/// By partition, the offset behind the last of these messages.
+pub(super) fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
     let mut next = HashMap::new();
-    for message in messages {
-        next.insert(message.place.clone(), message.offset + 1);
+    // Messages come in runs of one partition.
+    for run in messages.chunk_by(|one, other| one.place == other.place) {
+        if let Some(last) = run.last() {
+            next.insert(last.place.clone(), last.offset + 1);
+        }
     }
     next
+}
+
+/// Where in a text a part of it lies.
+fn place_in(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let from = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    match whole.get(from..from + part.len()) {
+        Some(_) if !part.is_empty() => from..from + part.len(),
+        _ => 0..0,
+    }
 }

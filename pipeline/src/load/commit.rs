@@ -8,9 +8,10 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use super::run::{Shared, kill_point};
 use super::{Loader, Step};
 use crate::deadletter::{DeadLetter, record as dead_record};
+use crate::error::Error;
 use crate::idempotency::Entry;
 use crate::kafka::Place;
-use crate::kafka::producer::{Failure, Offsets, Part, Record};
+use crate::kafka::producer::{Failure, Offsets, Part, Record, Transaction};
 use crate::parking::Parked;
 use crate::record::CanonicalKey;
 use crate::spec::Stage;
@@ -24,71 +25,55 @@ pub(super) struct Changes {
     pub(super) parked: Vec<(CanonicalKey, Option<Parked>)>,
     pub(super) redone: Vec<CanonicalKey>,
     pub(super) letters: Vec<(String, i32, Option<DeadLetter>)>,
-    pub(super) counts: HashMap<(String, u8), (Count, u64)>,
+    /// By object and what became of a record: a handful.
+    pub(super) counts: Vec<(String, Count, u64)>,
     pub(super) timers: Vec<(CanonicalKey, Duration)>,
 }
 
 impl Changes {
     /// Counts a record of an object; told to the status once it is committed.
     pub(super) fn count(&mut self, object: &str, what: Count) {
-        self.counts
-            .entry((object.to_owned(), what as u8))
-            .or_insert((what, 0))
-            .1 += 1;
+        let same = |known: &&mut (String, Count, u64)| known.1 == what && known.0 == object;
+        match self.counts.iter_mut().find(same) {
+            Some((_, _, number)) => *number += 1,
+            None => self.counts.push((object.to_owned(), what, 1)),
+        }
     }
 
-    /// The records that make these changes durable.
-    fn records(&self, topics: &Topics) -> Vec<Owned> {
-        let mut records = Vec::new();
+    /// Produces the records that make these changes durable.
+    fn produce(&self, topics: &Topics, transaction: &mut Transaction<'_>) -> Result<(), Error> {
+        let (entries, parked) = (topics.idempotency(), topics.parked());
+        let mut json = Vec::with_capacity(512);
         for (key, entry) in &self.entries {
-            records.push(Owned {
-                topic: topics.idempotency(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: entry
-                    .as_ref()
-                    .map(|entry| serde_json::to_vec(entry).unwrap_or_default()),
-                headers: None,
+            json.clear();
+            let value = entry.as_ref().map(|entry| {
+                entry.write_json(&mut json);
+                json.as_slice()
             });
+            transaction.send(Record::new(&entries, key.as_str().as_bytes(), value))?;
         }
-        for (key, parked) in &self.parked {
-            records.push(Owned {
-                topic: topics.parked(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: parked.as_ref().map(Parked::to_json),
-                headers: None,
-            });
+        for (key, record) in &self.parked {
+            let value = record.as_ref().map(Parked::to_json);
+            let key = key.as_str().as_bytes();
+            transaction.send(Record::new(&parked, key, value.as_deref()))?;
         }
-        for key in &self.redone {
-            records.push(Owned {
-                topic: topics.redo(),
-                partition: None,
-                key: key.as_str().to_owned(),
-                value: None,
-                headers: None,
-            });
+        if !self.redone.is_empty() {
+            let redo = topics.redo();
+            for key in &self.redone {
+                transaction.send(Record::new(&redo, key.as_str().as_bytes(), None))?;
+            }
         }
         let deadletter = topics.deadletter();
         for (key, partition, letter) in &self.letters {
-            let key = crate::deadletter::topic_key(Stage::Loader, key);
-            let value = letter.as_ref().map(DeadLetter::to_json);
-            let record = dead_record(
+            transaction.send(dead_record(
                 &deadletter,
                 *partition,
-                &key,
-                value.as_deref(),
+                &crate::deadletter::topic_key(Stage::Loader, key),
+                letter.as_ref().map(DeadLetter::to_json).as_deref(),
                 letter.as_ref().map(DeadLetter::headers),
-            );
-            records.push(Owned {
-                topic: record.topic.to_owned(),
-                partition: record.partition,
-                headers: record.headers,
-                key,
-                value,
-            });
+            ))?;
         }
-        records
+        Ok(())
     }
 }
 
@@ -129,20 +114,9 @@ impl<L: Loader> Shared<L> {
         points: &KillPoints,
     ) -> Result<(), Failure> {
         let metadata = self.offset_metadata(offsets.keys());
-        let records = changes.records(&self.topics);
         let producer = self.producer();
         let ends = producer.transaction(
-            |transaction| {
-                records.iter().try_for_each(|record| {
-                    transaction.send(Record {
-                        topic: &record.topic,
-                        partition: record.partition,
-                        key: record.key.as_bytes(),
-                        value: record.value.as_deref(),
-                        headers: record.headers.clone(),
-                    })
-                })
-            },
+            |transaction| changes.produce(&self.topics, transaction),
             Some(Offsets {
                 next: offsets,
                 metadata: &metadata,
@@ -197,7 +171,7 @@ impl<L: Loader> Shared<L> {
                 known.put_parked(key, parked.clone());
             }
             for (key, entry) in &changes.entries {
-                arrived.extend(known.put_entry(key, entry.clone()));
+                arrived.extend(known.put_entry(key, entry.as_ref()));
                 parents.push(key);
             }
             self.orphans_of(&known, &parents, &mut released);
@@ -210,7 +184,7 @@ impl<L: Loader> Shared<L> {
                 known.put_redo(key, None);
             }
         }
-        for ((object, _), (what, number)) in &changes.counts {
+        for (object, what, number) in &changes.counts {
             self.status.count(object, *what, *number);
         }
         for (key, entity) in released {
@@ -220,13 +194,4 @@ impl<L: Loader> Shared<L> {
             self.lanes.release(entity, key.clone(), *after);
         }
     }
-}
-
-/// A record to produce, owned by the thread that does it.
-struct Owned {
-    topic: String,
-    partition: Option<i32>,
-    key: String,
-    value: Option<Vec<u8>>,
-    headers: Option<rdkafka::message::OwnedHeaders>,
 }

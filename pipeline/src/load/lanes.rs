@@ -1,5 +1,9 @@
-//! The lanes of a loader: one queue an entity, between the thread that polls
-//! Kafka and the task that applies. A lane that waits never holds another.
+//! The lanes of a loader: one an entity, between the thread that polls Kafka and
+//! the tasks that apply. A lane that waits never holds another.
+//!
+//! A lane has as many parts as its target applies batches at once. A part has a
+//! queue and partitions of its own, so a key is always in the same part, and
+//! while one part's batch is written the other's is decoded or committed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +16,12 @@ use tokio::sync::Notify;
 use crate::kafka::Place;
 use crate::kafka::client::SESSION;
 use crate::record::CanonicalKey;
+use crate::topics::partition_of;
 
-/// A lane asks for no more while it holds this many bytes.
+/// A lane's parts ask for no more while they hold this many bytes in all.
 const FULL_BYTES: usize = 24 << 20;
-/// Nor while it holds this many records.
-const FULL_RECORDS: usize = 30_000;
+/// Nor while they hold this many records.
+const FULL_RECORDS: usize = 40_000;
 
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
@@ -43,7 +48,10 @@ pub(super) struct Batch {
 
 /// All lanes of the process.
 pub(super) struct Lanes {
-    lanes: HashMap<String, Lane>,
+    /// By entity, its parts; a partition belongs to the part of its number modulo
+    /// theirs.
+    lanes: HashMap<String, Vec<Lane>>,
+    partitions: i32,
     epoch: AtomicU64,
     /// When the polling thread was last heard of.
     polled: Mutex<Instant>,
@@ -56,7 +64,8 @@ struct Assigned {
     group: Option<Arc<ConsumerGroupMetadata>>,
     /// By partition, what was committed last.
     committed: HashMap<Place, i64>,
-    in_flight: HashSet<String>,
+    /// Entities and parts.
+    in_flight: HashSet<(String, usize)>,
     /// Lanes that dropped a batch: nothing of their topic may be committed
     /// until the partitions are assigned anew.
     held: HashSet<String>,
@@ -64,13 +73,18 @@ struct Assigned {
     closing: bool,
 }
 
+/// One part of a lane.
 struct Lane {
     topic: String,
+    part: usize,
+    parts: usize,
     queue: Mutex<Queue>,
     /// Its messages wait for the first copy of what they require; records that
     /// are let go on do not.
     held_back: AtomicBool,
     wake: Notify,
+    /// Records were taken out of the queue.
+    room: Condvar,
 }
 
 #[derive(Default)]
@@ -83,19 +97,27 @@ struct Queue {
 }
 
 impl Lanes {
-    /// Lanes for these entities, each with its topic.
-    pub(super) fn new(entities: impl IntoIterator<Item = (String, String)>) -> Self {
+    /// Lanes for these entities, each with its topic and the number of its parts;
+    /// every topic has so many partitions.
+    pub(super) fn new(
+        partitions: i32,
+        entities: impl IntoIterator<Item = (String, String, usize)>,
+    ) -> Self {
         Lanes {
+            partitions,
             lanes: entities
                 .into_iter()
-                .map(|(entity, topic)| {
-                    let lane = Lane {
-                        topic,
+                .map(|(entity, topic, parts)| {
+                    let lane = |part| Lane {
+                        topic: topic.clone(),
+                        part,
+                        parts,
                         queue: Mutex::default(),
                         held_back: AtomicBool::new(false),
                         wake: Notify::new(),
+                        room: Condvar::new(),
                     };
-                    (entity, lane)
+                    (entity, (0..parts).map(lane).collect())
                 })
                 .collect(),
             epoch: AtomicU64::new(0),
@@ -155,8 +177,9 @@ impl Lanes {
         state.committed.clear();
         self.epoch.fetch_add(1, Ordering::SeqCst);
         drop(state);
-        for lane in self.lanes.values() {
+        for lane in self.lanes.values().flatten() {
             *lane.queue() = Queue::default();
+            lane.room.notify_all();
             lane.wake.notify_one();
         }
     }
@@ -169,25 +192,47 @@ impl Lanes {
 
     /// Hands a message to its lane. `true` when the lane is full.
     pub(super) fn push(&self, entity: &str, message: Message) -> bool {
-        let Some(lane) = self.lanes.get(entity) else {
+        let Some(lane) = self.part_of(entity, message.place.partition) else {
             return false;
         };
         let mut queue = lane.queue();
         queue.bytes += message.value.len() + message.key.len();
         queue.first_at.get_or_insert_with(Instant::now);
         queue.messages.push_back(message);
-        let full = queue.bytes >= FULL_BYTES || queue.messages.len() >= FULL_RECORDS;
+        let full = lane.is_full(&queue);
         drop(queue);
         lane.wake.notify_one();
         full
     }
 
+    /// The part of an entity's lane that a partition belongs to.
+    fn part_of(&self, entity: &str, partition: i32) -> Option<&Lane> {
+        let parts = self.lanes.get(entity)?;
+        parts.get(partition.unsigned_abs() as usize % parts.len().max(1))
+    }
+
+    /// Waits until a partition's part is no longer full; `false` when it still is
+    /// after `limit`.
+    pub(super) fn wait_for_room(&self, entity: &str, partition: i32, limit: Duration) -> bool {
+        let Some(lane) = self.part_of(entity, partition) else {
+            return true;
+        };
+        let full = |queue: &mut Queue| lane.is_full(queue);
+        let (queue, _) = lane
+            .room
+            .wait_timeout_while(lane.queue(), limit, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        !lane.is_full(&queue)
+    }
+
     /// Whether a full lane has room again.
     pub(super) fn has_room(&self, entity: &str) -> bool {
-        self.lanes.get(entity).is_none_or(|lane| {
+        let half_empty = |lane: &Lane| {
             let queue = lane.queue();
-            queue.bytes < FULL_BYTES / 2 && queue.messages.len() < FULL_RECORDS / 2
-        })
+            queue.bytes < FULL_BYTES / lane.parts / 2
+                && queue.messages.len() < FULL_RECORDS / lane.parts / 2
+        };
+        self.lanes.get(entity).into_iter().flatten().all(half_empty)
     }
 
     /// The lanes' names: their entities.
@@ -197,22 +242,23 @@ impl Lanes {
 
     /// Lets a lane's messages wait, or lets them go on.
     pub(super) fn hold_back(&self, entity: &str, hold: bool) {
-        if let Some(lane) = self.lanes.get(entity)
-            && lane.held_back.swap(hold, Ordering::SeqCst) != hold
-        {
-            lane.wake.notify_one();
+        for lane in self.lanes.get(entity).into_iter().flatten() {
+            if lane.held_back.swap(hold, Ordering::SeqCst) != hold {
+                lane.wake.notify_one();
+            }
         }
     }
 
     /// Whether any lane's messages wait.
     pub(super) fn anyone_waits(&self) -> bool {
         let waits = |lane: &Lane| lane.held_back.load(Ordering::SeqCst);
-        self.lanes.values().any(waits)
+        self.lanes.values().flatten().any(waits)
     }
 
     /// Lets parked or redo records of an entity go on, now or after a while.
     pub(super) fn release(&self, entity: &str, key: CanonicalKey, after: Duration) {
-        let Some(lane) = self.lanes.get(entity) else {
+        let partition = partition_of(key.as_str().as_bytes(), self.partitions);
+        let Some(lane) = self.part_of(entity, partition) else {
             return;
         };
         let mut queue = lane.queue();
@@ -229,11 +275,17 @@ impl Lanes {
         lane.wake.notify_one();
     }
 
-    /// The next batch of a lane, at most `most` records; waits `linger` for
-    /// more once there is one.
-    pub(super) async fn take(&self, entity: &str, most: usize, linger: Duration) -> Batch {
+    /// The next batch of a lane's part, at most `most` records; waits `linger`
+    /// for more once there is one.
+    pub(super) async fn take(
+        &self,
+        entity: &str,
+        part: usize,
+        most: usize,
+        linger: Duration,
+    ) -> Batch {
         loop {
-            let Some(lane) = self.lanes.get(entity) else {
+            let Some(lane) = self.lanes.get(entity).and_then(|parts| parts.get(part)) else {
                 return std::future::pending().await;
             };
             let wait = {
@@ -299,22 +351,26 @@ impl Lanes {
         let count = queue.released.len().min(most);
         let released: Vec<CanonicalKey> = queue.released.drain(..count).collect();
         drop(queue);
+        lane.room.notify_all();
         if messages.is_empty() && released.is_empty() {
             return None;
         }
         let mut starts: HashMap<Place, i64> = state
             .committed
             .iter()
-            .filter(|(place, _)| place.topic == lane.topic)
+            .filter(|(place, _)| lane.has(place))
             .map(|(place, offset)| (place.clone(), *offset))
             .collect();
-        let mut firsts = HashSet::new();
+        let mut firsts: HashSet<&Place> = HashSet::new();
+        let mut last = None;
         for message in &messages {
-            if firsts.insert(message.place.clone()) {
+            // Messages come in runs of one partition.
+            if last != Some(&message.place) && firsts.insert(&message.place) {
                 starts.insert(message.place.clone(), message.offset);
             }
+            last = Some(&message.place);
         }
-        state.in_flight.insert(entity.to_owned());
+        state.in_flight.insert((entity.to_owned(), lane.part));
         Some(Batch {
             epoch: self.epoch(),
             group,
@@ -324,9 +380,24 @@ impl Lanes {
         })
     }
 
-    /// The lane's batch is over. Without `committed` it was dropped, and the lane
-    /// is held: a position behind it must not be committed.
-    pub(super) fn done(&self, entity: &str, epoch: u64, committed: Option<&HashMap<Place, i64>>) {
+    /// Does that unless the lane dropped a batch and stands still, in all its
+    /// parts; it does not begin to stand still meanwhile.
+    pub(super) fn unless_held(&self, entity: &str, act: impl FnOnce()) {
+        let state = self.state();
+        if !state.held.contains(entity) {
+            act();
+        }
+    }
+
+    /// The batch of a lane's part is over. Without `committed` it was dropped, and
+    /// the lane is held: a position behind it must not be committed.
+    pub(super) fn done(
+        &self,
+        entity: &str,
+        part: usize,
+        epoch: u64,
+        committed: Option<&HashMap<Place, i64>>,
+    ) {
         let mut state = self.state();
         if epoch == self.epoch() {
             match committed {
@@ -337,7 +408,7 @@ impl Lanes {
                     state.held.insert(entity.to_owned());
                 }
             }
-            state.in_flight.remove(entity);
+            state.in_flight.remove(&(entity.to_owned(), part));
         }
         drop(state);
         self.idle.notify_all();
@@ -347,8 +418,9 @@ impl Lanes {
     /// topic is read, and what it holds is not begun.
     pub(super) fn stop(&self, entity: &str) {
         self.state().held.insert(entity.to_owned());
-        if let Some(lane) = self.lanes.get(entity) {
+        for lane in self.lanes.get(entity).into_iter().flatten() {
             *lane.queue() = Queue::default();
+            lane.room.notify_all();
         }
     }
 
@@ -358,7 +430,7 @@ impl Lanes {
     }
 
     /// Of the given positions, those that are not committed yet although the
-    /// lane holds nothing of the topic: what lies between is commit markers.
+    /// lane holds nothing of the partition: what lies between is commit markers.
     pub(super) fn uncommitted(
         &self,
         positions: HashMap<Place, i64>,
@@ -368,20 +440,21 @@ impl Lanes {
             return None;
         }
         let group = state.group.clone()?;
-        let busy: HashSet<&String> = self
+        let busy: Vec<&Lane> = self
             .lanes
             .iter()
+            .flat_map(|(entity, parts)| parts.iter().map(move |lane| (entity, lane)))
             .filter(|(entity, lane)| {
-                state.in_flight.contains(*entity)
+                state.in_flight.contains(&((*entity).clone(), lane.part))
                     || state.held.contains(*entity)
                     || !lane.queue().messages.is_empty()
             })
-            .map(|(_, lane)| &lane.topic)
+            .map(|(_, lane)| lane)
             .collect();
         let next: HashMap<Place, i64> = positions
             .into_iter()
             .filter(|(place, position)| {
-                !busy.contains(&place.topic)
+                !busy.iter().any(|lane| lane.has(place))
                     && state.committed.get(place).is_none_or(|at| at < position)
             })
             .collect();
@@ -407,6 +480,16 @@ impl Lanes {
 }
 
 impl Lane {
+    /// Whether a partition is one of this part's.
+    fn has(&self, place: &Place) -> bool {
+        place.topic == self.topic
+            && place.partition.unsigned_abs() as usize % self.parts == self.part
+    }
+
+    fn is_full(&self, queue: &Queue) -> bool {
+        queue.bytes >= FULL_BYTES / self.parts || queue.messages.len() >= FULL_RECORDS / self.parts
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -420,7 +503,7 @@ mod tests {
     /// buffer, and moved the checkpoint past it (redpanda-data/connect 4689).
     #[test]
     fn redpanda_4689_a_full_lane_drops_nothing_and_holds_its_position() {
-        let lanes = Lanes::new([("company".to_owned(), "t".to_owned())]);
+        let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
         let place = Place::new("t", 0);
         let message = |offset| Message {
             place: Place::new("t", 0),
@@ -438,7 +521,7 @@ mod tests {
         assert!(lanes.push("company", message(sent)));
         sent += 1;
         assert!(!lanes.has_room("company"));
-        let lane = &lanes.lanes["company"];
+        let lane = &lanes.lanes["company"][0];
         let held: Vec<i64> = lane.queue().messages.iter().map(|m| m.offset).collect();
         assert_eq!(held, (0..sent).collect::<Vec<i64>>());
         // The reader stands behind all of it, and none of that is committed.

@@ -36,7 +36,8 @@ use crate::record::{AbsentReason, CanonicalKey, Millis, Order};
 ///   one process. Another process may still be sending an older version
 ///   (it was paused): a target that says [`EntitySupport::ordered`] refuses
 ///   what is older than what it has.
-/// - **Concurrency.** Batches of different entities may be applied at once.
+/// - **Concurrency.** Batches of different entities may be applied at once, and
+///   so many of one entity as [`EntitySupport::concurrency`] says.
 /// - **Durability.** [`Outcome::Applied`] means that the target will not forget
 ///   it. What is not sure is [`Outcome::Unknown`], never Applied or Rejected.
 /// - **One bad record rejects only itself.** A loader whose target refuses a
@@ -104,6 +105,9 @@ pub struct EntitySupport {
     pub entity: String,
     /// The most items of one `apply`.
     pub batch: usize,
+    /// How many such batches of the entity it applies at once: so many parts the
+    /// entity's lane has, each with partitions of its own.
+    pub concurrency: usize,
     /// How it finds what we wrote, and how long a request may be on its way.
     pub lease: Lease,
     /// Whether the target itself refuses an older version of a key, and its

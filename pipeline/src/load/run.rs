@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::message::Message as _;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Dropped, Worker};
+use super::batch::{Dropped, Worker, next_offsets};
 use super::lanes::{Lanes, Message};
 use super::orphans::Orphans;
 use super::references::References;
@@ -40,6 +40,9 @@ use crate::topics::Topics;
 
 /// How long a batch waits for more records.
 const LINGER: Duration = Duration::from_millis(20);
+/// How long the reading of all lanes waits for one that is full before it is
+/// paused alone.
+const PATIENT: Duration = Duration::from_millis(200);
 /// How long an open transaction of a dead owner may hide a table's end.
 const RESTORE: Duration = Duration::from_secs(60);
 
@@ -314,7 +317,7 @@ impl<L: Loader> Shared<L> {
 
 impl<L: Loader> Follower for Shared<L> {
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
-        if place.topic == self.topics.deadletter() {
+        if self.topics.is_deadletter(&place.topic) {
             self.letters.told(place.partition, offset, key, value);
             if let Some(child) = self.orphans.note(key, value) {
                 // Its parent may have come before the letter was told.
@@ -342,7 +345,7 @@ impl<L: Loader> Follower for Shared<L> {
             tracing::error!(%place, offset, "a table's key is not ours");
             return;
         };
-        if place.topic == self.topics.redo() {
+        if self.topics.is_redo(&place.topic) {
             let owned = {
                 let mut known = self.tables.lock();
                 known.put_redo(&key, value.map(<[u8]>::to_vec));
@@ -360,10 +363,10 @@ impl<L: Loader> Follower for Shared<L> {
                 return;
             }
             known.told(place, offset);
-            if place.topic == self.topics.idempotency() {
-                match value.map(serde_json::from_slice::<Entry>).transpose() {
+            if self.topics.is_idempotency(&place.topic) {
+                match value.map(Entry::from_json).transpose() {
                     Ok(entry) => {
-                        for child in known.put_entry(&key, entry) {
+                        for child in known.put_entry(&key, entry.as_ref()) {
                             if let Some(parked) = known.parked(&child) {
                                 released.push((child.clone(), parked.entity.clone()));
                             }
@@ -421,9 +424,11 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
     let topics = context.topics.clone();
     let stop = context.stop.clone();
     let lanes = Lanes::new(
-        supports
-            .iter()
-            .map(|s| (s.entity.clone(), topics.canonical(&s.entity))),
+        topics.partitions(),
+        supports.iter().map(|support| {
+            let topic = topics.canonical(&support.entity);
+            (support.entity.clone(), topic, parts(support, &topics))
+        }),
     );
     let entities: Vec<&str> = supports.iter().map(|s| s.entity.as_str()).collect();
     let references = References::of(&context.plan, &entities);
@@ -454,15 +459,19 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
         };
-        let worker = Worker {
-            shared: Arc::clone(&shared),
-            entity,
-            support,
-            share: FailureShare::default(),
-            looked: None,
-        };
+        shared.status.lane_runs(&entity.name, None);
         let altered = altered.remove(&entity.name);
-        tasks.spawn(lane(worker, altered, fatal.clone()));
+        for part in 0..parts(&support, &topics) {
+            let worker = Worker {
+                shared: Arc::clone(&shared),
+                entity,
+                part,
+                support: support.clone(),
+                share: FailureShare::default(),
+                looked: None,
+            };
+            tasks.spawn(lane(worker, altered.clone(), fatal.clone()));
+        }
     }
     let watcher = tokio::task::spawn_blocking({
         let shared = Arc::clone(&shared);
@@ -627,7 +636,13 @@ fn start<L: Loader>(
     Ok(shared)
 }
 
-/// One lane: batch after batch.
+/// How many parts the lane of an entity has.
+fn parts(support: &EntitySupport, topics: &Topics) -> usize {
+    let partitions = topics.partitions().unsigned_abs() as usize;
+    support.concurrency.clamp(1, partitions.max(1))
+}
+
+/// One part of a lane: batch after batch.
 async fn lane<L: Loader>(
     mut worker: Worker<L>,
     altered: Option<Error>,
@@ -635,6 +650,7 @@ async fn lane<L: Loader>(
 ) {
     let shared = Arc::clone(&worker.shared);
     let entity = worker.entity.name.clone();
+    let part = worker.part;
     let most = worker.support.batch.clamp(1, 10_000);
     if let Some(error) = altered {
         shared.status.lane_failed(&entity, &error, None);
@@ -646,17 +662,13 @@ async fn lane<L: Loader>(
         return shared.stop.cancelled().await;
     }
     while !shared.stop.is_cancelled() {
-        let batch = shared.lanes.take(&entity, most, LINGER).await;
+        let batch = shared.lanes.take(&entity, part, most, LINGER).await;
         let epoch = batch.epoch;
-        let next: HashMap<Place, i64> = batch
-            .messages
-            .iter()
-            .map(|m| (m.place.clone(), m.offset + 1))
-            .collect();
+        let next = next_offsets(&batch.messages);
         match worker.batch(batch).await {
-            Ok(()) => shared.lanes.done(&entity, epoch, Some(&next)),
+            Ok(()) => shared.lanes.done(&entity, part, epoch, Some(&next)),
             Err(Dropped::Gone) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 let going = shared.lanes.closing() || shared.stop.is_cancelled();
                 if shared.lanes.epoch() == epoch && !going {
                     // Refused by the broker before we heard of it: without a
@@ -667,7 +679,7 @@ async fn lane<L: Loader>(
                 }
             }
             Err(Dropped::Blocked(error)) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 shared.status.lane_failed(&entity, &error, None);
                 if shared.status.all_blocked() {
                     // Give the report a chance to be read before the end.
@@ -681,7 +693,7 @@ async fn lane<L: Loader>(
                 }
             }
             Err(Dropped::Dead(error)) => {
-                shared.lanes.done(&entity, epoch, None);
+                shared.lanes.done(&entity, part, epoch, None);
                 let _ = fatal.send(error).await;
                 return;
             }
@@ -726,7 +738,8 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
         }
         match polled {
             Ok(Polled::Message(message)) => {
-                let place = Place::new(message.topic(), message.partition());
+                let partition = message.partition();
+                let place = Place::new(message.topic(), partition);
                 let Some(entity) = shared.topics.entity_of(&place.topic).map(str::to_owned) else {
                     continue;
                 };
@@ -739,7 +752,12 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
                         place,
                     },
                 );
-                if full && !paused.contains_key(&entity) {
+                // A pause throws away what was fetched ahead, and the reader is
+                // slow to begin again: a lane that soon has room is waited for.
+                if full
+                    && !paused.contains_key(&entity)
+                    && !shared.lanes.wait_for_room(&entity, partition, PATIENT)
+                {
                     let topic = shared.topics.canonical(&entity);
                     let places: Vec<Place> = member
                         .assigned()

@@ -29,10 +29,6 @@ impl<L: Loader> Worker<L> {
         let known = self.shared.tables.lock();
         let mut tried = Vec::new();
         for (work, plan) in works.iter().zip(plans) {
-            let partition = partition_of(
-                work.key.as_str().as_bytes(),
-                self.shared.topics.partitions(),
-            );
             let mut park = None;
             let mut waits = false;
             let mut succeeded = true;
@@ -79,7 +75,7 @@ impl<L: Loader> Worker<L> {
                 }
                 Plan::Refuse(error) => {
                     succeeded = false;
-                    tried.push(self.letter(work, &error, None, partition, changes));
+                    tried.push(self.letter(work, &error, None, changes));
                 }
                 // Not counted against the lane: it waited in vain for another
                 // one, which says nothing about the next record.
@@ -92,7 +88,7 @@ impl<L: Loader> Worker<L> {
                     // commits: the tail may still show one that is taken back.
                     let live = self.shared.letters.is_at(work.key.as_str(), &work.order);
                     if !(same && live) {
-                        self.letter(work, &error, Some(parent), partition, changes);
+                        self.letter(work, &error, Some(parent), changes);
                     }
                 }
                 Plan::Send(sending) => match sending.outcome {
@@ -124,7 +120,7 @@ impl<L: Loader> Worker<L> {
                     }
                     Some(Outcome::Rejected(error)) => {
                         succeeded = false;
-                        tried.push(self.letter(work, &error, None, partition, changes));
+                        tried.push(self.letter(work, &error, None, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let entry = self.refused(work, sending.before, sending.target_id);
@@ -173,7 +169,7 @@ impl<L: Loader> Worker<L> {
             if (succeeded || parks) && self.shared.letters.settles(work.key.as_str(), &work.order) {
                 changes
                     .letters
-                    .push((work.key.as_str().to_owned(), partition, None));
+                    .push((work.key.as_str().to_owned(), self.partition(work), None));
             }
         }
         tried
@@ -255,6 +251,7 @@ impl<L: Loader> Worker<L> {
         let again = self.shared.letters.count_on(&mut letter);
         let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);
         tracing::warn!(%key, code, message, attempt, "dead letter");
+        let partition = self.partition(work);
         changes.letters.push((key, partition, Some(letter)));
         !again
     }

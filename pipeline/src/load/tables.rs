@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::idempotency::{Entry, State};
+use crate::idempotency::{Entry, PackedTable, State, Table, TargetId};
 use crate::kafka::Place;
 use crate::parking::Parked;
 use crate::record::{AbsentReason, CanonicalKey};
@@ -28,7 +28,7 @@ pub(super) struct Known {
     partitions: i32,
     idempotency: String,
     parked_topic: String,
-    entries: HashMap<CanonicalKey, Entry>,
+    entries: Box<dyn Table>,
     /// How many entries are not deleted.
     live: u64,
     /// By mapping generation, how many entries it emptied.
@@ -78,7 +78,7 @@ impl Tables {
                 partitions,
                 idempotency,
                 parked_topic,
-                entries: HashMap::new(),
+                entries: Box::new(PackedTable::default()),
                 live: 0,
                 emptied: HashMap::new(),
                 pending_seen: HashMap::new(),
@@ -99,7 +99,7 @@ impl Tables {
 
 impl Known {
     /// What is known of a key.
-    pub(super) fn entry(&self, key: &CanonicalKey) -> Option<&Entry> {
+    pub(super) fn entry(&self, key: &CanonicalKey) -> Option<Entry> {
         self.entries.get(key)
     }
 
@@ -119,8 +119,8 @@ impl Known {
     }
 
     /// Whether what a reference points to is in the target, and under which id.
-    pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<&String> {
-        self.entries.get(key)?.target_id.as_ref()
+    pub(super) fn target_of(&self, key: &CanonicalKey) -> Option<TargetId> {
+        self.entries.target_id(key)
     }
 
     /// Whether the record is known, and not as deleted.
@@ -184,11 +184,12 @@ impl Known {
     pub(super) fn put_entry(
         &mut self,
         key: &CanonicalKey,
-        entry: Option<Entry>,
+        entry: Option<&Entry>,
     ) -> Vec<CanonicalKey> {
         match entry {
             None => {
-                let before = self.entries.remove(key);
+                let before = self.entries.get(key);
+                self.entries.remove(key);
                 self.recount(before.as_ref().map(Held::of), None);
                 self.pending_seen.remove(key);
                 Vec::new()
@@ -196,7 +197,7 @@ impl Known {
             Some(entry) => {
                 match entry.state {
                     // The lease runs from when this very Pending was first seen.
-                    State::Pending { .. } if self.entries.get(key) == Some(&entry) => {
+                    State::Pending { .. } if self.entries.get(key).as_ref() == Some(entry) => {
                         self.pending_seen
                             .entry(key.clone())
                             .or_insert_with(Instant::now);
@@ -205,16 +206,19 @@ impl Known {
                         self.pending_seen.insert(key.clone(), Instant::now());
                     }
                     State::Applied | State::Deleted { .. } => {
-                        self.pending_seen.remove(key);
+                        // Nearly always empty, and then not worth a hash.
+                        if !self.pending_seen.is_empty() {
+                            self.pending_seen.remove(key);
+                        }
                     }
                 }
                 // What was deleted before it had an id never comes: who waits for
                 // it goes on to its end.
                 let settled = matches!(entry.state, State::Deleted { .. });
                 let arrived = entry.target_id.is_some() || settled;
-                let before = self.entries.insert(key.clone(), entry);
-                let after = self.entries.get(key).map(Held::of);
-                self.recount(before.as_ref().map(Held::of), after);
+                let before = self.entries.get(key).as_ref().map(Held::of);
+                self.entries.put(key, entry);
+                self.recount(before, Some(Held::of(entry)));
                 if arrived {
                     self.waiters(key)
                 } else {
