@@ -459,7 +459,6 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
         };
-        shared.status.lane_runs(&entity.name, None);
         let altered = altered.remove(&entity.name);
         for part in 0..parts(&support, &topics) {
             let worker = Worker {
