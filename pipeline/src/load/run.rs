@@ -459,8 +459,13 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
         };
-        let altered = altered.remove(&entity.name);
-        for part in 0..parts(&support, &topics) {
+        let mut altered = altered.remove(&entity.name);
+        // A lane that may not begin has one part, which says so.
+        let parts = match altered {
+            Some(_) => 1,
+            None => parts(&support, &topics),
+        };
+        for part in 0..parts {
             let worker = Worker {
                 shared: Arc::clone(&shared),
                 entity,
@@ -469,7 +474,7 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
                 share: FailureShare::default(),
                 looked: None,
             };
-            tasks.spawn(lane(worker, altered.clone(), fatal.clone()));
+            tasks.spawn(lane(worker, altered.take(), fatal.clone()));
         }
     }
     let watcher = tokio::task::spawn_blocking({

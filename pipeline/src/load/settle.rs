@@ -220,6 +220,11 @@ impl<L: Loader> Worker<L> {
         }
     }
 
+    fn partition(&self, work: &Work) -> i32 {
+        let partitions = self.shared.topics.partitions();
+        partition_of(work.key.as_str().as_bytes(), partitions)
+    }
+
     /// Writes a dead letter; `waits_for` is the parent that never comes, where
     /// that is the cause. Says whether it counts as a failure of its lane: the
     /// same version, tried again, was counted before.
@@ -228,13 +233,12 @@ impl<L: Loader> Worker<L> {
         work: &Work,
         error: &Error,
         waits_for: Option<CanonicalKey>,
-        partition: i32,
         changes: &mut Changes,
     ) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
         if self.shared.letters.is_behind(&key, &work.order) {
-            // An older version, seen again: the newer one's letter stays.
+            // An older order, seen again: the newer one's letter stays.
             return true;
         }
         let mut letter = DeadLetter::new(

@@ -1576,7 +1576,7 @@ impl World {
                 changes.redone.push(key);
             }
             // A record that waits is no longer dead.
-            if (succeeded || parks) && self.truth.dead[key].is_some_and(|o| o <= work.order) {
+            if (succeeded || parks) && self.truth.dead[key].is_some_and(|l| l.order <= work.order) {
                 changes.letters.push((key, None));
             }
         }
