@@ -87,6 +87,10 @@ codes! {
     IdempotencyLost = "IDEMPOTENCY_LOST", Operator, "restore the idempotency topic from a backup; do not start a loader without it";
     /// The broker's log starts behind our position: records we had not read are gone.
     RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read, by retention or by hand; docs/errors/RECORDS_LOST.md says how to write and read them again";
+    /// The source counts more records than it showed us.
+    Short = "SHORT", Operator, "grant the integration user the right to see every record (View All Data), then have the object copied again";
+    /// The source lost a job of ours: it failed, was aborted, deleted, or has expired.
+    JobLost = "JOB_LOST", Transient, "look at the job's message in the source if it happens again";
     /// Another process took over this one's transactional id or partitions.
     Fenced = "FENCED", Transient, "another process took over, or the broker was away for longer than a transaction may last; a stage that nobody replaced starts again by itself";
     /// Kafka refused something that a retry will not mend.

@@ -5,6 +5,8 @@
 //! pool, TLS. Redirects are not followed: an API that redirects has moved, and a
 //! token must not travel to another host.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -15,9 +17,23 @@ use crate::error::{Code, Error, Result};
 const MAX_ANSWER: usize = 256 << 20;
 
 /// An HTTP client shared by everything in a process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpClient {
     inner: reqwest::Client,
+    /// What answers in place of a server; in tests.
+    server: Option<Arc<dyn Server>>,
+}
+
+/// A server in this process, for tests that ask too often for a network.
+pub trait Server: Send + Sync {
+    /// What becomes of a request.
+    fn answer(&self, request: reqwest::Request) -> Result<Answer>;
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").finish_non_exhaustive()
+    }
 }
 
 /// A whole answer.
@@ -47,7 +63,18 @@ impl HttpClient {
                     format!("no HTTP client: {}", e.without_url()),
                 )
             })?;
-        Ok(HttpClient { inner })
+        Ok(HttpClient {
+            inner,
+            server: None,
+        })
+    }
+
+    /// The same client, but its requests go to a server in this process.
+    pub fn answered_by(&self, server: Arc<dyn Server>) -> Self {
+        HttpClient {
+            inner: self.inner.clone(),
+            server: Some(server),
+        }
     }
 
     /// Starts a request; the caller adds query, headers and body.
@@ -63,6 +90,9 @@ impl HttpClient {
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
         let (client, request) = request.build_split();
         let request = request.map_err(|error| Error::new(Code::Connection, explain(error)))?;
+        if let Some(server) = &self.server {
+            return server.answer(request);
+        }
         let url = request.url();
         let server = match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),

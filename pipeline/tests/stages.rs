@@ -121,6 +121,7 @@ impl Extractor for Source {
                 Reached::More
             },
             snapshot_complete: complete,
+            notice: None,
         })
     }
     async fn get(&self, _: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {

@@ -8,6 +8,7 @@ use drover_pipeline::record::Millis;
 use drover_pipeline::{Error, Result};
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::config::{self, Config};
@@ -40,6 +41,14 @@ struct Session {
 struct Token {
     access_token: String,
     instance_url: String,
+}
+
+/// A request.
+struct Ask<'a> {
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    /// What is posted; without it the request only reads.
+    body: Option<&'a Value>,
 }
 
 /// A success, with the source's time at which it was sent.
@@ -88,37 +97,81 @@ impl Api {
         query: &[(&str, &str)],
         about: Option<&str>,
     ) -> Result<Reply> {
-        let mut session = self.session(None).await?;
-        let mut answer = self.send(&session, path, query).await?;
-        for _ in 0..RENEWALS {
-            if !errors::session_expired(&answer) {
-                break;
-            }
-            session = self.session(Some(&session)).await?;
-            answer = self.send(&session, path, query).await?;
-        }
-        if let Some(error) = errors::of_api(&answer, about) {
-            return Err(error);
-        }
-        let at = self.date(&answer)?;
+        let ask = Ask {
+            path,
+            query,
+            body: None,
+        };
+        let (at, answer) = self.ask(&ask, about).await?;
         if !answer.is_json() {
             return Err(errors::not_the_api(&answer, "it is not JSON"));
         }
         Ok(Reply { at, answer })
     }
 
-    async fn send(&self, session: &Session, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
+    /// Asks for a file: a path below `/services/data/vNN.0` whose answer is CSV.
+    pub async fn file(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply> {
+        let ask = Ask {
+            path,
+            query,
+            body: None,
+        };
+        let (at, answer) = self.ask(&ask, None).await?;
+        let kind = answer.header("content-type").unwrap_or_default();
+        if !kind.contains("csv") {
+            return Err(errors::not_the_api(&answer, "it is not CSV"));
+        }
+        Ok(Reply { at, answer })
+    }
+
+    /// Has something made that no record depends on: a job.
+    pub async fn post(&self, path: &str, body: &Value, about: Option<&str>) -> Result<Reply> {
+        let ask = Ask {
+            path,
+            query: &[],
+            body: Some(body),
+        };
+        let (at, answer) = self.ask(&ask, about).await?;
+        if !answer.is_json() {
+            return Err(errors::not_the_api(&answer, "it is not JSON"));
+        }
+        Ok(Reply { at, answer })
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, about: Option<&str>) -> Result<(Millis, Answer)> {
+        let mut session = self.session(None).await?;
+        let mut answer = self.send(&session, ask).await?;
+        for _ in 0..RENEWALS {
+            if !errors::session_expired(&answer) {
+                break;
+            }
+            session = self.session(Some(&session)).await?;
+            answer = self.send(&session, ask).await?;
+        }
+        if let Some(error) = errors::of_api(&answer, about) {
+            return Err(error);
+        }
+        Ok((self.date(&answer)?, answer))
+    }
+
+    async fn send(&self, session: &Session, ask: &Ask<'_>) -> Result<Answer> {
+        let path = ask.path;
         let url = if path.starts_with("/services/") {
             format!("{}{path}", session.origin)
         } else {
             let version = &self.config.api_version;
             format!("{}/services/data/v{version}{path}", session.origin)
         };
-        let request = self
-            .http
-            .request(Method::GET, &url)
-            .query(query)
-            .bearer_auth(&session.token);
+        let method = if ask.body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let mut request = self.http.request(method, &url);
+        request = request.query(ask.query).bearer_auth(&session.token);
+        if let Some(body) = ask.body {
+            request = request.json(body);
+        }
         self.http.send(request).await
     }
 
@@ -177,6 +230,11 @@ impl Reply {
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.answer.body
+    }
+
+    /// A header's text, if it is there.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.answer.header(name)
     }
 
     /// Reads the body as JSON of a shape. The error says where it fails, and

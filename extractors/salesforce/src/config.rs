@@ -36,6 +36,15 @@ pub struct Config {
     #[serde(default = "default_lookback_ms")]
     #[schemars(range(max = 86_400_000))]
     pub lookback_ms: u32,
+    /// The first copy of an object with at least so many records is made by
+    /// Bulk API 2.0; smaller ones are read by REST.
+    #[serde(default = "default_bulk_threshold")]
+    pub bulk_threshold: u64,
+    /// Records per request of a Bulk job's file, at most. A page is held in
+    /// memory: choose fewer for objects whose records are large.
+    #[serde(default = "default_bulk_page_size")]
+    #[schemars(range(min = 1, max = 50000))]
+    pub bulk_page_size: u32,
 }
 
 fn default_api_version() -> String {
@@ -50,6 +59,14 @@ fn default_lookback_ms() -> u32 {
     600_000
 }
 
+fn default_bulk_threshold() -> u64 {
+    100_000
+}
+
+fn default_bulk_page_size() -> u32 {
+    10_000
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -59,6 +76,8 @@ impl fmt::Debug for Config {
             .field("api_version", &self.api_version)
             .field("page_size", &self.page_size)
             .field("lookback_ms", &self.lookback_ms)
+            .field("bulk_threshold", &self.bulk_threshold)
+            .field("bulk_page_size", &self.bulk_page_size)
             .finish()
     }
 }
@@ -113,6 +132,13 @@ impl Config {
                 "pageSize",
                 format!("{} records are not possible", self.page_size),
                 "give a number from 1 to 2000",
+            );
+        }
+        if !(1..=50_000).contains(&self.bulk_page_size) {
+            problem(
+                "bulkPageSize",
+                format!("{} records are not possible", self.bulk_page_size),
+                "give a number from 1 to 50000",
             );
         }
         if self.lookback_ms > 86_400_000 {
@@ -212,12 +238,12 @@ mod tests {
     fn all_problems_come_at_once() {
         let config: Config = serde_json::from_value(json!({
             "instanceUrl": "http://a.b", "clientId": "", "clientSecret": " ",
-            "apiVersion": "v67", "pageSize": 2001, "lookbackMs": 90_000_000,
+            "apiVersion": "v67", "pageSize": 2001, "bulkPageSize": 0, "lookbackMs": 90_000_000,
         }))
         .expect("a config");
         let paths: Vec<String> = config
             .validate()
-            .expect_err("six")
+            .expect_err("seven")
             .into_iter()
             .map(|p| p.path)
             .collect();
@@ -229,6 +255,7 @@ mod tests {
                 "clientSecret",
                 "apiVersion",
                 "pageSize",
+                "bulkPageSize",
                 "lookbackMs"
             ]
             .map(|field| format!("sourceConfig.{field}"))

@@ -20,6 +20,17 @@ pub enum Cursor {
         after: String,
         /// Where the changes start, taken before the first page.
         from: Position,
+        /// Records read so far that were stamped before `from`.
+        read: u64,
+    },
+    /// In the first copy, which a Bulk job makes.
+    Bulk(Job),
+    /// Behind the first copy's last record, which is counted next.
+    Counted {
+        /// Where the changes start.
+        from: Position,
+        /// Records of the copy that were stamped before `from`.
+        read: u64,
     },
     /// In the changes, in rounds.
     Delta {
@@ -29,6 +40,24 @@ pub enum Cursor {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         round: Option<Round>,
     },
+}
+
+/// A Bulk job that reads an object, and how far its file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// The job's id in the source; saved before anybody asks for the job.
+    pub id: String,
+    /// Which job of this copy it is: 2 when the first one was lost.
+    pub attempt: u32,
+    /// Where the changes start, taken before the first job was made.
+    pub from: Position,
+    /// Where the next page of the file starts, as the source named it; nothing
+    /// before the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locator: Option<String>,
+    /// Records read so far that were stamped before `from`.
+    pub read: u64,
 }
 
 /// From when on changes are still to be read.
@@ -118,7 +147,16 @@ mod tests {
             Cursor::Snapshot {
                 after: "001dM00003kS5tZQAS".to_owned(),
                 from,
+                read: 7,
             },
+            Cursor::Bulk(Job {
+                id: "750R0000000zlh9IAA".to_owned(),
+                attempt: 1,
+                from,
+                locator: Some("MTAwMDA".to_owned()),
+                read: 7,
+            }),
+            Cursor::Counted { from, read: 7 },
             Cursor::Delta { from, round: None },
             Cursor::Delta {
                 from,

@@ -22,7 +22,7 @@ use crate::api::{Api, Reply};
 use crate::cursor::{Cursor, Position, Round, Step};
 use crate::query::Selection;
 use crate::rows::{Answered, Row, Text};
-use crate::{deletes, time};
+use crate::{bulk, count, deletes, time};
 
 /// How far an idle lane lets its position stay, so that it has nothing to save.
 const STAY: Millis = 3_600_000;
@@ -41,11 +41,16 @@ pub async fn fetch(api: &Api, object: &Object, from: Option<&Cursor>) -> Result<
     match from {
         None => {
             let position = start(api, &selection).await?;
-            snapshot(api, &selection, None, position).await
+            if bulk::can_read(&selection) && count::is_large(api, object, &selection).await? {
+                return bulk::begin(api, &selection, position, 1, None).await;
+            }
+            snapshot(api, &selection, None, position, 0).await
         }
-        Some(Cursor::Snapshot { after, from }) => {
-            snapshot(api, &selection, Some(after), *from).await
+        Some(Cursor::Snapshot { after, from, read }) => {
+            snapshot(api, &selection, Some(after), *from, *read).await
         }
+        Some(Cursor::Bulk(job)) => bulk::fetch(api, &selection, job).await,
+        Some(Cursor::Counted { from, read }) => count::finish(api, &selection, *from, *read).await,
         Some(Cursor::Delta { from, round }) => delta(api, &selection, *from, round.as_ref()).await,
     }
 }
@@ -58,39 +63,44 @@ async fn start(api: &Api, selection: &Selection<'_>) -> Result<Position> {
     Ok(Position::behind(log.at, log.covered, lookback))
 }
 
-async fn snapshot(
+/// A page of the first copy by REST; `before` is what the pages before it hold
+/// of records from before the copy.
+pub async fn snapshot(
     api: &Api,
     selection: &Selection<'_>,
     after: Option<&str>,
     from: Position,
+    before: u64,
 ) -> Result<Page<Cursor>> {
     let soql = selection.by_id(after, api.config().page_size);
-    let read = page(
+    let resource = format!("/{}", selection.operation());
+    let page = page(
         api,
         selection,
-        "/query",
+        &resource,
         &soql,
         after.unwrap_or("the start"),
     )
     .await?;
-    let last = read.rows.iter().rev().find_map(|row| row.id.clone());
+    let last = page.rows.iter().rev().find_map(|row| row.id.clone());
+    let read = before + count::before(from, &page.rows);
     let next = match last {
-        _ if read.last => Cursor::Delta { from, round: None },
-        Some(after) => Cursor::Snapshot { after, from },
+        _ if page.last => Cursor::Counted { from, read },
+        Some(after) => Cursor::Snapshot { after, from, read },
         None => {
-            return Err(read
+            return Err(page
                 .reply
                 .broken("a page without a single id can't be followed"));
         }
     };
-    let snapshot_complete = read.last;
-    let (changes, bad) = split(read.rows);
+    let (changes, bad) = split(page.rows);
     Ok(Page {
         changes,
         bad,
         next,
         reached: Reached::More,
-        snapshot_complete,
+        snapshot_complete: false,
+        notice: None,
     })
 }
 
@@ -204,6 +214,7 @@ async fn delta(
         },
         reached: Reached::Now { as_of },
         snapshot_complete: true,
+        notice: None,
     })
 }
 
@@ -222,6 +233,7 @@ fn more_of(
         },
         reached: Reached::More,
         snapshot_complete: true,
+        notice: None,
     }
 }
 
@@ -262,7 +274,8 @@ async fn page(
     Ok(Rows { rows, last, reply })
 }
 
-fn split(rows: Vec<Row>) -> (Vec<Change>, Vec<BadRecord>) {
+/// The records of rows, and what is none.
+pub fn split(rows: Vec<Row>) -> (Vec<Change>, Vec<BadRecord>) {
     let mut changes = Vec::with_capacity(rows.len());
     let mut bad = Vec::new();
     for row in rows {

@@ -5,7 +5,10 @@
 //! [`errors`] is the table of refusals.
 
 pub mod api;
+pub mod bulk;
+pub mod canon;
 pub mod config;
+pub mod count;
 pub mod cursor;
 pub mod deletes;
 pub mod describe;
@@ -15,6 +18,7 @@ pub mod id;
 pub mod lookup;
 pub mod query;
 pub mod rows;
+pub mod sheet;
 pub mod time;
 
 use drover_pipeline::Result;

@@ -7,7 +7,7 @@ use drover_pipeline::extract::{Change, Ids, Object};
 use serde::Deserialize;
 
 use crate::api::{Api, Reply};
-use crate::query::{self, Selection};
+use crate::query::Selection;
 use crate::rows::{Answered, Text};
 use crate::{id, time};
 
@@ -68,9 +68,11 @@ pub async fn get(api: &Api, object: &Object, ids: &[&str]) -> Result<Vec<Option<
 /// A page of live ids, in their order.
 pub async fn ids(api: &Api, object: &Object, page: Option<&str>) -> Result<Ids> {
     let after = page.map(|id| id::normalise(id).unwrap_or_default());
-    let soql = query::ids(object, after.as_deref(), IDS)?;
+    let selection = Selection::of(object)?;
+    let soql = selection.ids(after.as_deref(), IDS);
+    let resource = format!("/{}", selection.operation());
     let reply = api
-        .get("/query", &[("q", &soql)], Some(&object.name))
+        .get(&resource, &[("q", &soql)], Some(&object.name))
         .await?;
     let read: IdPage = reply.json()?;
     let ids: Vec<String> = read

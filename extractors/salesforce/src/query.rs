@@ -7,6 +7,7 @@ use drover_pipeline::extract::Object;
 use drover_pipeline::record::Millis;
 use drover_pipeline::{Code, Error, Result};
 
+use crate::canon::Kind;
 use crate::time::print;
 
 /// A request's line may hold about 16 KB (`reference/salesforce.md` section 1,
@@ -26,8 +27,13 @@ pub struct Selection<'a> {
     pub object: &'a str,
     /// The fields of a record's body, in the order of the describe.
     pub fields: Vec<&'a str>,
+    /// What the values of those fields are.
+    pub kinds: Vec<Kind>,
     /// Whether the object has a recycle bin.
     pub deletable: bool,
+    /// Whether its old records are put away, out of the sight of `query`
+    /// (`reference/salesforce.md` section 6): done tasks and past events.
+    pub archives: bool,
 }
 
 impl<'a> Selection<'a> {
@@ -36,9 +42,11 @@ impl<'a> Selection<'a> {
     pub fn of(object: &'a Object) -> Result<Self> {
         let name = identifier(&object.name)?;
         let mut fields = Vec::with_capacity(object.fields.len());
+        let mut kinds = Vec::with_capacity(object.fields.len());
         for field in &object.fields {
             if !matches!(field.kind.as_str(), "address" | "location" | "base64") {
                 fields.push(identifier(&field.name)?);
+                kinds.push(Kind::of(&field.kind));
             }
         }
         for needed in ["Id", "SystemModstamp"] {
@@ -52,13 +60,41 @@ impl<'a> Selection<'a> {
         Ok(Selection {
             object: name,
             deletable: fields.contains(&"IsDeleted"),
+            archives: fields.contains(&"IsDeleted") && fields.contains(&"IsArchived"),
             fields,
+            kinds,
         })
+    }
+
+    /// The operation that shows every live record: `queryAll` shows deleted
+    /// ones too, but only there are those that are put away.
+    pub fn operation(&self) -> &'static str {
+        if self.archives { "queryAll" } else { "query" }
+    }
+
+    fn live(&self) -> &'static str {
+        if self.archives {
+            "IsDeleted = false"
+        } else {
+            ""
+        }
     }
 
     /// A page of live records in the order of ids.
     pub fn by_id(&self, after: Option<&str>, limit: u32) -> String {
-        page_by_id(&self.fields.join(","), self.object, after, limit)
+        self.page_by_id(&self.fields.join(","), after, limit)
+    }
+
+    /// A page of the ids of live records, in their order.
+    pub fn ids(&self, after: Option<&str>, limit: u32) -> String {
+        self.page_by_id("Id", after, limit)
+    }
+
+    fn page_by_id(&self, fields: &str, after: Option<&str>, limit: u32) -> String {
+        let behind = after.map_or_else(String::new, |id| format!("Id > '{id}'"));
+        let bound = where_all(&[self.live(), &behind]);
+        let object = self.object;
+        format!("SELECT {fields} FROM {object}{bound} ORDER BY Id LIMIT {limit}")
     }
 
     /// A page of the records stamped in a window, in the order of stamp and id.
@@ -91,6 +127,24 @@ impl<'a> Selection<'a> {
         soql
     }
 
+    /// Every live record, in any order. The stamp comes last, so that a file
+    /// that is cut inside its last row can't end in what looks like a value.
+    pub fn whole(&self) -> String {
+        let fields = self.fields.iter().filter(|name| **name != "SystemModstamp");
+        let fields: Vec<&str> = fields.copied().chain(["SystemModstamp"]).collect();
+        let bound = where_all(&[self.live()]);
+        format!("SELECT {} FROM {}{bound}", fields.join(","), self.object)
+    }
+
+    /// How many live records there are that were stamped before a moment.
+    pub fn count(&self, before: Option<Millis>) -> String {
+        let before = before.map_or_else(String::new, |before| {
+            format!("SystemModstamp < {}", print(before))
+        });
+        let bound = where_all(&[self.live(), &before]);
+        format!("SELECT COUNT() FROM {}{bound}", self.object)
+    }
+
     /// The queries that together read these ids.
     pub fn by_ids(&self, ids: &[String]) -> Vec<String> {
         self.chunks(&self.fields.join(","), ids, MOST_IDS)
@@ -119,14 +173,17 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// A page of ids.
-pub fn ids(object: &Object, after: Option<&str>, limit: u32) -> Result<String> {
-    Ok(page_by_id("Id", identifier(&object.name)?, after, limit))
-}
-
-fn page_by_id(fields: &str, object: &str, after: Option<&str>, limit: u32) -> String {
-    let bound = after.map_or_else(String::new, |id| format!(" WHERE Id > '{id}'"));
-    format!("SELECT {fields} FROM {object}{bound} ORDER BY Id LIMIT {limit}")
+/// A `WHERE` of all conditions that say something.
+fn where_all(conditions: &[&str]) -> String {
+    let said: Vec<&str> = conditions
+        .iter()
+        .copied()
+        .filter(|text| !text.is_empty())
+        .collect();
+    if said.is_empty() {
+        return String::new();
+    }
+    format!(" WHERE {}", said.join(" AND "))
 }
 
 /// A name that may stand in a query.
@@ -191,6 +248,14 @@ mod tests {
             selection.by_id(Some("003A"), 5),
             "SELECT Id,IsDeleted,MailingCity,SystemModstamp FROM Contact WHERE Id > '003A' ORDER BY Id LIMIT 5"
         );
+        assert_eq!(
+            selection.whole(),
+            "SELECT Id,IsDeleted,MailingCity,SystemModstamp FROM Contact"
+        );
+        assert_eq!(
+            selection.count(Some(0)),
+            "SELECT COUNT() FROM Contact WHERE SystemModstamp < 1970-01-01T00:00:00Z"
+        );
         assert!(selection.by_stamp(0, 1_000, None, 5).ends_with(
             "FROM Contact WHERE SystemModstamp >= 1970-01-01T00:00:00Z AND SystemModstamp < 1970-01-01T00:00:01Z \
              ORDER BY SystemModstamp, Id LIMIT 5"
@@ -199,6 +264,31 @@ mod tests {
             "WHERE (SystemModstamp > 1970-01-01T00:00:00.500Z OR (SystemModstamp = 1970-01-01T00:00:00.500Z AND Id > \
              '003A')) AND SystemModstamp < 1970-01-01T00:00:01Z ORDER"
         ));
+    }
+
+    #[test]
+    fn archived_records_are_read_too() {
+        let task = object(&[
+            ("Id", "id"),
+            ("IsDeleted", "boolean"),
+            ("IsArchived", "boolean"),
+            ("SystemModstamp", "datetime"),
+        ]);
+        let selection = Selection::of(&task).expect("a selection");
+        assert_eq!(selection.operation(), "queryAll");
+        assert_eq!(
+            selection.ids(Some("00TA"), 5),
+            "SELECT Id FROM Contact WHERE IsDeleted = false AND Id > '00TA' ORDER BY Id LIMIT 5"
+        );
+        assert!(
+            selection
+                .whole()
+                .ends_with("FROM Contact WHERE IsDeleted = false")
+        );
+        assert_eq!(
+            selection.count(None),
+            "SELECT COUNT() FROM Contact WHERE IsDeleted = false"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! From a page of an answer to changes.
 //!
 //! **The body** of a change is the record's JSON without `attributes`, its
-//! fields in the order of the describe, each value exactly as the API printed
-//! it (numbers keep their digits), nulls included. Nothing in it depends on the
-//! call that read it: only live records have a body, and `IsDeleted` is false
-//! in all of them.
+//! fields in the order of the describe, each value in its one canonical form
+//! (see [`crate::canon`]), nulls included. Nothing in it depends on the call
+//! that read it: only live records have a body, and `IsDeleted` is false in all
+//! of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -90,25 +90,29 @@ impl<'a> Text<'a> {
         place: impl Fn() -> String,
     ) -> Row {
         let mut row = read(raw, selection, &place);
-        if self.mark.is_some_and(|mark| raw.get().contains(mark)) {
+        if self.is_broken(raw.get()) {
             let place = row.id.clone().unwrap_or_else(place);
-            row.content = Err(bad(
-                place,
-                Code::InvalidUtf8,
-                "the record holds bytes that are no UTF-8",
-                raw,
-            ));
+            row.content = Err(bad(place, Code::InvalidUtf8, BROKEN, raw.get()));
         }
         row
     }
+
+    /// Whether a part of the text held bytes that are no UTF-8.
+    pub fn is_broken(&self, part: &str) -> bool {
+        self.mark.is_some_and(|mark| part.contains(mark))
+    }
 }
 
-fn bad(place: String, code: Code, message: &str, raw: &RawValue) -> BadRecord {
+/// What is wrong with a record that [`Text::is_broken`].
+pub const BROKEN: &str = "the record holds bytes that are no UTF-8";
+
+/// A record that is none.
+pub fn bad(place: String, code: Code, message: &str, body: &str) -> BadRecord {
     BadRecord {
         place,
         code,
         message: message.to_owned(),
-        body: raw.get().to_owned(),
+        body: body.to_owned(),
     }
 }
 
@@ -120,14 +124,17 @@ fn read(raw: &RawValue, selection: &Selection<'_>, place: &impl Fn() -> String) 
             String::new(),
             Code::InvalidBody,
             "the record is not a JSON object",
-            raw,
+            raw.get(),
         )),
     };
     if let Ok(Fields(fields)) = serde_json::from_str(raw.get()) {
         row.id = text_of(&fields, "Id").and_then(|text| id::normalise(&text));
         row.stamp = text_of(&fields, "SystemModstamp").and_then(|text| time::parse(&text));
-        row.content = change(&row, &fields, selection)
-            .map_err(|(code, message)| bad(String::new(), code, &message, raw));
+        let deleted = find(&fields, "IsDeleted", 0).is_some_and(|raw| raw.get() == "true");
+        row.content = change(&row, selection.deletable && deleted, || {
+            body(&fields, selection)
+        })
+        .map_err(|(code, message)| bad(String::new(), code, &message, raw.get()));
     }
     if let Err(bad) = &mut row.content {
         bad.place = row.id.clone().unwrap_or_else(place);
@@ -135,10 +142,11 @@ fn read(raw: &RawValue, selection: &Selection<'_>, place: &impl Fn() -> String) 
     row
 }
 
-fn change(
+/// The change that a row is, with its id and stamp; else why it is none.
+pub fn change(
     row: &Row,
-    fields: &[(Cow<'_, str>, &RawValue)],
-    selection: &Selection<'_>,
+    deleted: bool,
+    body: impl FnOnce() -> Result<String, (Code, String)>,
 ) -> Result<Change, (Code, String)> {
     let id = row
         .id
@@ -148,19 +156,16 @@ fn change(
         let message = "the record has no SystemModstamp".to_owned();
         (Code::InvalidBody, message)
     })?;
-    if selection.deletable && find(fields, "IsDeleted", 0).is_some_and(|raw| raw.get() == "true") {
-        return Ok(Change {
-            id,
-            op: Op::Delete,
-            version,
-            body: None,
-        });
-    }
+    let (op, body) = if deleted {
+        (Op::Delete, None)
+    } else {
+        (Op::Upsert, Some(body()?))
+    };
     Ok(Change {
         id,
-        op: Op::Upsert,
+        op,
         version,
-        body: Some(body(fields, selection)?),
+        body,
     })
 }
 
@@ -170,23 +175,28 @@ fn body(
 ) -> Result<String, (Code, String)> {
     let size = fields
         .iter()
-        .map(|(name, raw)| name.len() + raw.get().len() + 4);
+        .map(|(name, raw)| name.len() + raw.get().len() + 6);
     let mut body = String::with_capacity(size.sum::<usize>() + 2);
-    for (at, name) in selection.fields.iter().enumerate() {
+    for (at, (name, kind)) in selection.fields.iter().zip(&selection.kinds).enumerate() {
         // The API answers in the order of the query, behind `attributes`.
         let raw = find(fields, name, at + 1).ok_or_else(|| {
             let message = format!("the answer lacks the field {name}, which was asked for");
             (Code::InvalidBody, message)
         })?;
-        body.push(if at == 0 { '{' } else { ',' });
-        // Names of fields are identifiers: nothing in them needs escaping.
-        body.push('"');
-        body.push_str(name);
-        body.push_str("\":");
-        body.push_str(raw.get());
+        begin_field(name, at, &mut body);
+        kind.push_json(raw.get(), &mut body);
     }
     body.push('}');
     Ok(body)
+}
+
+/// Begins a field of a body; `at` says which one it is.
+pub fn begin_field(name: &str, at: usize, body: &mut String) {
+    body.push(if at == 0 { '{' } else { ',' });
+    // Names of fields are identifiers: nothing in them needs escaping.
+    body.push('"');
+    body.push_str(name);
+    body.push_str("\":");
 }
 
 fn find<'a>(
@@ -245,14 +255,20 @@ mod tests {
     use super::*;
 
     fn object() -> Object {
-        let fields = ["Id", "IsDeleted", "Name", "Amount", "SystemModstamp"];
+        let fields = [
+            ("Id", "id"),
+            ("IsDeleted", "boolean"),
+            ("Name", "string"),
+            ("Amount", "currency"),
+            ("SystemModstamp", "datetime"),
+        ];
         Object {
             name: "Opportunity".to_owned(),
             custom: false,
             fields: fields
-                .map(|name| SourceField {
+                .map(|(name, kind)| SourceField {
                     name: name.to_owned(),
-                    kind: "string".to_owned(),
+                    kind: kind.to_owned(),
                     references: Vec::new(),
                     ..SourceField::default()
                 })
@@ -273,14 +289,14 @@ mod tests {
     const GOOD: &str = r#"{"attributes":{"type":"Opportunity"},"Id":"001dM00003kS5tZQAS","IsDeleted":false,"Name":"a \u00e9","Amount":1.2300E2,"SystemModstamp":"2026-03-31T09:15:00.000+0000"}"#;
 
     #[test]
-    fn values_stand_as_they_were_printed() {
+    fn values_stand_in_their_canonical_form() {
         let change = row(GOOD).content.expect("a change");
         assert_eq!(change.op, Op::Upsert);
         assert_eq!(change.version, 1_774_948_500_000);
         assert_eq!(
             change.body.as_deref(),
             Some(
-                r#"{"Id":"001dM00003kS5tZQAS","IsDeleted":false,"Name":"a \u00e9","Amount":1.2300E2,"SystemModstamp":"2026-03-31T09:15:00.000+0000"}"#
+                r#"{"Id":"001dM00003kS5tZQAS","IsDeleted":false,"Name":"a é","Amount":123.0,"SystemModstamp":"2026-03-31T09:15:00.000+0000"}"#
             )
         );
     }

@@ -34,6 +34,14 @@ pub fn print(moment: Millis) -> String {
         .to_rfc3339_opts(format, true)
 }
 
+/// Prints a moment as answers hold it.
+pub fn print_as_rest(moment: Millis) -> String {
+    DateTime::from_timestamp_millis(moment)
+        .unwrap_or_default()
+        .format("%Y-%m-%dT%H:%M:%S%.3f+0000")
+        .to_string()
+}
+
 /// The whole minute at or before a moment: the replication calls drop seconds.
 pub fn minute(moment: Millis) -> Millis {
     moment - moment.rem_euclid(60_000)
@@ -59,6 +67,10 @@ mod tests {
         assert_eq!(print(1_774_948_500_250), "2026-03-31T09:15:00.250Z");
         assert_eq!(print(1_774_948_500_000), "2026-03-31T09:15:00Z");
         assert_eq!(parse(&print(1_774_948_500_250)), Some(1_774_948_500_250));
+        assert_eq!(
+            print_as_rest(1_774_948_500_250),
+            "2026-03-31T09:15:00.250+0000"
+        );
         assert_eq!(minute(1_774_948_510_250), 1_774_948_500_000);
         for text in [
             "",

@@ -13,7 +13,17 @@ use drover_pipeline::{Class, Code};
 use sandbox::Sandbox;
 use serde_json::{Map, Value, json};
 
-drover_pipeline::extractor_suite!(Sandbox);
+mod by_rest {
+    use super::sandbox::Sandbox;
+
+    drover_pipeline::extractor_suite!(Sandbox);
+}
+
+mod by_bulk {
+    use super::sandbox::BulkSandbox;
+
+    drover_pipeline::extractor_suite!(BulkSandbox);
+}
 
 async fn small() -> Sandbox {
     Sandbox::start(Setup {

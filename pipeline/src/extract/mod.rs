@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::HttpClient;
 use crate::record::{Millis, Op};
 
@@ -152,7 +152,7 @@ pub struct Change {
 }
 
 /// A page of changes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Page<C> {
     /// The changes, in any order.
     pub changes: Vec<Change>,
@@ -165,6 +165,9 @@ pub struct Page<C> {
     pub reached: Reached,
     /// Whether the first, whole copy is complete with this page and all before it.
     pub snapshot_complete: bool,
+    /// Something that went wrong in the source and that the extractor got over:
+    /// shown in `status`, holds nothing up.
+    pub notice: Option<Error>,
 }
 
 /// Something in a page that is no record.

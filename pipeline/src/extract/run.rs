@@ -279,6 +279,10 @@ impl<E: Extractor> Lane<E> {
             };
             let reached = page.reached;
             let next = page.next.clone();
+            if let Some(notice) = &page.notice {
+                tracing::warn!(lane, %notice, "the lane goes on");
+                status.note_error(notice);
+            }
             match self.commit(page, saved.as_ref(), cursor.as_ref()).await {
                 Ok(committed) => {
                     backoff.reset();

@@ -6,6 +6,7 @@ use drover_pipeline::testing::extractor::Fault;
 use rand::Rng;
 use serde_json::{Value, json};
 
+use super::bulk::Bulk;
 use super::http::{self, JSON, Reply, Request};
 use super::{Millis, State, Version, soql};
 
@@ -93,6 +94,30 @@ impl State {
             "/limits" => json!({"DailyApiRequests": {"Max": 100, "Remaining": 50}}).to_string(),
             "/limits/recordCount" => return refused(403, "INSUFFICIENT_ACCESS", "View Setup"),
             "/sobjects" => self.global().to_string(),
+            "/jobs/query" => match self.create_job(&request.body) {
+                Ok(body) => body,
+                Err(message) => return refused(400, "API_ERROR", message),
+            },
+            _ if path.starts_with("/jobs/query/") => {
+                let most = parameter("maxRecords").map(|most| most.parse().expect("a number"));
+                match self.job(&path["/jobs/query/".len()..], most, parameter("locator")) {
+                    Bulk::Json(body) => body,
+                    Bulk::Refused(status, code) => return refused(status, code, "no"),
+                    Bulk::File(rows, locator, body) if !half => {
+                        return Reply::File(date, rows, locator, body);
+                    }
+                    Bulk::File(_, _, body) if self.requests.is_multiple_of(2) => {
+                        return Reply::Half(date, body);
+                    }
+                    Bulk::File(rows, locator, body) => {
+                        let end = (0..body.len() * 2 / 3)
+                            .rev()
+                            .find(|at| body.is_char_boundary(*at));
+                        let cut = body[..end.unwrap_or(0)].to_owned();
+                        return Reply::File(date, rows, locator, cut);
+                    }
+                }
+            }
             "/query" | "/queryAll" => self.query(parameter("q").expect("q"), path == "/queryAll"),
             _ if path.ends_with("/describe") => describe().to_string(),
             _ if path.starts_with("/query/") => self.locator(path),
@@ -137,9 +162,8 @@ impl State {
         json!({"sobjects": self.tables.keys().map(entry).collect::<Vec<_>>()})
     }
 
-    fn query(&mut self, text: &str, all: bool) -> String {
-        let query = soql::parse(text);
-        let fields: Vec<&str> = query.fields.iter().map(String::as_str).collect();
+    /// The records that a query finds, in its order.
+    pub fn find(&self, query: &soql::Query, all: bool) -> Vec<(String, Version)> {
         let mut found: Vec<(String, Version)> = Vec::new();
         for (id, row) in &self.tables[query.object.as_str()].rows {
             let Some(version) = &row.shown else { continue };
@@ -165,7 +189,21 @@ impl State {
             }
             ref other => panic!("order by {other:?}"),
         }
+        if !query.count {
+            found.retain(|(id, _)| !self.hidden.contains(id));
+        }
         found.truncate(query.limit.unwrap_or(usize::MAX));
+        found
+    }
+
+    fn query(&mut self, text: &str, all: bool) -> String {
+        let query = soql::parse(text);
+        let fields: Vec<&str> = query.fields.iter().map(String::as_str).collect();
+        let found = self.find(&query, all);
+        if query.count {
+            let total = found.len();
+            return format!(r#"{{"totalSize":{total},"done":true,"records":[]}}"#);
+        }
         let rows = found
             .iter()
             .map(|(id, version)| {
@@ -244,26 +282,37 @@ impl State {
 }
 
 /// The fields of every object; the compound one is not asked for.
-pub const FIELDS: [&str; 7] = [
+pub const FIELDS: [&str; 9] = [
     "Id",
     "IsDeleted",
     "Name",
     "Amount__c",
+    "Count__c",
+    "Open__c",
     "Nothing__c",
     "CreatedDate",
     "SystemModstamp",
 ];
 
 fn describe() -> Value {
+    let kind = |name: &str| match name {
+        "Id" => "id",
+        "IsDeleted" | "Open__c" => "boolean",
+        "Name" => "textarea",
+        "Amount__c" => "currency",
+        "Count__c" => "int",
+        "CreatedDate" | "SystemModstamp" => "datetime",
+        _ => "string",
+    };
     let mut fields: Vec<Value> = FIELDS
         .iter()
-        .map(|name| json!({"name": name, "type": "string"}))
+        .map(|name| json!({"name": name, "type": kind(name)}))
         .collect();
     fields.insert(3, json!({"name": "BillingAddress", "type": "address"}));
     json!({"fields": fields})
 }
 
-fn stamp(at: Millis) -> String {
+pub fn stamp(at: Millis) -> String {
     DateTime::from_timestamp_millis(at)
         .expect("a time")
         .to_rfc3339_opts(SecondsFormat::Millis, true)
@@ -275,8 +324,10 @@ pub fn record(id: &str, version: &Version, fields: &[&str]) -> String {
     let value = |field: &str| match field {
         "Id" => format!("{id:?}"),
         "IsDeleted" => version.deleted.to_string(),
-        "Name" => format!(r#""Zo\u00eb 🦀 {}""#, version.value),
+        "Name" => format!(r#""Zo\u00eb, \"🦀\"\r\n{}""#, version.value),
         "Amount__c" => format!("{}.{:03}E1", version.value % 100, version.value % 1_000),
+        "Count__c" => (version.value % 1_000).to_string(),
+        "Open__c" => version.value.is_multiple_of(2).to_string(),
         "Nothing__c" => "null".to_owned(),
         "CreatedDate" | "SystemModstamp" => format!("{:?}", stamp(version.stamp)),
         other => panic!("field {other}"),

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use drover_pipeline::http::{Answer, Server};
+use drover_pipeline::{Code, Error};
+use reqwest::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +24,8 @@ pub struct Request {
 pub enum Reply {
     /// An answer: status, content type, `Date`, body.
     Answer(u16, &'static str, String, String),
+    /// A page of a file: `Date`, rows, the next page's locator, body.
+    File(String, usize, String, String),
     /// The connection is closed without an answer.
     Cut,
     /// The answer's head and half of its body, then the connection is closed.
@@ -51,6 +56,15 @@ async fn connection(mut stream: TcpStream, handle: &(impl Fn(Request) -> Reply +
         let (text, close) = match handle(request) {
             Reply::Answer(status, kind, date, body) => {
                 (head(status, kind, &date, body.len()) + &body, false)
+            }
+            Reply::File(date, rows, locator, body) => {
+                let more =
+                    format!("sforce-numberofrecords: {rows}\r\nsforce-locator: {locator}\r\n");
+                let head = head(200, "text/csv", &date, body.len());
+                (
+                    format!("{}{more}\r\n{body}", &head[..head.len() - 2]),
+                    false,
+                )
             }
             Reply::Cut => (String::new(), true),
             Reply::Half(date, body) => {
@@ -107,6 +121,57 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
         if stream.read_buf(buffer).await.ok()? == 0 {
             return None;
         }
+    }
+}
+
+/// A server without a network.
+pub struct InProcess<F>(pub F);
+
+impl<F: Fn(Request) -> Reply + Send + Sync> Server for InProcess<F> {
+    fn answer(&self, request: reqwest::Request) -> Result<Answer, Error> {
+        let header = |name: &str| request.headers().get(name)?.to_str().ok();
+        let asked = Request {
+            method: request.method().to_string(),
+            path: request.url().path().to_owned(),
+            query: form(request.url().query().unwrap_or_default()),
+            token: header("authorization")
+                .and_then(|h| h.strip_prefix("Bearer ").map(str::to_owned)),
+            body: request
+                .body()
+                .and_then(|body| body.as_bytes())
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                .unwrap_or_default(),
+        };
+        let lost = || Error::new(Code::AnswerLost, "the connection was cut");
+        let (status, headers, body) = match self.0(asked) {
+            Reply::Cut | Reply::Half(..) => return Err(lost()),
+            Reply::Answer(status, kind, date, body) => (
+                status,
+                vec![("content-type", kind.to_owned()), ("date", date)],
+                body,
+            ),
+            Reply::File(date, rows, locator, body) => {
+                let headers = vec![
+                    ("content-type", "text/csv".to_owned()),
+                    ("date", date),
+                    ("sforce-numberofrecords", rows.to_string()),
+                    ("sforce-locator", locator),
+                ];
+                (200, headers, body)
+            }
+        };
+        let headers = headers
+            .into_iter()
+            .map(|(name, value)| {
+                let value = HeaderValue::from_str(&value).expect("a header");
+                (HeaderName::from_static(name), value)
+            })
+            .collect();
+        Ok(Answer {
+            status,
+            headers,
+            body: body.into_bytes(),
+        })
     }
 }
 

@@ -5,10 +5,11 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod api;
+pub mod bulk;
 pub mod http;
 pub mod soql;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::{FIELDS, record};
@@ -80,6 +81,14 @@ pub struct State {
     /// Records that are printed without one of their fields.
     pub without: HashMap<String, &'static str>,
     locators: HashMap<String, Vec<String>>,
+    /// Records that are counted and not shown.
+    pub hidden: HashSet<String>,
+    /// Whether Bulk refuses every object.
+    pub no_bulk: bool,
+    /// How often a new job is asked for before it is done.
+    pub polls: u32,
+    pub jobs: BTreeMap<String, bulk::Job>,
+    expired: u32,
 }
 
 /// The running stand-in.
@@ -88,6 +97,8 @@ pub struct Model {
     pub state: Arc<Mutex<State>>,
     pub page: usize,
     pub lookback_ms: u32,
+    /// Objects of this size are read by Bulk.
+    pub threshold: u64,
     http: HttpClient,
 }
 
@@ -110,6 +121,11 @@ impl State {
             log_start: START - 15 * 86_400_000,
             without: HashMap::new(),
             locators: HashMap::new(),
+            hidden: HashSet::new(),
+            no_bulk: false,
+            polls: 2,
+            jobs: BTreeMap::new(),
+            expired: 0,
         };
         for (name, prefix) in [("Account", "001"), ("Thing__c", "a01")] {
             state.tables.insert(
@@ -269,12 +285,39 @@ impl Model {
         let served = Arc::clone(&state);
         let url =
             http::serve(move |request| served.lock().expect("the state").handle(&request)).await;
+        Model::of(state, url, page, lookback_ms, http)
+    }
+
+    /// The same without a network.
+    pub fn in_process(state: State, page: usize, lookback_ms: u32, http: &HttpClient) -> Model {
+        let state = Arc::new(Mutex::new(state));
+        let served = Arc::clone(&state);
+        let server =
+            http::InProcess(move |request| served.lock().expect("the state").handle(&request));
+        let http = http.answered_by(Arc::new(server));
+        Model::of(
+            state,
+            "http://127.0.0.1:1".to_owned(),
+            page,
+            lookback_ms,
+            http,
+        )
+    }
+
+    fn of(
+        state: Arc<Mutex<State>>,
+        url: String,
+        page: usize,
+        lookback_ms: u32,
+        http: HttpClient,
+    ) -> Model {
         state.lock().expect("the state").origin = url.clone();
         Model {
             url,
             state,
             page,
             lookback_ms,
+            threshold: u64::MAX,
             http,
         }
     }
@@ -287,6 +330,7 @@ impl Model {
         let config = json!({
             "instanceUrl": self.url, "clientId": "id", "clientSecret": secret,
             "pageSize": self.page, "lookbackMs": self.lookback_ms,
+            "bulkThreshold": self.threshold, "bulkPageSize": self.page,
         });
         let config = serde_json::from_value(config).expect("a config");
         Salesforce::new(config, self.http.clone()).expect("an extractor")
@@ -333,5 +377,49 @@ impl Source for Model {
 
     async fn truth(&self, object: &str) -> BTreeMap<String, Option<Map<String, Value>>> {
         self.state().truth(object)
+    }
+}
+
+/// The same, whose first copies are made by Bulk jobs.
+pub struct BulkModel(pub Model);
+
+impl Source for BulkModel {
+    type Extractor = Salesforce;
+    const OBJECTS: &'static [&'static str] = Model::OBJECTS;
+    const PAGE: usize = Model::PAGE;
+    const IDLE: u64 = Model::IDLE;
+
+    async fn start(setup: Setup) -> Self {
+        let mut model = Model::start(setup).await;
+        model.threshold = 0;
+        BulkModel(model)
+    }
+
+    fn extractor(&self) -> Salesforce {
+        self.0.extractor()
+    }
+
+    fn intruder(&self) -> Salesforce {
+        self.0.intruder()
+    }
+
+    async fn write(&self, object: &str, what: Write<'_>) -> Option<String> {
+        Source::write(&self.0, object, what).await
+    }
+
+    async fn settle(&self) {
+        Source::settle(&self.0).await;
+    }
+
+    async fn fault(&self, fault: Fault, at: u64, times: u64) {
+        Source::fault(&self.0, fault, at, times).await;
+    }
+
+    async fn requests(&self) -> u64 {
+        self.0.requests().await
+    }
+
+    async fn truth(&self, object: &str) -> BTreeMap<String, Option<Map<String, Value>>> {
+        Source::truth(&self.0, object).await
     }
 }

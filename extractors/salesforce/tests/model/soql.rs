@@ -4,6 +4,8 @@
 /// A query.
 #[derive(Debug)]
 pub struct Query {
+    /// `SELECT COUNT()`: no fields.
+    pub count: bool,
     pub fields: Vec<String>,
     pub object: String,
     pub filter: Option<Expr>,
@@ -54,6 +56,7 @@ pub fn parse(text: &str) -> Query {
     };
     parser.word("SELECT");
     let mut fields = vec![parser.next()];
+    let count = fields == ["COUNT"] && parser.take("(") && parser.take(")");
     while parser.take(",") {
         fields.push(parser.next());
     }
@@ -73,6 +76,7 @@ pub fn parse(text: &str) -> Query {
         .then(|| parser.next().parse().expect("a number"));
     assert_eq!(parser.at, parser.tokens.len(), "more text in {text}");
     Query {
+        count,
         fields,
         object,
         filter,

@@ -252,3 +252,50 @@ impl Source for Sandbox {
         truth
     }
 }
+
+/// The same, whose first copies are made by Bulk jobs.
+pub struct BulkSandbox(pub Sandbox);
+
+impl Source for BulkSandbox {
+    type Extractor = Salesforce;
+    const OBJECTS: &'static [&'static str] = Sandbox::OBJECTS;
+    const PAGE: usize = Sandbox::PAGE;
+    const IDLE: u64 = Sandbox::IDLE;
+
+    async fn start(setup: Setup) -> Self {
+        let sandbox = Sandbox::start(setup).await;
+        let looks = Some(json!({"looks": 2}));
+        let set = sandbox.control(Method::POST, "jobs", looks).await;
+        set.expect("jobs are quick");
+        BulkSandbox(sandbox)
+    }
+
+    fn extractor(&self) -> Salesforce {
+        let bulk = json!({"bulkThreshold": 0, "bulkPageSize": Self::PAGE});
+        self.0.client(bulk)
+    }
+
+    fn intruder(&self) -> Salesforce {
+        self.0.intruder()
+    }
+
+    async fn write(&self, object: &str, what: Write<'_>) -> Option<String> {
+        self.0.write(object, what).await
+    }
+
+    async fn settle(&self) {
+        self.0.settle().await;
+    }
+
+    async fn fault(&self, fault: Fault, at: u64, times: u64) {
+        self.0.fault(fault, at, times).await;
+    }
+
+    async fn requests(&self) -> u64 {
+        self.0.requests().await
+    }
+
+    async fn truth(&self, object: &str) -> BTreeMap<String, Option<Map<String, Value>>> {
+        self.0.truth(object).await
+    }
+}
