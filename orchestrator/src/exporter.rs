@@ -298,6 +298,8 @@ mod tests {
                 phase: Phase::Throttled,
                 last_error: None,
                 at: 9_000,
+                lanes: [].into(),
+                edges: [].into(),
             }],
         }
     }

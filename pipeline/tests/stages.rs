@@ -106,6 +106,7 @@ impl Extractor for Source {
                 bad: Vec::new(),
                 next: end,
                 reached: Reached::Later(Duration::from_millis(50)),
+                notice: None,
                 snapshot_complete: false,
             });
         }
