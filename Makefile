@@ -1,11 +1,12 @@
 # Every step is a script or a cargo command that can be run by hand as well.
-.PHONY: help build demo test chaos bench lint clean-cache
+.PHONY: help build demo test chaos bench sabotage lint clean-cache
 
 help:
 	@echo "make demo         builds all, and copies a Salesforce org into PostgreSQL over Kafka, here, with a loader killed on the way"
 	@echo "make test         all tests, on a real Kafka and a real PostgreSQL"
 	@echo "make chaos        kills, restarts and faults under running migrations; CHAOS=\"--seconds 3600\" or \"--kills 1000\" for long"
 	@echo "make bench        measures each stage beside the bare cost of its work; keeps the figures in bench/results"
+	@echo "make sabotage     switches off one rule after the other; a named test must turn red each time"
 	@echo "make build        the binaries, into target/release"
 	@echo "make lint         formatting, clippy, shellcheck where installed"
 	@echo "make clean-cache  removes what was downloaded outside the tree (Kafka's jars)"
@@ -27,6 +28,9 @@ chaos:
 
 bench:
 	@BENCH_RESULTS=bench/results bench/run
+
+sabotage:
+	@tests/run sabotage
 
 lint:
 	@tests/run lint

@@ -8,7 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
 
 use crate::failure::{Failure, Result};
-use crate::{check, deadletter, doctor, explain, exporter, init, parked, remap, run, status};
+use crate::{
+    balance, check, deadletter, doctor, explain, exporter, init, inventory, parked, record, remap,
+    run, status,
+};
 
 #[derive(Parser)]
 #[command(
@@ -54,6 +57,16 @@ enum Verb {
         #[arg(long)]
         watch: bool,
     },
+    /// Prove that every record is in exactly one place; exit code 3 if not.
+    Balance,
+    /// Show one record's life: every version, its entry, the target's row.
+    Record(Record),
+    /// List what lies in which topic, who writes and who reads it.
+    Topics {
+        /// Read all of it, and count live keys and their bytes.
+        #[arg(long)]
+        live: bool,
+    },
     /// Records that could not go on.
     #[command(subcommand)]
     Deadletter(deadletter::Deadletter),
@@ -73,6 +86,16 @@ enum Verb {
         #[arg(long, value_name = "ADDR")]
         http: Option<std::net::SocketAddr>,
     },
+}
+
+#[derive(Args)]
+struct Record {
+    /// `source/object/id`, `Object/id`, or an id that only one object has; with
+    /// `#slot` or without.
+    key: String,
+    /// Show the record's values, too.
+    #[arg(long)]
+    bodies: bool,
 }
 
 #[derive(Args)]
@@ -156,6 +179,11 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Init => init::run(&file, format).await?,
         Verb::Remap(options) => remap::run(&file, format, &options).await?,
         Verb::Run(options) => return run::run(&file, format, options).await,
+        Verb::Balance => return balance::run(&file, format).await,
+        Verb::Record(asked) => {
+            return record::run(&file, format, &asked.key, asked.bodies).await;
+        }
+        Verb::Topics { live } => inventory::run(&file, format, live).await?,
         Verb::Status { watch } => status::run(&file, format, watch).await?,
         Verb::Deadletter(verb) => return deadletter::run(verb, &file, format).await,
         Verb::Parked(verb) => return parked::run(verb, &file, format).await,

@@ -11,7 +11,9 @@ use drover_pipeline::Code;
 use drover_pipeline::config::{Document, Problem, nearest};
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Discovery;
+use drover_pipeline::load::ask::{Answer, Question};
 use drover_pipeline::spec::{Spec, Stage};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::failure::{Failure, Failures, Result};
@@ -137,7 +139,7 @@ impl Connector {
 
     /// What the connector says of itself.
     pub async fn spec(&self) -> Result<Spec, Failure> {
-        let printed = self.ask(&["spec"], None, Duration::from_secs(10)).await;
+        let printed = self.ask("spec", None, None, Duration::from_secs(10)).await;
         let printed = printed.map_err(|failures| self.broken(&failures.to_string()))?;
         let spec: Spec =
             serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()))?;
@@ -150,7 +152,7 @@ impl Connector {
 
     /// One cheap live call with the configuration's credentials.
     pub async fn check(&self, config: &Path) -> Result<()> {
-        self.ask(&["check"], Some(config), Duration::from_secs(120))
+        self.ask("check", Some(config), None, Duration::from_secs(120))
             .await?;
         Ok(())
     }
@@ -158,7 +160,16 @@ impl Connector {
     /// What the source has.
     pub async fn discover(&self, config: &Path) -> Result<Discovery> {
         let printed = self
-            .ask(&["discover"], Some(config), Duration::from_secs(600))
+            .ask("discover", Some(config), None, Duration::from_secs(600))
+            .await?;
+        serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()).into())
+    }
+
+    /// What the target has of some records; one answer a question.
+    pub async fn read(&self, config: &Path, questions: &[Question]) -> Result<Vec<Answer>> {
+        let input = serde_json::to_vec(questions).unwrap_or_default();
+        let printed = self
+            .ask("read", Some(config), Some(input), Duration::from_secs(60))
             .await?;
         serde_json::from_slice(&printed).map_err(|error| self.broken(&error.to_string()).into())
     }
@@ -168,7 +179,7 @@ impl Connector {
     pub async fn compile(&self, plan: &Plan) -> Result<()> {
         let mut file = tempfile::NamedTempFile::new().map_err(|e| self.broken(&e.to_string()))?;
         serde_json::to_writer(&mut file, plan).map_err(|e| self.broken(&e.to_string()))?;
-        self.ask(&["compile"], Some(file.path()), Duration::from_secs(60))
+        self.ask("compile", Some(file.path()), None, Duration::from_secs(60))
             .await?;
         Ok(())
     }
@@ -189,14 +200,33 @@ impl Connector {
 
     /// Runs the program to its end and returns what it printed. Its failures
     /// are the lines of its standard error that have Drover's form.
-    async fn ask(&self, verb: &[&str], config: Option<&Path>, limit: Duration) -> Result<Vec<u8>> {
+    async fn ask(
+        &self,
+        verb: &str,
+        config: Option<&Path>,
+        input: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<Vec<u8>> {
         let mut command = Command::new(&self.path);
-        command.args(verb);
+        command.arg(verb);
         if let Some(config) = config {
             command.arg("-c").arg(config);
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = match tokio::time::timeout(limit, command.output()).await {
+        let stdin = match input {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        };
+        command.stdin(stdin).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let answered = async {
+            let mut child = command.spawn()?;
+            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+                // A program that ends without reading says why itself.
+                let _ = stdin.write_all(&input).await;
+            }
+            child.wait_with_output().await
+        };
+        let output = match tokio::time::timeout(limit, answered).await {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(self.broken(&error.to_string()).into()),
             Err(_) => {

@@ -128,6 +128,9 @@ fn page(
     if let Some(balanced) = view.balanced {
         page.set(&names::BALANCED, &[], flag(balanced))?;
     }
+    if let Some(at) = view.balanced_at {
+        page.set(&names::BALANCED_AT, &[], at as f64 / 1000.0)?;
+    }
     for object in &view.objects {
         let name = object.object.as_str();
         let states = [
@@ -269,6 +272,7 @@ mod tests {
             migration: "m".into(),
             phase: "syncing",
             balanced: Some(true),
+            balanced_at: Some(9_500),
             source: "salesforce".into(),
             target: "postgres".into(),
             dry_run: false,
@@ -336,6 +340,7 @@ mod tests {
             r#"drover_object_records{object="Contact",state="parked",migration="m"} 2"#,
             r#"drover_freshness_seconds{object="Contact",migration="m"} 7"#,
             r#"drover_balanced{migration="m"} 1"#,
+            r#"drover_balanced_timestamp_seconds{migration="m"} 9.5"#,
             r#"drover_scalable_lag_records{stage="loader",migration="m"} 6"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
@@ -355,6 +360,24 @@ mod tests {
         assert!(text.contains(line), "{text}");
         let line = r#"drover_scalable_lag_records{stage="transformer",migration="m"} 4"#;
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_balance_that_does_not_hold_sets_off_its_alert() {
+        let topics = topics();
+        let of = |balanced| {
+            let view = View {
+                balanced,
+                balanced_at: balanced.map(|_| 9_500),
+                ..view()
+            };
+            let page = page(&view, &lags(&topics), &topics, &BTreeSet::new());
+            page.expect("a page").render()
+        };
+        // What the rule DroverUnbalanced asks for.
+        assert!(of(Some(false)).contains("drover_balanced{migration=\"m\"} 0"));
+        // None was taken: nothing is claimed.
+        assert!(!of(None).contains("drover_balanced"));
     }
 
     #[test]

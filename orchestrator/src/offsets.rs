@@ -208,4 +208,4 @@ impl Group {
 
 /// Where a group stands in a partition of which it has committed nothing:
 /// behind the record that `init` writes first.
-const NOTHING: i64 = 1;
+pub(crate) const NOTHING: i64 = 1;

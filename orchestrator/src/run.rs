@@ -21,7 +21,7 @@ use crate::progress::{Screen, TICK};
 use crate::shortfall::{shortfall, waiting};
 use crate::supervise::{Stage, Stop, keep};
 use crate::view::{Reader, Watch};
-use crate::{dryrun, status, synced};
+use crate::{balance, dryrun, status, synced};
 
 /// How often it is said that something is still waited for.
 const STILL: Duration = Duration::from_secs(30);
@@ -48,14 +48,29 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
         return Ok(ExitCode::from(*killed.borrow()));
     }
     if ended == Ended::Synced {
-        return report(&bus, settled.plan, format).await;
+        let taken = taken(&settled, &bus);
+        return report(&bus, settled.plan, taken, format).await;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// The entities that the target takes, for the balance.
+fn taken(settled: &Settled, bus: &Bus) -> Option<Vec<String>> {
+    let entities = settled.plan.entities.iter();
+    let taken = entities.filter(|e| !bus.config.dry_run && !settled.untaken.contains(e));
+    Some(taken.cloned().collect())
+}
+
 /// Prints what the first whole copy has come to. What is missing in the target
-/// makes it a failure.
-async fn report(bus: &Arc<Bus>, plan: Plan, format: Format) -> Result<ExitCode> {
+/// makes it a failure, and so does a record that is in no place, or in two.
+async fn report(
+    bus: &Arc<Bus>,
+    plan: Plan,
+    taken: Option<Vec<String>>,
+    format: Format,
+) -> Result<ExitCode> {
+    // Taken first, so that the view shows its result.
+    let balance = balance::take(bus, plan.clone(), taken).await?;
     let counted = Arc::clone(bus);
     let (view, waiting, dry) = blocking(move || {
         let dry = match counted.config.dry_run {
@@ -79,9 +94,11 @@ async fn report(bus: &Arc<Bus>, plan: Plan, format: Format) -> Result<ExitCode> 
             print(&format!("synced\n{}", dry.render(&extracted.collect())));
         }
     }
-    match shortfall(&view, waiting) {
-        None => Ok(ExitCode::SUCCESS),
-        Some(missing) => Err(missing.into()),
+    let red = (!balance.balanced).then(|| balance::red(&balance));
+    let failures: Vec<Failure> = red.into_iter().chain(shortfall(&view, waiting)).collect();
+    match failures.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failures(failures)),
     }
 }
 

@@ -101,12 +101,28 @@ pub(crate) fn render(view: &View) -> String {
             "{waived} of the dead are waived; see `drover deadletter list`\n"
         ));
     }
+    text.push_str(&balance(view));
     text.push('\n');
     text.push_str(&processes(view));
     for (remark, count) in &view.remarks {
         text.push_str(&wrap(&format!("note: {remark} ({count} records)"), ""));
     }
     text
+}
+
+/// What the last balance came to.
+fn balance(view: &View) -> String {
+    let ago = view.balanced_at.map(|at| {
+        let ago = u64::try_from((view.at - at) / 1000).unwrap_or(0);
+        seconds(Some(ago))
+    });
+    match (view.balanced, ago) {
+        (Some(true), Some(ago)) => format!("\nbalanced {ago} ago\n"),
+        (Some(false), Some(ago)) => {
+            format!("\nNOT BALANCED {ago} ago: `drover balance` names the records\n")
+        }
+        _ => "\nnot yet balanced: `drover balance` proves it\n".to_owned(),
+    }
 }
 
 /// The table of objects alone.
@@ -225,6 +241,7 @@ pub(crate) mod tests {
             migration: "mig-tenant-123".into(),
             phase: "loading",
             balanced: None,
+            balanced_at: None,
             source: "salesforce".into(),
             target: "postgres".into(),
             dry_run: false,
@@ -298,6 +315,7 @@ pub(crate) mod tests {
             "/migration",
             "/phase",
             "/balanced",
+            "/balancedAt",
             "/objects/0/object",
             "/objects/0/extracted",
             "/objects/0/loaded",

@@ -33,8 +33,11 @@ pub struct View {
     /// `paused` (the same while no process runs), or `dry-running` (`ready`
     /// while none runs).
     pub phase: &'static str,
-    /// Whether every record is in exactly one place; null until that is counted.
+    /// Whether every record was in exactly one place when that was last proved;
+    /// null until then.
     pub balanced: Option<bool>,
+    /// The moment that the last proof speaks of, by our clock.
+    pub balanced_at: Option<Millis>,
     /// The source's name.
     pub source: String,
     /// The target's name.
@@ -167,6 +170,7 @@ impl Reader {
                 migration: bus.config.id.clone(),
                 phase: "ready",
                 balanced: None,
+                balanced_at: None,
                 source: bus.config.source_type.clone(),
                 target: bus.config.target_type.clone(),
                 dry_run: bus.config.dry_run,
@@ -264,6 +268,8 @@ impl Reader {
         };
         let mut view = View {
             at,
+            balanced: model.balance().map(|balance| balance.balanced),
+            balanced_at: model.balance().map(|balance| balance.at),
             processes: processes(model, at),
             remarks: remarks(model),
             ..self.header.clone()

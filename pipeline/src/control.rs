@@ -170,3 +170,32 @@ impl Follower for Watch {
         tracing::warn!(%error, "following the plan");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_an_older_plan_ends() {
+        let stop = CancellationToken::new();
+        let watch = Watch {
+            topic: "control".into(),
+            generation: 2,
+            absent_accepted: false,
+            stop: stop.clone(),
+        };
+        let place = Place::new("control", 0);
+        let tell = |generation| {
+            let plan = Plan {
+                generation,
+                ..Plan::default()
+            };
+            let plan = serde_json::to_vec(&plan).expect("JSON");
+            watch.record(&place, 0, PLAN.as_bytes(), Some(&plan));
+            stop.is_cancelled()
+        };
+        assert!(!tell(1), "what lies in the topic from before");
+        assert!(!tell(2), "its own");
+        assert!(tell(3), "a newer one");
+    }
+}

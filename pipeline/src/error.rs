@@ -135,6 +135,8 @@ codes! {
     EmptiedByMapping = "EMPTIED_BY_MAPPING", Operator, "look at the changed mapping and filters; if they are right: `drover remap --accept-absent`";
     /// A run has ended, and records are missing in the target.
     Incomplete = "INCOMPLETE", Operator, "see `drover deadletter list` and `drover status`; mend the cause, then run again";
+    /// Records are in no place, or in two: something was lost on the way, or came from elsewhere.
+    Unbalanced = "UNBALANCED", Operator, "see `drover balance`: it names each key, and what to do";
     /// A record came without an id.
     MissingId = "MISSING_ID", Record, "the source gave a record without an id; report it to the source's owner";
     /// A text is not UTF-8.
@@ -315,6 +317,31 @@ mod tests {
         assert_eq!(Code::DryRun.exit(), 2);
         assert_eq!(Code::IdempotencyLost.exit(), 3);
         assert_eq!(Code::Invariant.exit(), 1);
+    }
+
+    #[test]
+    fn only_what_is_listed_is_tried_again() {
+        let again = Code::ALL
+            .iter()
+            .filter(|code| matches!(code.class(), Class::Transient | Class::Throttled))
+            .map(|code| code.as_str());
+        assert_eq!(
+            again.collect::<Vec<_>>(),
+            [
+                "BROKER_UNREACHABLE",
+                "JOB_LOST",
+                "FENCED",
+                "KAFKA_BUSY",
+                "STABLE_OFFSET_STUCK",
+                "CONNECTION",
+                "ANSWER_LOST",
+                "SERVER_ERROR",
+                "BAD_ANSWER",
+                "THROTTLED",
+                "QUOTA_EXHAUSTED",
+                "TARGET_UNAVAILABLE",
+            ]
+        );
     }
 
     #[test]

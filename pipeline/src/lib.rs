@@ -6,6 +6,7 @@
 //! [`transform`] and [`load`]. Each stage module has a trait that a connector
 //! implements (`mod.rs`) and a runner that owns every loop (`run.rs`).
 
+pub mod balance;
 pub mod config;
 pub mod control;
 pub mod deadletter;

@@ -76,6 +76,8 @@ families! {
         "1 for the phase that the migration is in.";
     BALANCED = Migration "drover_balanced" []
         "Whether the last balance found every record in exactly one place; missing until one was taken.";
+    BALANCED_AT = Migration "drover_balanced_timestamp_seconds" []
+        "The moment that the last balance speaks of, in seconds since 1970; missing until one was taken.";
     OBJECT_RECORDS = Migration "drover_object_records" ["object", "state"]
         "Records of an object, by where they are: expected, extracted, loaded, absent, parked, dead.";
     SNAPSHOT = Migration "drover_snapshot_complete" ["object"]

@@ -1,4 +1,4 @@
-//! The one `main` of a stage binary: `spec | check | discover | run`.
+//! The one `main` of a stage binary: `spec | check | discover | read | run`.
 //!
 //! Exit codes: 0 ok, 1 bug, 2 bad configuration, 3 environment or operator
 //! action, 128 + n for a signal that was not handled.
@@ -20,6 +20,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::extract::{self, Extractor, Parity};
 use crate::http::HttpClient;
 use crate::kafka::client::Client;
+use crate::load::ask::Question;
 use crate::load::{self, Loader};
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::{Spec, Stage};
@@ -45,6 +46,9 @@ enum Verb {
     Check(File),
     /// Print what the source has, as JSON (extractors only).
     Discover(File),
+    /// Print what the target has of the records that standard input names, a
+    /// JSON list of {entity, key, targetId} (loaders only).
+    Read(File),
     /// Prove that a plan's mapping can be compiled (transformers only).
     #[command(hide = true)]
     Compile(File),
@@ -159,6 +163,7 @@ pub fn extractor<E: Extractor>() -> ExitCode {
                 let (connector, config) = load_extractor::<E>(&file)?;
                 print_json(&connector.discover(&config.objects).await?)
             }
+            Verb::Read(_) => Err(not_here("read", Stage::Extractor)),
             Verb::Compile(_) => Err(not_here("compile", Stage::Extractor)),
             Verb::Run(run) => {
                 let (connector, config) = load_extractor::<E>(&run.file)?;
@@ -187,6 +192,7 @@ pub fn transformer<T: Transformer>() -> ExitCode {
             }),
             Verb::Check(file) => load_plain(&file).map(drop),
             Verb::Discover(_) => Err(not_here("discover", Stage::Transformer)),
+            Verb::Read(_) => Err(not_here("read", Stage::Transformer)),
             Verb::Compile(plan) => {
                 let read = std::fs::read(&plan.config)
                     .map_err(|e| e.to_string())
@@ -217,6 +223,15 @@ pub fn loader<L: Loader>() -> ExitCode {
             }
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
+            Verb::Read(file) => {
+                let (connector, _) = load_loader::<L>(&file)?;
+                let questions: Vec<Question> = serde_json::from_reader(std::io::stdin().lock())
+                    .map_err(|e| {
+                        let message = format!("standard input is no list of questions: {e}");
+                        Error::new(Code::ConfigInvalid, message)
+                    })?;
+                print_json(&load::ask::answer(&connector, &questions).await?)
+            }
             Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),
             Verb::Run(run) => {
                 let (connector, config) = load_loader::<L>(&run.file)?;
@@ -254,6 +269,7 @@ fn not_here(verb: &str, stage: Stage) -> End {
         verb,
         format!("a {} has no `{verb}`", stage.as_str()),
         match verb {
+            "read" => "ask a loader",
             "compile" => "ask a transformer",
             _ => "ask an extractor",
         },

@@ -182,6 +182,17 @@ pub enum AbsentReason {
     SlotEmpty,
 }
 
+impl AbsentReason {
+    /// Its name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AbsentReason::Deleted => "deleted",
+            AbsentReason::Filtered => "filtered",
+            AbsentReason::SlotEmpty => "slot-empty",
+        }
+    }
+}
+
 /// Whether a record was read by the first copy or by following changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

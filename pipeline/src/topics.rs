@@ -37,6 +37,15 @@ pub struct Topic {
     pub cleanup: Cleanup,
 }
 
+/// Who writes a topic, and who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role {
+    /// The stages that write it.
+    pub writer: &'static str,
+    /// The stages that read it.
+    pub readers: &'static str,
+}
+
 /// The topics of one migration. A dry run has its own.
 #[derive(Debug, Clone)]
 pub struct Topics {
@@ -163,6 +172,27 @@ impl Topics {
     /// `status`: all → orchestrator, by a plain producer.
     pub fn status(&self) -> String {
         format!("{}.status", self.prefix)
+    }
+
+    /// Who writes a topic of this migration, and who reads it.
+    pub fn role(&self, topic: &str) -> Role {
+        let rest = topic.strip_prefix(&self.prefix).unwrap_or(topic);
+        let kind = rest.split('.').nth(1).unwrap_or_default();
+        let (writer, readers) = match kind {
+            "raw" => ("extractor", "transformer"),
+            "canonical" => ("transformer", "loader"),
+            "redo" if topic == self.redo_transform() => ("drover", "transformer"),
+            "redo" => ("drover, loader", "loader"),
+            "idempotency" => ("loader", "loader, drover"),
+            "parked" => ("loader", "loader, drover"),
+            "rollback" => ("loader", "drover"),
+            "deadletter" => ("every stage", "every stage, drover"),
+            "checkpoint" => ("extractor", "extractor, drover"),
+            "control" => ("drover", "every stage, drover"),
+            "status" => ("every stage", "extractor, drover"),
+            _ => ("", ""),
+        };
+        Role { writer, readers }
     }
 
     /// The consumer group of the transformers.

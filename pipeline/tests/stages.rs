@@ -5,6 +5,7 @@
 
 mod broker;
 mod complaints;
+mod durable;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};

@@ -53,6 +53,13 @@ impl Bus {
         self.send(record.partition(partition)).await;
     }
 
+    /// Takes a key out of one partition.
+    pub async fn tombstone(&self, topic: &str, partition: i32, key: &[u8]) {
+        let name = self.name(topic);
+        let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&name).key(key);
+        self.send(record.partition(partition)).await;
+    }
+
     async fn send(&self, record: FutureRecord<'_, [u8], [u8]>) -> (i32, i64) {
         let producer: FutureProducer = self
             .client()

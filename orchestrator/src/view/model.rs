@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
+use drover_pipeline::balance::BALANCE;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::extract::Checkpoint;
 use drover_pipeline::record::{CanonicalKey, Millis};
@@ -28,7 +29,8 @@ pub enum Table {
     Parked,
     /// What could not go on.
     DeadLetter,
-    /// What the orchestrator and its operators have decided.
+    /// What the orchestrator and its operators have decided, and what the last
+    /// balance came to.
     Control,
 }
 
@@ -52,9 +54,19 @@ pub struct Model {
     counts: HashMap<(u32, State), u64>,
     checkpoints: BTreeMap<String, Checkpoint>,
     reports: BTreeMap<String, Report>,
+    balance: Option<Verdict>,
     /// Dead letters without their records; few, as a lane stops that has many.
     letters: HashMap<String, DeadLetter>,
     waivers: Waivers,
+}
+
+/// What a view shows of the last balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Verdict {
+    /// Whether every record was in exactly one place.
+    pub balanced: bool,
+    /// When that was, by our clock.
+    pub at: Millis,
 }
 
 impl Model {
@@ -81,6 +93,9 @@ impl Model {
                     Some(checkpoint) => self.checkpoints.insert(object.to_owned(), checkpoint),
                     None => self.checkpoints.remove(object),
                 };
+            }
+            (Table::Control, value) if name == BALANCE => {
+                self.balance = value.and_then(|value| serde_json::from_slice(value).ok());
             }
             (Table::Control, value) => self.waivers.note(key, value),
             (table, Some(value)) => {
@@ -181,6 +196,11 @@ impl Model {
     /// Where the extractor stands in an object.
     pub fn checkpoint(&self, object: &str) -> Option<&Checkpoint> {
         self.checkpoints.get(object)
+    }
+
+    /// What the last balance came to.
+    pub fn balance(&self) -> Option<Verdict> {
+        self.balance
     }
 
     /// When the extractor last had read all that was new in an object.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use drover_pipeline::envelope::Envelope;
 use drover_pipeline::kafka::client::Client;
+use drover_pipeline::record::{AbsentReason, Fingerprint, Op};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -92,6 +94,52 @@ pub fn produce_bytes(brokers: &str, topic: &str, partition: i32, key: &str, valu
     let record = BaseRecord::to(topic).partition(partition).key(key);
     producer.send(record.payload(value)).unwrap();
     producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+/// A Contact as the extractor writes it.
+pub fn raw(brokers: &str, prefix: &str, partition: i32, id: &str) {
+    let (topic, key) = (
+        format!("{prefix}.raw.fake.contact"),
+        format!("fake/Contact/{id}"),
+    );
+    let envelope = contact(id, "", Op::Upsert, Some(b"{}"));
+    produce_bytes(brokers, &topic, partition, &key, &envelope);
+}
+
+/// A Contact that the mapping leaves out, as the transformer writes it.
+pub fn filtered(brokers: &str, prefix: &str, partition: i32, id: &str) {
+    let (topic, key) = (
+        format!("{prefix}.canonical.contact"),
+        format!("fake/Contact/{id}#contact"),
+    );
+    let envelope = contact(id, "contact", Op::Absent, None);
+    produce_bytes(brokers, &topic, partition, &key, &envelope);
+}
+
+/// A Contact's envelope, of version 1.
+pub fn contact(id: &str, slot: &str, op: Op, body: Option<&[u8]>) -> Vec<u8> {
+    let schema = match slot {
+        "" => drover_pipeline::envelope::JSON,
+        _ => drover_schemas::entity("contact").unwrap().schema.as_str(),
+    };
+    let envelope = Envelope {
+        migration: "m",
+        source: "fake",
+        object: "Contact",
+        id,
+        slot,
+        op,
+        reason: (op == Op::Absent).then_some(AbsentReason::Filtered),
+        version: 1,
+        phase: drover_pipeline::record::Phase::Snapshot,
+        extracted_at: 1,
+        mapping: u32::from(!slot.is_empty()),
+        fingerprint: Fingerprint::default(),
+        body_schema: schema,
+        order: None,
+        body,
+    };
+    envelope.encode()
 }
 
 pub fn commit(brokers: &str, group: &str, topic: &str, offset: i64) {

@@ -119,6 +119,16 @@ impl Client {
             .map_err(|e| explain("making a client", &e))
     }
 
+    /// Opens a reader of committed records for what ends soon: the end of a
+    /// partition is told by an empty answer, for which a broker otherwise waits
+    /// half a second.
+    pub fn open_scanner(&self) -> Result<BaseConsumer<Quiet>> {
+        self.reader("read_committed")
+            .set("fetch.wait.max.ms", "20")
+            .create_with_context(self.context())
+            .map_err(|e| explain("making a client", &e))
+    }
+
     /// A member of a consumer group. `instance` makes its membership static: a
     /// restart under the same name goes on at once, without a rebalance.
     pub fn member(&self, group: &str, instance: &str) -> ClientConfig {
@@ -295,5 +305,25 @@ kafka:
         // librdkafka takes them together.
         let made: Result<BaseConsumer, _> = member.create();
         assert!(made.is_ok(), "{:?}", made.err());
+    }
+
+    #[test]
+    fn a_member_reads_only_what_is_committed() {
+        let kafka = crate::config::KafkaConfig {
+            brokers: "127.0.0.1:9".into(),
+            partitions: 1,
+            replication: None,
+            client: std::collections::BTreeMap::new(),
+        };
+        let member = Client::new(&kafka, "t").member("group", "loader-1");
+        for (name, value) in [
+            ("isolation.level", "read_committed"),
+            // Offsets go with the transaction, and no other way.
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+        ] {
+            assert_eq!(member.get(name), Some(value), "{name}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::client::{Client, PATIENCE, Quiet};
 use super::{Place, explain};
 use crate::control::INCARNATION;
 use crate::error::{Class, Code, Error, Result};
+use crate::record::Millis;
 
 /// The high watermark of a partition: the offset behind its last record,
 /// *including* records of open transactions. A `read_committed` client would
@@ -49,6 +50,32 @@ pub fn partition_count(client: &Client, topic: &str) -> Result<i32> {
     }
 }
 
+/// A record as a scan shows it.
+pub struct Scanned<'m> {
+    /// The topic's name.
+    pub topic: &'m str,
+    /// Its partition.
+    pub partition: i32,
+    /// Where it lies.
+    pub offset: i64,
+    /// When it was written, by its producer's clock.
+    pub at: Option<Millis>,
+    /// Its key.
+    pub key: &'m [u8],
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'m [u8]>,
+}
+
+/// The log start and the high watermark of every partition of a topic.
+pub fn ranges(client: &Client, topic: &str) -> Result<BTreeMap<Place, (i64, i64)>> {
+    (0..partition_count(client, topic)?)
+        .map(|partition| {
+            let place = Place::new(topic, partition);
+            watermarks(client, &place).map(|range| (place, range))
+        })
+        .collect()
+}
+
 /// Reads a topic's committed records from its start to where it ends now, and
 /// calls `each` with key and value (`None`: tombstone) in order of offset
 /// within a partition.
@@ -57,70 +84,101 @@ pub fn scan(
     topic: &str,
     mut each: impl FnMut(&Place, i64, &[u8], Option<&[u8]>),
 ) -> Result<()> {
-    let partitions = partition_count(client, topic)?;
-    let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+    let ranges = ranges(client, topic)?;
+    scan_ranges(client, &ranges, |record| {
+        let place = Place::new(topic, record.partition);
+        each(&place, record.offset, record.key, record.value);
+        Ok(())
+    })
+}
+
+/// Reads the committed records of some partitions, each from one offset up to,
+/// and without, another, whatever else is written meanwhile; in order of offset
+/// within a partition. The records that `init` writes are left out.
+pub fn scan_ranges(
+    client: &Client,
+    ranges: &BTreeMap<Place, (i64, i64)>,
+    mut each: impl FnMut(&Scanned<'_>) -> Result<()>,
+) -> Result<()> {
     let mut assignment = TopicPartitionList::new();
-    for partition in 0..partitions {
-        let (low, high) = watermarks(client, &Place::new(topic, partition))?;
-        if high > low {
-            ends.insert(partition, high);
-            assignment
-                .add_partition_offset(topic, partition, Offset::Offset(low))
-                .map_err(|e| explain("assigning", &e))?;
-        }
+    let mut ends: Vec<(&Place, i64)> = Vec::new();
+    for (place, (low, high)) in ranges.iter().filter(|(_, (low, high))| high > low) {
+        ends.push((place, *high));
+        assignment
+            .add_partition_offset(&place.topic, place.partition, Offset::Offset(*low))
+            .map_err(|e| explain("assigning", &e))?;
     }
-    if ends.is_empty() {
+    let mut open = ends.clone();
+    if open.is_empty() {
         return Ok(());
     }
-    let consumer = client.open_reader("read_committed")?;
+    let consumer = client.open_scanner()?;
     consumer
         .assign(&assignment)
-        .map_err(|e| explain(&format!("reading {topic}"), &e))?;
+        .map_err(|e| explain("reading", &e))?;
     let mut quiet_since = Instant::now();
-    while !ends.is_empty() {
+    // Records of one partition come in rows: looked up once a row.
+    let mut at = 0;
+    while !open.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 quiet_since = Instant::now();
-                let place = Place::new(topic, message.partition());
-                if message.key() != Some(INCARNATION) {
-                    each(
-                        &place,
-                        message.offset(),
-                        message.key().unwrap_or_default(),
-                        message.payload(),
-                    );
+                let (topic, partition) = (message.topic(), message.partition());
+                let is = |(place, _): &(&Place, i64)| {
+                    place.partition == partition && place.topic == topic
+                };
+                if !ends.get(at).is_some_and(is) {
+                    at = ends.iter().position(is).unwrap_or(0);
                 }
-                if ends
-                    .get(&place.partition)
-                    .is_some_and(|end| message.offset() + 1 >= *end)
-                {
-                    ends.remove(&place.partition);
+                let Some((place, end)) = ends.get(at).copied() else {
+                    continue;
+                };
+                let offset = message.offset();
+                if offset < end && message.key() != Some(INCARNATION) {
+                    each(&Scanned {
+                        topic,
+                        partition,
+                        offset,
+                        at: message.timestamp().to_millis(),
+                        key: message.key().unwrap_or_default(),
+                        value: message.payload(),
+                    })?;
+                }
+                if offset + 1 >= end && open.iter().any(|(other, _)| *other == place) {
+                    open.retain(|(other, _)| *other != place);
+                    // What lies behind the end is not asked for.
+                    let mut done = TopicPartitionList::new();
+                    done.add_partition(topic, partition);
+                    consumer.pause(&done).map_err(|e| explain("reading", &e))?;
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                // Position behind the last marker. A partition whose end hides
-                // behind an open transaction is asked again until it closes.
-                let position = position_of(&consumer, topic, partition);
-                if ends.get(&partition).is_some_and(|end| position >= *end) {
-                    ends.remove(&partition);
-                }
-            }
-            Some(Err(error)) => passing(
-                client.explain(&format!("reading {topic}"), &error),
-                quiet_since.elapsed(),
-            )?,
+            // Position behind the last marker. A partition whose end hides
+            // behind an open transaction is asked again until it closes.
+            Some(Err(KafkaError::PartitionEOF(_))) => reached(&consumer, &mut open),
+            Some(Err(error)) => passing(client.explain("reading", &error), quiet_since.elapsed())?,
             None if quiet_since.elapsed() > Duration::from_secs(30) => {
+                let places: Vec<String> = open
+                    .iter()
+                    .take(3)
+                    .map(|(place, _)| place.to_string())
+                    .collect();
                 return Err(Error::new(
                     Code::StableOffsetStuck,
-                    format!("{topic}: nothing readable for 30 s before its end"),
+                    format!(
+                        "nothing readable for 30 s before the end of {}",
+                        places.join(", ")
+                    ),
                 ));
             }
-            None => {
-                ends.retain(|partition, end| position_of(&consumer, topic, *partition) < *end);
-            }
+            None => reached(&consumer, &mut open),
         }
     }
     Ok(())
+}
+
+/// Takes away what is read to its end.
+fn reached(consumer: &BaseConsumer<Quiet>, open: &mut Vec<(&Place, i64)>) {
+    open.retain(|(place, end)| position_of(consumer, &place.topic, place.partition) < *end);
 }
 
 /// Lets a passing error pass for 30 s: one broker of several may be down while

@@ -1,6 +1,7 @@
 //! Writing to a target. [`Loader`] is all that an author of a target reads;
 //! the runner in `run.rs` owns the steps of a batch.
 
+pub mod ask;
 mod batch;
 mod commit;
 mod lanes;

@@ -12,6 +12,8 @@ mod redo;
 mod run;
 
 #[cfg(test)]
+mod any_text;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use batch::MAX_RECORD;

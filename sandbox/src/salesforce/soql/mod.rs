@@ -1,5 +1,7 @@
 //! SOQL, the query language: what a query says, before any object is known.
 
+#[cfg(test)]
+mod any_text;
 mod lexer;
 mod parser;
 mod span;

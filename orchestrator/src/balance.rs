@@ -1,0 +1,260 @@
+//! `drover balance`: proves that every record is in exactly one place, or names
+//! those that are not. The last result lies in the topic `control`, where
+//! `drover status` finds it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drover_pipeline::balance::{BALANCE, Balance, Red, Row};
+use drover_pipeline::control::Plan;
+use drover_pipeline::spec::Stage;
+use drover_pipeline::{Code, Error};
+
+pub(crate) mod facts;
+mod look;
+
+use crate::cli::{Format, blocking, print, print_json};
+use crate::connectors::Connectors;
+use crate::failure::{Failure, Result};
+use crate::migration::Bus;
+use crate::table::{Column, number, table, wrap};
+use crate::topics::Broker;
+pub(crate) use look::Slots;
+
+/// How many red keys the table names, and how many are kept in `control`.
+const NAMED: usize = 20;
+
+/// How often the progress of a long reading is told.
+const TELL: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
+    let bus = Arc::new(Bus::load(file)?);
+    let plan = {
+        let bus = Arc::clone(&bus);
+        blocking(move || Plan::read(&bus.client, &bus.topics)).await?
+    };
+    let taken = taken(&bus).await?;
+    let balance = take(&bus, plan, taken).await?;
+    match format {
+        Format::Json => print_json(&balance),
+        Format::Table => print(&render(&balance)),
+    }
+    if balance.balanced {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(red(&balance).into())
+}
+
+/// What is said of a balance that does not hold.
+pub(crate) fn red(balance: &Balance) -> Failure {
+    let first = balance.red.first().map_or("", |red| red.key.as_str());
+    let message = format!(
+        "{} records are in no place, or in two; the first is {first}",
+        balance.reds()
+    );
+    Error::new(Code::Unbalanced, message).into()
+}
+
+/// The entities that the target takes; `None` where nobody can be asked, as
+/// then all of them count.
+pub(crate) async fn taken(bus: &Bus) -> Result<Option<Vec<String>>> {
+    if bus.config.dry_run {
+        return Ok(Some(Vec::new()));
+    }
+    let found = Connectors::of_process().find(Stage::Loader, &bus.config.target_type);
+    let Some(connector) = found else {
+        return Ok(None);
+    };
+    let entities = connector.spec().await?.entities;
+    Ok((!entities.is_empty()).then_some(entities))
+}
+
+/// Takes a balance and keeps its result in `control`.
+pub(crate) async fn take(
+    bus: &Arc<Bus>,
+    plan: Plan,
+    taken: Option<Vec<String>>,
+) -> Result<Balance> {
+    let bus = Arc::clone(bus);
+    blocking(move || -> Result<Balance, Error> {
+        let slots = slots(&plan, taken.as_deref());
+        let mut told = Instant::now();
+        let balance = look::take(&bus, &plan, &slots, &mut |what, done, all| {
+            if told.elapsed() > TELL {
+                told = Instant::now();
+                eprintln!("balance: {what}, {done} of {all} records at the most");
+            }
+        })?;
+        let kept = Balance {
+            red: balance.red.iter().take(NAMED).cloned().collect(),
+            ..balance.clone()
+        };
+        Broker::new(&bus.client)?.write(&bus.topics.control(), BALANCE, &kept)?;
+        Ok(balance)
+    })
+    .await
+}
+
+/// Every declared slot, by object, and whether the target takes its entity.
+pub(crate) fn slots(plan: &Plan, taken: Option<&[String]>) -> Slots {
+    let of = |object| {
+        let slots = plan.mapping.of(object).into_iter().flat_map(|m| &m.slots);
+        slots
+            .map(|(name, slot)| {
+                let takes = taken.is_none_or(|taken| taken.contains(&slot.entity));
+                (name.clone(), takes)
+            })
+            .collect()
+    };
+    plan.objects
+        .iter()
+        .map(|object| (object.name.clone(), of(object)))
+        .collect()
+}
+
+/// The whole result, in 80 columns.
+fn render(balance: &Balance) -> String {
+    let live: u64 = balance.rows.iter().map(|row| row.live).sum();
+    let mut text = match balance.balanced {
+        true => format!("balanced: {live} records and slots, each in exactly one place\n\n"),
+        false => format!(
+            "NOT BALANCED: {} of {live} records and slots are in no place, or in two\n\n",
+            balance.reds()
+        ),
+    };
+    let columns = [
+        Column::Text("OBJECT"),
+        Column::Text("SLOT"),
+        Column::Number("LIVE"),
+        Column::Number("APPLIED"),
+        Column::Number("ABSENT"),
+        Column::Number("PARKED"),
+        Column::Number("DEAD"),
+        Column::Number("MOVING"),
+        Column::Number("RED"),
+    ];
+    let row = |row: &Row| {
+        let counts = [
+            row.live,
+            row.applied,
+            row.absent.total(),
+            row.parked,
+            row.dead,
+            row.in_flight,
+            row.red,
+        ];
+        let names = [&row.object, &row.slot].map(Clone::clone);
+        names.into_iter().chain(counts.map(number)).collect()
+    };
+    let rows: Vec<Vec<String>> = balance.rows.iter().map(row).collect();
+    text.push_str(&table(&columns, &rows));
+    text.push_str(&absences(balance));
+    let linking: u64 = balance.rows.iter().map(|row| row.linking).sum();
+    if linking > 0 {
+        text.push_str(&format!(
+            "\n{linking} of the applied wait for an optional link\n"
+        ));
+    }
+    for red in balance.red.iter().take(NAMED) {
+        text.push_str(&named(red));
+    }
+    let more = balance.reds().saturating_sub(NAMED as u64);
+    if more > 0 {
+        text.push_str(&format!(
+            "\n… and {more} more; `--format json` names them\n"
+        ));
+    }
+    text
+}
+
+/// Why slots have nothing, where any has.
+fn absences(balance: &Balance) -> String {
+    let columns = [
+        Column::Text("ABSENT"),
+        Column::Text("SLOT"),
+        Column::Number("DELETED"),
+        Column::Number("FILTERED"),
+        Column::Number("EMPTY"),
+        Column::Number("UNTAKEN"),
+    ];
+    let some = balance.rows.iter().filter(|row| row.absent.total() > 0);
+    let rows: Vec<Vec<String>> = some
+        .map(|row| {
+            let absent = row.absent;
+            let counts = [
+                absent.deleted,
+                absent.filtered,
+                absent.slot_empty,
+                absent.untaken,
+            ];
+            let names = [&row.object, &row.slot].map(Clone::clone);
+            names.into_iter().chain(counts.map(number)).collect()
+        })
+        .collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", table(&columns, &rows)),
+    }
+}
+
+fn named(red: &Red) -> String {
+    // A key is never cut: it is what a person looks for.
+    let mut text = format!("\n{} ({})\n", red.key, red.fault);
+    text.push_str(&wrap(&format!("{}; {}", red.why, red.advice), "    "));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::balance::{Absences, Fault};
+
+    use super::*;
+
+    #[test]
+    fn it_fits_a_terminal_and_names_what_is_red() {
+        let (fault, why, advice) = Fault::NotApplied.facts();
+        let row = Row {
+            object: "OpportunityContactRole".into(),
+            slot: "association".into(),
+            live: 12_345_678,
+            applied: 12_000_000,
+            linking: 3,
+            absent: Absences {
+                deleted: 345_000,
+                ..Absences::default()
+            },
+            parked: 600,
+            dead: 70,
+            in_flight: 7,
+            red: 1,
+        };
+        let balance = Balance {
+            balanced: false,
+            at: 0,
+            took_ms: 1,
+            looks: 2,
+            rows: vec![row.clone(), row],
+            red: vec![Red {
+                key: "salesforce/Contact/003#contact".into(),
+                fault: fault.into(),
+                why: why.into(),
+                advice: advice.into(),
+            }],
+        };
+        let text = render(&balance);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        for part in [
+            "NOT BALANCED: 2 of 24691356",
+            "345000",
+            "6 of the applied wait",
+            "salesforce/Contact/003#contact (not-applied)",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(red(&balance).to_string().contains("UNBALANCED: 2 records"));
+    }
+}

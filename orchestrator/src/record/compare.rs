@@ -1,0 +1,172 @@
+//! In what a record's canonical form, its entry and the target's row differ.
+
+use drover_pipeline::idempotency::State;
+use drover_pipeline::record::{Op, Order};
+use serde_json::Value as Json;
+
+use super::life::{SlotLife, Target, Version};
+use super::show::time;
+
+/// One line a difference. Fields are compared where the row has a column of the
+/// same name, whatever its case and underscores; `bodies` shows their values.
+pub(super) fn differences(slot: &SlotLife, bodies: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    let newest = slot
+        .canonical
+        .iter()
+        .filter(|version| version.op.is_some())
+        .max_by_key(|version| (version.version, version.mapping, version.offset));
+    if let (Some(newest), Some(entry)) = (newest, &slot.entry) {
+        let newer = (newest.version, newest.mapping.unwrap_or(0), newest.offset);
+        let known = (
+            Some(entry.order.version),
+            entry.order.mapping,
+            entry.order.offset,
+        );
+        if newer > known {
+            lines.push(format!(
+                "the entry knows version {}, the canonical record is of version {}",
+                time(entry.order.version),
+                time(newest.version.unwrap_or_default())
+            ));
+        }
+    }
+    let Some(Target::Answer(answer)) = &slot.target else {
+        return lines;
+    };
+    let entry = slot.entry.as_ref();
+    let applied = entry.is_some_and(|entry| entry.state == State::Applied);
+    let known = entry.and_then(|entry| entry.target_id.as_ref());
+    match (known, &answer.id) {
+        (Some(known), Some(found)) if known != found => lines.push(format!(
+            "the entry names the target's record {known}, the target has {found} under the key"
+        )),
+        (_, None) if applied && answer.row.is_none() => {
+            lines.push("the entry says applied, the target has no record".to_owned());
+        }
+        (None, Some(found)) => lines.push(format!(
+            "the target has the record {found}, the entry names none"
+        )),
+        _ => {}
+    }
+    if let (Some(entry), Some(order)) = (entry.filter(|_| applied), answer.order)
+        && plain(order) != plain(entry.order)
+    {
+        lines.push(format!(
+            "the target's record is of version {} (offset {}), the entry of {} (offset {})",
+            time(order.version),
+            order.offset,
+            time(entry.order.version),
+            entry.order.offset
+        ));
+    }
+    if let (Some(newest), Some(Json::Object(row))) = (newest, &answer.row) {
+        lines.extend(fields(newest, row, bodies));
+    }
+    lines
+}
+
+/// An order as the target keeps it: links that came later count as `reapply`.
+fn plain(order: Order) -> Order {
+    Order {
+        reapply: 0,
+        ..order
+    }
+}
+
+fn fields(newest: &Version, row: &serde_json::Map<String, Json>, bodies: bool) -> Vec<String> {
+    let (Some(Op::Upsert), Some(Json::Object(body))) = (newest.op, &newest.body) else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    for (column, there) in row {
+        let field = body.iter().find(|(name, _)| folded(name) == folded(column));
+        let Some((name, here)) = field else {
+            continue;
+        };
+        // A reference holds a key here and an id there.
+        let is_key = here
+            .as_str()
+            .is_some_and(|text| drover_pipeline::record::CanonicalKey::parse(text).is_some());
+        let same = match is_key {
+            true => !there.is_null(),
+            false => same(here, there),
+        };
+        if same {
+            continue;
+        }
+        lines.push(match (bodies, is_key, there.is_null()) {
+            (true, ..) => format!("{name}: {here} here, {there} in the target"),
+            (false, true, _) => format!("{name}: the link is not in the target"),
+            (false, false, true) => format!("{name}: empty in the target"),
+            (false, false, false) => format!("{name}: another value in the target"),
+        });
+    }
+    lines
+}
+
+fn folded(name: &str) -> String {
+    name.replace('_', "").to_lowercase()
+}
+
+/// Whether two values say the same, whatever type the target gives them.
+fn same(here: &Json, there: &Json) -> bool {
+    if here == there {
+        return true;
+    }
+    let text = |value: &Json| match value {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let (here, there) = (text(here), text(there));
+    let moment =
+        |text: &str| chrono::DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_millis());
+    here == there
+        || matches!((moment(&here), moment(&there)), (Ok(one), Ok(other)) if one == other)
+        || matches!((decimal(&here), decimal(&there)), (Some(one), Some(other)) if one == other)
+}
+
+/// A plain decimal without the zeros that say nothing.
+fn decimal(text: &str) -> Option<String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if !plain {
+        return None;
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    Some(format!("{whole}.{}", fraction.trim_end_matches('0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_compared_by_what_they_say() {
+        for (here, there) in [
+            (json!("12.50"), json!(12.5)),
+            (json!("12"), json!("12.00")),
+            (
+                json!("2026-01-02T03:04:05.000Z"),
+                json!("2026-01-02T04:04:05+01:00"),
+            ),
+            (json!(true), json!(true)),
+            (json!("x"), json!("x")),
+        ] {
+            assert!(same(&here, &there), "{here} {there}");
+        }
+        for (here, there) in [
+            (json!("12.50"), json!(12.05)),
+            (json!("x"), json!("y")),
+            (json!("x"), json!(null)),
+            (
+                json!("2026-01-02T03:04:05.000Z"),
+                json!("2026-01-02T03:04:05+01:00"),
+            ),
+        ] {
+            assert!(!same(&here, &there), "{here} {there}");
+        }
+    }
+}
