@@ -46,8 +46,10 @@ fn load<L: Loader>(rig: &mut Rig, target: L) {
 /// older generation.
 fn refuse_offsets(rig: &Rig) {
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION; 1000];
-    rig._cluster
-        .request_errors(RDKafkaApiKey::TxnOffsetCommit, &refused);
+    let Broker::Mock(cluster) = &rig.broker else {
+        panic!("a real broker refuses nothing on demand");
+    };
+    cluster.request_errors(RDKafkaApiKey::TxnOffsetCommit, &refused);
 }
 
 /// Ends the stages, whatever the broker refuses them while they end.
