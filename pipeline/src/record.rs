@@ -78,8 +78,13 @@ pub struct CanonicalKey(String);
 impl CanonicalKey {
     /// Reads a key back from its text.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::from_text(text.to_owned())
+    }
+
+    /// The same without a copy.
+    pub fn from_text(text: String) -> Option<Self> {
         let (raw, slot) = text.rsplit_once('#')?;
-        (split(raw).is_some() && !slot.is_empty()).then(|| CanonicalKey(text.to_owned()))
+        (split(raw).is_some() && !slot.is_empty()).then_some(CanonicalKey(text))
     }
 
     /// The keys that a reference names: one, or one for each slot that may be

@@ -367,6 +367,13 @@ impl Drop for Rig {
     }
 }
 
+impl Drop for Rig {
+    /// The stages' threads end with a test that fails; it would hang otherwise.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Rig {
     fn new(target: Target) -> Rig {
         Self::on(Broker::mock(), target, &["company", "contact"], |_| ())

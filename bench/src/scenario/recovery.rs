@@ -88,6 +88,7 @@ fn recover(bench: &Bench, replica: bool) -> Result<(f64, f64)> {
     migration.stage("loader-1").signal(Signal::SIGKILL);
     let since = Instant::now();
     migration.stage("loader-1").wait_killed(LIMIT);
+    migration.stages.remove("loader-1");
     let before = watch.each()?;
     if !replica {
         migration.start("loader", "loader-1", &[]);

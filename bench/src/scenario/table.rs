@@ -1,5 +1,6 @@
 //! The idempotency table in memory.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use drover_pipeline::idempotency::{Entry, FirstTouch, PackedTable, State, Table};
@@ -23,6 +24,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut resident = Vec::new();
     let mut lookup = Vec::new();
     let mut put = Vec::new();
+    let mut plain = Vec::new();
     for round in 0..bench.runs {
         let mut table = PackedTable::default();
         let before = Usage::of(std::process::id()).map_or(0, |usage| usage.resident);
@@ -42,18 +44,16 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let keys: Vec<CanonicalKey> = (0..bench.records.min(200_000))
             .map(|n| key(n.wrapping_mul(7_368_787) % bench.records))
             .collect::<Result<_>>()?;
-        let since = Instant::now();
-        let mut found = 0;
-        for key in &keys {
-            found += usize::from(table.get(key).is_some());
+        lookup.push(looked_up(&keys, |key| table.get(key).is_some())?);
+        drop(table);
+        let mut map = HashMap::new();
+        for n in 0..bench.records {
+            map.insert(key(n)?, entry(n));
         }
-        lookup.push(since.elapsed().as_nanos() as f64 / keys.len() as f64);
-        if found != keys.len() {
-            return Err(format!("{found} of {} keys were found", keys.len()).into());
-        }
+        plain.push(looked_up(&keys, |key| map.get(key).cloned().is_some())?);
         eprintln!(
-            "  round {round}: {:.1} bytes, {:.0} ns",
-            beyond[round], lookup[round]
+            "  round {round}: {:.1} bytes, {:.0} ns; std's map {:.0} ns",
+            beyond[round], lookup[round], plain[round]
         );
     }
     let name = SCENARIO.name;
@@ -62,9 +62,23 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             .aim(Aim::AtMost(60.0))
             .note("beyond the text of key and id, by the capacity of what it allocated"),
         Figure::new(name, "the same, by resident size", Runs(resident)),
-        Figure::new(name, "look-up, ns", Runs(lookup)).aim(Aim::AtMost(250.0)),
+        Figure::new(name, "look-up, ns", Runs(lookup.clone())).aim(Aim::AtMost(250.0)),
+        Figure::new(name, "look-up beside std's map", Runs(lookup))
+            .beside(Runs(plain))
+            .note("bare: std's HashMap of the same keys and entries, its value cloned too"),
         Figure::new(name, "put, ns, with its key made", Runs(put)),
     ])
+}
+
+/// Nanoseconds a look-up; each key must be there.
+fn looked_up(keys: &[CanonicalKey], there: impl Fn(&CanonicalKey) -> bool) -> Result<f64> {
+    let since = Instant::now();
+    let found = keys.iter().filter(|key| there(key)).count();
+    let took = since.elapsed().as_nanos() as f64 / keys.len() as f64;
+    if found != keys.len() {
+        return Err(format!("{found} of {} keys were found", keys.len()).into());
+    }
+    Ok(took)
 }
 
 /// The key of the n-th contact.

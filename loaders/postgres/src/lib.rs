@@ -43,7 +43,7 @@ use pool::Pool;
 use table::Table;
 
 /// The most rows of one `apply`: one COPY and one upsert.
-const BATCH: usize = 10_000;
+const BATCH: usize = 5_000;
 
 /// The loader.
 pub struct Postgres {
@@ -91,7 +91,9 @@ impl Loader for Postgres {
             .map(|table| EntitySupport {
                 entity: table.entity.name.clone(),
                 batch: BATCH,
-                concurrency: self.connections,
+                // While some batches are decoded or committed, the others keep
+                // the connections busy.
+                concurrency: 2 * self.connections,
                 // The unique key refuses a second create at once, so nobody
                 // ever waits for this lease.
                 lease: Lease {

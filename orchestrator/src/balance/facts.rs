@@ -70,7 +70,8 @@ pub(crate) fn parked(value: &[u8]) -> Parked {
     match serde_json::from_slice::<Waiting>(value) {
         Ok(Waiting { reason, order }) => Parked::Waits {
             order,
-            link: matches!(reason, Reason::Link { .. } | Reason::Dropped { .. }),
+            // With any other reason the record is applied already.
+            link: !matches!(reason, Reason::Parent { .. } | Reason::Lease),
         },
         Err(_) => Parked::Unreadable,
     }

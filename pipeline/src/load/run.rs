@@ -490,6 +490,8 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         }
     });
     let result = tokio::select! {
+        // In this order: told to stop, the poller ends too, and may be seen first.
+        biased;
         () = stop.cancelled() => Ok(()),
         Some(error) = failed.recv() => Err(error),
         ended = &mut poller => {
