@@ -361,13 +361,6 @@ struct Rig {
 }
 
 impl Drop for Rig {
-    /// A test that fails must not wait for its stages for ever.
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-impl Drop for Rig {
     /// The stages' threads end with a test that fails; it would hang otherwise.
     fn drop(&mut self) {
         self.stop.cancel();
