@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Discovery;
@@ -16,6 +17,7 @@ use crate::connectors::Connectors;
 use crate::failure::{Failures, Result};
 use crate::init::{merged, prove_plan, resolve};
 use crate::migration::{Bus, Migration};
+use crate::quota::at_first;
 use crate::table::{Column, table};
 
 #[derive(Serialize)]
@@ -121,7 +123,9 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
             let valid = Row::of("configuration", Ok(file.display().to_string()));
             let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref());
-            vec![valid, source.0, target, mappings, kafka.0]
+            let quota = source.1.as_ref().and_then(|d| quota(migration, d));
+            let rows = [valid, source.0].into_iter().chain(quota);
+            rows.chain([target, mappings, kafka.0]).collect()
         }
     };
     match format {
@@ -181,6 +185,16 @@ fn mappings(migration: &Migration, discovery: Option<&Discovery>, plan: Option<&
         },
     };
     Row::of("mappings", told)
+}
+
+/// The calls that the copy needs against those that the source's account has
+/// left; nothing where it has no quota. A shortage is no failure: the copy waits.
+fn quota(migration: &Migration, discovery: &Discovery) -> Option<Row> {
+    let usage = discovery.quota.as_ref()?;
+    let poll = Duration::from_millis(migration.bus.config.poll_interval_ms);
+    let chosen = resolve(migration, discovery).map(|(objects, _)| objects);
+    let objects = chosen.as_ref().unwrap_or(&discovery.objects);
+    Some(Row::of("quota", Ok(at_first(usage, objects, poll))))
 }
 
 /// Whether the bus answers, and what is there of this migration.

@@ -292,6 +292,7 @@ mod tests {
                 ..ObjectView::default()
             }],
             remarks: [].into(),
+            quotas: Vec::new(),
             processes: vec![ProcessView {
                 name: "drover-loader-postgres".into(),
                 instance: "loader-1".into(),

@@ -8,6 +8,7 @@
 pub mod connectors;
 pub mod failure;
 pub mod migration;
+pub mod quota;
 pub mod table;
 pub mod topics;
 pub mod view;

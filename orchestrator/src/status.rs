@@ -104,6 +104,9 @@ pub(crate) fn render(view: &View) -> String {
     text.push_str(&balance(view));
     text.push('\n');
     text.push_str(&processes(view));
+    for quota in &view.quotas {
+        text.push_str(&format!("\n{}", wrap(&quota.text(), "")));
+    }
     for (remark, count) in &view.remarks {
         text.push_str(&wrap(&format!("note: {remark} ({count} records)"), ""));
     }
@@ -265,6 +268,7 @@ pub(crate) mod tests {
                 },
             ],
             remarks: [].into(),
+            quotas: Vec::new(),
             processes: vec![ProcessView {
                 name: "drover-extractor-salesforce".into(),
                 instance: "extractor-0123456789abcdef".into(),

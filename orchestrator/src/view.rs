@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::Place;
@@ -21,6 +22,7 @@ mod model;
 
 use crate::connectors::program;
 use crate::offsets::{Group, Lag};
+use crate::quota::{self, QuotaView};
 pub use model::{Model, Table};
 
 /// A migration at one moment.
@@ -55,6 +57,8 @@ pub struct View {
     /// What a person should look at, though the records went on, and how often
     /// the processes met it: values without a map, texts that can't be read.
     pub remarks: BTreeMap<String, u64>,
+    /// The accounts with a quota of calls that the processes work with.
+    pub quotas: Vec<QuotaView>,
 }
 
 /// An object at one moment.
@@ -150,6 +154,8 @@ pub struct Reader {
     client: Client,
     topics: Topics,
     plan: Plan,
+    /// How often the source is asked for changes.
+    poll: Duration,
     header: View,
     transform: Group,
     load: Option<Group>,
@@ -179,7 +185,9 @@ impl Reader {
                 objects: Vec::new(),
                 processes: Vec::new(),
                 remarks: BTreeMap::new(),
+                quotas: Vec::new(),
             },
+            poll: Duration::from_millis(bus.config.poll_interval_ms),
             client,
             topics,
             plan,
@@ -272,6 +280,7 @@ impl Reader {
             balanced_at: model.balance().map(|balance| balance.at),
             processes: processes(model, at),
             remarks: remarks(model),
+            quotas: quota::views(model, &self.plan.objects, self.poll, at),
             ..self.header.clone()
         };
         for object in &self.plan.objects {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 
 use crate::error::{Code, Error, Result};
+use crate::quota::Meter;
 
 /// The most bytes of an answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
@@ -20,6 +21,7 @@ const MAX_ANSWER: usize = 256 << 20;
 #[derive(Clone)]
 pub struct HttpClient {
     inner: reqwest::Client,
+    meter: Arc<Meter>,
     /// What answers in place of a server; in tests.
     server: Option<Arc<dyn Server>>,
 }
@@ -66,13 +68,22 @@ impl HttpClient {
         Ok(HttpClient {
             inner,
             server: None,
+            meter: Arc::default(),
         })
+    }
+
+    /// What this process may still ask of the account that it works with. A
+    /// connector of a source with a quota takes a pass before each request, and
+    /// tells what the answer says.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// The same client, but its requests go to a server in this process.
     pub fn answered_by(&self, server: Arc<dyn Server>) -> Self {
         HttpClient {
             inner: self.inner.clone(),
+            meter: Arc::default(),
             server: Some(server),
         }
     }

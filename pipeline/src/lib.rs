@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod orphan;
 pub mod parking;
 pub mod process;
+pub mod quota;
 pub mod record;
 pub mod retry;
 pub mod spec;

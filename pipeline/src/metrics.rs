@@ -14,6 +14,8 @@ use std::time::Instant;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::quota::Usage;
+
 /// Who serves a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -71,6 +73,14 @@ families! {
         "Offsets between the start of a topic's log and what is read next of it, of the nearest partition: what retention must remove before anything unread is lost.";
     EDGE_SECONDS = Stage "drover_log_start_distance_seconds" ["topic"]
         "The same as time between the first record and the one that is read next, or now where everything is read.";
+    QUOTA_LEFT = Stage "drover_quota_left_calls" ["account"]
+        "Calls that the account has left, as the other side told this process last.";
+    QUOTA_RESERVE = Stage "drover_quota_reserve_calls" ["account"]
+        "Calls of the account that stay for the customer's other tools.";
+    QUOTA_SHARE = Stage "drover_quota_share_calls" ["account"]
+        "Calls that this process may make of what the account has left.";
+    QUOTA_CALLS = Stage "drover_quota_calls_total" ["account"]
+        "Calls that the process has made since it started.";
 
     PHASE = Migration "drover_migration_phase" ["phase"]
         "1 for the phase that the migration is in.";
@@ -129,6 +139,8 @@ pub struct Metrics {
     states: IntGaugeVec,
     seen: GaugeVec,
     throttled: CounterVec,
+    quota: [GaugeVec; 3],
+    calls: IntCounterVec,
     /// The lanes that are throttled: since when this was last counted, and why.
     throttling: BTreeMap<String, (Instant, &'static str)>,
     edge_records: IntGaugeVec,
@@ -151,6 +163,16 @@ impl Metrics {
         let edge_seconds = IntGaugeVec::new(EDGE_SECONDS.opts(), EDGE_SECONDS.labels)?;
         registry.register(Box::new(edge_records.clone()))?;
         registry.register(Box::new(edge_seconds.clone()))?;
+        let quota = [
+            GaugeVec::new(QUOTA_LEFT.opts(), QUOTA_LEFT.labels)?,
+            GaugeVec::new(QUOTA_RESERVE.opts(), QUOTA_RESERVE.labels)?,
+            GaugeVec::new(QUOTA_SHARE.opts(), QUOTA_SHARE.labels)?,
+        ];
+        let calls = IntCounterVec::new(QUOTA_CALLS.opts(), QUOTA_CALLS.labels)?;
+        for gauge in &quota {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(states.clone()))?;
         registry.register(Box::new(seen.clone()))?;
@@ -162,6 +184,8 @@ impl Metrics {
             states,
             seen,
             throttled,
+            quota,
+            calls,
             throttling: BTreeMap::new(),
             edge_records,
             edge_seconds,
@@ -184,6 +208,17 @@ impl Metrics {
         if let Some(seconds) = seconds {
             set(&self.edge_seconds, seconds);
         }
+    }
+
+    /// What the process uses of its account's calls.
+    pub fn quota(&self, usage: &Usage) {
+        let values = [usage.left, usage.reserve, usage.share];
+        for (gauge, value) in self.quota.iter().zip(values) {
+            let gauge = gauge.with_label_values(&[usage.account.as_str()]);
+            gauge.set(value as f64);
+        }
+        let calls = self.calls.with_label_values(&[usage.account.as_str()]);
+        calls.inc_by(usage.calls.saturating_sub(calls.get()));
     }
 
     /// A lane is in that state (one of `running`, `degraded`, `throttled`,
@@ -295,6 +330,11 @@ mod tests {
     fn a_stage_serves_what_is_said_of_it() {
         let mut metrics = Metrics::new("loader", "l-1").expect("opens");
         metrics.count("Contact", "applied", 3);
+        metrics.quota(&Usage {
+            account: "acme".to_owned(),
+            left: 7,
+            ..Usage::default()
+        });
         metrics.lane("contact", "throttled", Some("THROTTLED"), Some(1500));
         metrics.edge("t", 3, Some(5));
         let text = metrics.render();
@@ -308,6 +348,8 @@ mod tests {
         };
         let records = r#"drover_records_total{object="Contact",outcome="applied","#;
         assert_eq!(value(records).as_deref(), Some("3"), "{text}");
+        let left = r#"drover_quota_left_calls{account="acme","#;
+        assert_eq!(value(left).as_deref(), Some("7"), "{text}");
         let seen = r#"drover_lane_seen_timestamp_seconds{lane="contact","#;
         assert_eq!(value(seen).as_deref(), Some("1.5"), "{text}");
     }

@@ -22,6 +22,7 @@ use crate::http::HttpClient;
 use crate::kafka::client::Client;
 use crate::load::ask::Question;
 use crate::load::{self, Loader};
+use crate::quota::{Meter, keep_share};
 use crate::retry::{Backoff, passes, patiently};
 use crate::spec::{Spec, Stage};
 use crate::status::{Phase, Status};
@@ -160,14 +161,16 @@ pub fn extractor<E: Extractor>() -> ExitCode {
             }
             Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
             Verb::Discover(file) => {
-                let (connector, config) = load_extractor::<E>(&file)?;
-                print_json(&connector.discover(&config.objects).await?)
+                let (connector, config, meter) = load_extractor::<E>(&file)?;
+                let mut found = connector.discover(&config.objects).await?;
+                found.quota = meter.usage();
+                print_json(&found)
             }
             Verb::Read(_) => Err(not_here("read", Stage::Extractor)),
             Verb::Compile(_) => Err(not_here("compile", Stage::Extractor)),
             Verb::Run(run) => {
-                let (connector, config) = load_extractor::<E>(&run.file)?;
-                stage(Stage::Extractor, E::NAME, run, config, |context| {
+                let (connector, config, meter) = load_extractor::<E>(&run.file)?;
+                stage(Stage::Extractor, E::NAME, run, (config, meter), |context| {
                     extract::run(connector, context)
                 })
                 .await
@@ -203,9 +206,14 @@ pub fn transformer<T: Transformer>() -> ExitCode {
             }
             Verb::Run(run) => {
                 let config = load_plain(&run.file)?;
-                stage(Stage::Transformer, T::NAME, run, config, |context| async {
-                    transform::run::<T>(context).await
-                })
+                let quota = Arc::default();
+                stage(
+                    Stage::Transformer,
+                    T::NAME,
+                    run,
+                    (config, quota),
+                    |context| async { transform::run::<T>(context).await },
+                )
                 .await
             }
         }
@@ -217,14 +225,11 @@ pub fn loader<L: Loader>() -> ExitCode {
     let verb = Arguments::parse().verb;
     block_on(async move {
         match verb {
-            Verb::Spec => {
-                let entities = drover_schemas::entities().iter().map(|e| e.name.clone());
-                print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), entities.collect())
-            }
+            Verb::Spec => print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), L::takes()),
             Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Read(file) => {
-                let (connector, _) = load_loader::<L>(&file)?;
+                let (connector, ..) = load_loader::<L>(&file)?;
                 let questions: Vec<Question> = serde_json::from_reader(std::io::stdin().lock())
                     .map_err(|e| {
                         let message = format!("standard input is no list of questions: {e}");
@@ -234,8 +239,8 @@ pub fn loader<L: Loader>() -> ExitCode {
             }
             Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),
             Verb::Run(run) => {
-                let (connector, config) = load_loader::<L>(&run.file)?;
-                stage(Stage::Loader, L::NAME, run, config, |context| {
+                let (connector, config, meter) = load_loader::<L>(&run.file)?;
+                stage(Stage::Loader, L::NAME, run, (config, meter), |context| {
                     load::run(connector, context)
                 })
                 .await
@@ -330,16 +335,18 @@ impl Loaded {
     }
 }
 
-fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig), End> {
+fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig, Arc<Meter>), End> {
     let schema = schemars::schema_for!(E::Config).to_value();
     let named = Some(("sourceType", E::NAME));
     let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
     let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
-    let connector = E::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config))
+    let http = HttpClient::new()?;
+    let meter = Arc::clone(http.meter());
+    let connector = E::new(parsed, http).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config, meter))
 }
 
-fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
+fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>), End> {
     // A dry run needs no target, so its part may be missing.
     let plain = load_plain(file)?;
     if plain.dry_run {
@@ -352,8 +359,10 @@ fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig), End> {
     let named = Some(("targetType", L::NAME));
     let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
     let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
-    let connector = L::new(parsed, HttpClient::new()?).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config))
+    let http = HttpClient::new()?;
+    let meter = Arc::clone(http.meter());
+    let connector = L::new(parsed, http).map_err(|all| loaded.problems(all))?;
+    Ok((connector, loaded.config, meter))
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {
@@ -389,7 +398,7 @@ async fn stage<F, W>(
     stage: Stage,
     name: &str,
     run: Run,
-    config: MigrationConfig,
+    (config, meter): (MigrationConfig, Arc<Meter>),
     work: W,
 ) -> Result<(), End>
 where
@@ -424,6 +433,16 @@ where
         client.clone(),
         topics.status(),
         reporting.clone(),
+    ));
+
+    // Of a process that works on and on, nothing goes past its share.
+    meter.guard();
+    let shared = tokio::spawn(keep_share(
+        meter,
+        Arc::clone(&status),
+        client.clone(),
+        topics.status(),
+        stop.clone(),
     ));
 
     let result = async {
@@ -471,6 +490,7 @@ where
         status.ended_by(error);
     }
     status.phase(Phase::Stopped);
+    shared.abort();
     reporting.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(4), published).await;
     served.abort();

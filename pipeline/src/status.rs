@@ -16,6 +16,7 @@ use crate::kafka::client::Client;
 use crate::kafka::compacted::read_to_end;
 use crate::kafka::producer::{PlainProducer, Record};
 use crate::metrics::Metrics;
+use crate::quota::Usage;
 use crate::record::Millis;
 use crate::retry::{Backoff, passes};
 use crate::spec::Stage;
@@ -212,6 +213,9 @@ pub struct Report {
     /// it was met: values without a map, texts that could not be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub remarks: BTreeMap<String, u64>,
+    /// What it uses of its account's calls, where the account has a quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Usage>,
 }
 
 /// The most different remarks that one process keeps.
@@ -250,6 +254,7 @@ impl Status {
                 lanes: BTreeMap::new(),
                 edges: BTreeMap::new(),
                 remarks: BTreeMap::new(),
+                quota: None,
             }),
             conditions: Mutex::default(),
             metrics: Mutex::new(metrics),
@@ -290,6 +295,14 @@ impl Status {
                 *report.remarks.entry(text).or_default() += number;
             }
         }
+    }
+
+    /// Says what the process uses of its account's calls.
+    pub fn quota(&self, usage: Option<Usage>) {
+        if let Some(usage) = &usage {
+            self.metrics().quota(usage);
+        }
+        self.lock().quota = usage;
     }
 
     /// Says what the process as a whole is doing.

@@ -91,6 +91,7 @@ impl Extractor for Source {
     }
     async fn discover(&self, _named: &[String]) -> Result<Discovery> {
         Ok(Discovery {
+            quota: None,
             objects: Vec::new(),
         })
     }
@@ -397,6 +398,7 @@ impl Rig {
             mappings: Mappings::default(),
             objects: Vec::new(),
             poll_interval_ms: 50,
+            drift: drover_pipeline::extract::drift::Drift::default(),
             kafka: KafkaConfig {
                 brokers: broker.servers(),
                 partitions: PARTITIONS,

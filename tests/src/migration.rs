@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Differences, compare, compare_appendonly};
+use crate::oracle::{Differences, Truth, compare, compare_appendonly};
 use crate::process::{Process, binary};
 use crate::sandbox::Sandbox;
 use crate::services::{Services, services};
@@ -31,6 +32,7 @@ pub struct Migration {
     target: String,
     /// The append-only target, where that is the target.
     appendonly: Option<Process>,
+    objects: OnceLock<Vec<String>>,
     files: tempfile::TempDir,
 }
 
@@ -115,6 +117,7 @@ impl Migration {
             environment,
             target: target.to_owned(),
             appendonly: None,
+            objects: OnceLock::new(),
             files: folder,
         }
     }
@@ -200,6 +203,16 @@ impl Migration {
         assert_eq!(causes.iter().filter(others).count(), 0, "{text}");
         let counts = causes.iter().filter_map(|cause| cause["count"].as_u64());
         counts.sum::<u64>() as usize
+    }
+
+    /// The objects that are migrated, which are settled once.
+    pub fn objects(&self) -> &[String] {
+        self.objects.get_or_init(|| {
+            let status = self.status();
+            let objects = status["objects"].as_array().expect("objects");
+            let names = objects.iter().filter_map(|o| o["object"].as_str());
+            names.map(str::to_owned).collect()
+        })
     }
 
     /// Starts a stage by hand.
@@ -300,9 +313,10 @@ impl Migration {
 
     /// What differs between source and target just now.
     pub async fn differences(&self) -> Differences {
+        let truth = Truth::of(&self.sandbox, self.objects()).await;
         match self.appendonly_url() {
-            Some(url) => compare_appendonly(&self.sandbox, url).await,
-            None => compare(&self.sandbox, &self.services.postgres, &self.schema).await,
+            Some(url) => compare_appendonly(&truth, url).await,
+            None => compare(&truth, &self.services.postgres, &self.schema).await,
         }
     }
 

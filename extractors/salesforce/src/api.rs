@@ -1,18 +1,19 @@
-//! Requests: the token, the source's clock, and one way to ask.
+//! Requests: one way to ask, with the token of `auth.rs` and the source's clock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use drover_pipeline::http::{Answer, HttpClient};
 use drover_pipeline::record::Millis;
-use drover_pipeline::{Error, Result};
+use drover_pipeline::{Code, Error, Result};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
-use crate::config::{self, Config};
-use crate::{errors, time};
+use crate::auth::{Auth, Session};
+use crate::config::{Config, Origins};
+use crate::time::Clock;
+use crate::{errors, quota};
 
 /// How often one request gets a new token before that is taken for a refusal.
 const RENEWALS: u32 = 3;
@@ -20,27 +21,11 @@ const RENEWALS: u32 = 3;
 /// The API of one org.
 pub struct Api {
     http: HttpClient,
-    config: Config,
-    /// Where the token endpoint is.
-    origin: String,
-    session: Mutex<Option<Arc<Session>>>,
-    /// The latest `Date` that was seen; 0 before the first answer. Only a hint
-    /// for how far a request may reach; what matters is read from the answer
-    /// in question.
-    clock: AtomicI64,
-}
-
-/// A token and where it is good.
-struct Session {
-    token: String,
-    origin: String,
-}
-
-/// The token endpoint's answer (`reference/salesforce.md` section 1).
-#[derive(Deserialize)]
-struct Token {
-    access_token: String,
-    instance_url: String,
+    config: Arc<Config>,
+    auth: Auth,
+    /// Only a hint for how far a request may reach; what matters is read from
+    /// the answer in question.
+    clock: Arc<Clock>,
 }
 
 /// A request.
@@ -59,15 +44,21 @@ pub struct Reply {
 }
 
 impl Api {
-    /// The API that a configuration describes; `origin` is what
+    /// The API that a configuration describes; `origins` is what
     /// [`Config::validate`] gave.
-    pub fn new(config: Config, origin: String, http: HttpClient) -> Self {
+    pub fn new(config: Config, origins: Origins, http: HttpClient) -> Self {
+        let (config, clock) = (Arc::new(config), Arc::<Clock>::default());
+        http.meter().terms(quota::terms(&config, &origins));
         Api {
+            auth: Auth::new(
+                http.clone(),
+                Arc::clone(&config),
+                origins,
+                Arc::clone(&clock),
+            ),
             http,
             config,
-            origin,
-            session: Mutex::new(None),
-            clock: AtomicI64::new(0),
+            clock,
         }
     }
 
@@ -78,11 +69,11 @@ impl Api {
 
     /// The latest time of the source that is known.
     pub async fn clock(&self) -> Result<Millis> {
-        if self.clock.load(Ordering::Relaxed) == 0 {
+        if self.clock.latest() == 0 {
             // The token's answer has a date too.
-            self.session(None).await?;
+            self.auth.session(None).await?;
         }
-        Ok(self.clock.load(Ordering::Relaxed))
+        Ok(self.clock.latest())
     }
 
     /// Asks for a path below `/services/data/vNN.0`, or for a whole path that
@@ -139,19 +130,19 @@ impl Api {
     }
 
     async fn ask(&self, ask: &Ask<'_>, about: Option<&str>) -> Result<(Millis, Answer)> {
-        let mut session = self.session(None).await?;
+        let mut session = self.auth.session(None).await?;
         let mut answer = self.send(&session, ask).await?;
         for _ in 0..RENEWALS {
             if !errors::session_expired(&answer) {
                 break;
             }
-            session = self.session(Some(&session)).await?;
+            session = self.auth.session(Some(&session)).await?;
             answer = self.send(&session, ask).await?;
         }
         if let Some(error) = errors::of_api(&answer, about) {
-            return Err(error);
+            return Err(self.until(error));
         }
-        Ok((self.date(&answer)?, answer))
+        Ok((self.clock.note(&answer)?, answer))
     }
 
     async fn send(&self, session: &Session, ask: &Ask<'_>) -> Result<Answer> {
@@ -168,61 +159,40 @@ impl Api {
             Method::GET
         };
         let mut request = self.http.request(method, &url);
-        request = request.query(ask.query).bearer_auth(&session.token);
+        request = request.query(ask.query).bearer_auth(session.token.expose());
         if let Some(body) = ask.body {
             request = request.json(body);
         }
-        self.http.send(request).await
-    }
-
-    /// The token; a new one if there is none, or if it is still the one that
-    /// was refused. The lock makes one task ask while the others wait for what
-    /// it gets.
-    async fn session(&self, refused: Option<&Arc<Session>>) -> Result<Arc<Session>> {
-        let mut current = self.session.lock().await;
-        if let Some(session) = current.as_ref()
-            && refused.is_none_or(|refused| !Arc::ptr_eq(refused, session))
-        {
-            return Ok(Arc::clone(session));
-        }
-        *current = None;
-        let session = Arc::new(self.login().await?);
-        *current = Some(Arc::clone(&session));
-        Ok(session)
-    }
-
-    /// The client credentials flow (`reference/salesforce.md` section 1).
-    async fn login(&self) -> Result<Session> {
-        let url = format!("{}/services/oauth2/token", self.origin);
-        let request = self.http.request(Method::POST, &url).form(&[
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.config.client_id),
-            ("client_secret", &self.config.client_secret),
-        ]);
+        let meter = self.http.meter();
+        let _pass = meter.pass()?;
         let answer = self.http.send(request).await?;
-        if let Some(error) = errors::of_token(&answer) {
-            return Err(error);
+        if let Some(told) = answer
+            .header("sforce-limit-info")
+            .and_then(quota::of_header)
+        {
+            meter.told(told.0, told.1);
         }
-        self.date(&answer)?;
-        // serde's own message could quote what it found, which may be a token.
-        let token: Token = serde_json::from_slice(&answer.body)
-            .map_err(|_| errors::not_the_api(&answer, "it holds no token"))?;
-        let origin = config::origin(&token.instance_url).map_err(|why| {
-            errors::not_the_api(&answer, &format!("its instance_url can't be used: {why}"))
-        })?;
-        Ok(Session {
-            token: token.access_token,
-            origin,
-        })
+        Ok(answer)
     }
 
-    fn date(&self, answer: &Answer) -> Result<Millis> {
-        let at = answer
-            .header("date")
-            .and_then(time::parse_date)
-            .ok_or_else(|| errors::not_the_api(answer, "it has no Date header"))?;
-        self.clock.fetch_max(at, Ordering::Relaxed);
-        Ok(at)
+    /// Adds how long to wait where the org's calls are used up: Salesforce does
+    /// not say.
+    fn until(&self, error: Error) -> Error {
+        if error.code != Code::QuotaExhausted || error.retry_after.is_some() {
+            return error;
+        }
+        match self.http.meter().refused() {
+            Some(wait) => error.retry_after(wait),
+            None => error,
+        }
+    }
+
+    /// Notes the org's calls as `/limits` tells them, unless a newer header did.
+    pub fn limits(&self, limits: &HashMap<String, Value>) {
+        let meter = self.http.meter();
+        if let (None, Some((limit, left))) = (meter.usage(), quota::of_limits(limits)) {
+            meter.told(limit, left);
+        }
     }
 }
 

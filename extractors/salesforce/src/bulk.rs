@@ -45,7 +45,7 @@ struct Described {
 /// Whether a file can say all that is asked for: of some types only JSON tells
 /// what a value is.
 pub fn can_read(selection: &Selection<'_>) -> bool {
-    !selection.kinds.contains(&Kind::Any)
+    selection.through.is_none() && !selection.kinds.contains(&Kind::Any)
 }
 
 /// Makes a job for the copy; reads by REST where the source makes none.

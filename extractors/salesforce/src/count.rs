@@ -6,7 +6,7 @@ use drover_pipeline::{Code, Error, Result};
 use serde::Deserialize;
 
 use crate::api::Api;
-use crate::cursor::{Cursor, Position};
+use crate::cursor::{Again, Cursor, Position};
 use crate::query::Selection;
 use crate::rows::Row;
 
@@ -66,7 +66,12 @@ pub async fn finish(
     from: Position,
     read: u64,
 ) -> Result<Page<Cursor>> {
-    match count(api, selection, Some(from.since)).await {
+    let counted = match selection.through {
+        // Those can't be counted either.
+        Some(_) => Ok(0),
+        None => count(api, selection, Some(from.since)).await,
+    };
+    match counted {
         Ok(counted) if counted > read => {
             return Err(Error::new(
                 Code::Short,
@@ -86,7 +91,18 @@ pub async fn finish(
     Ok(Page {
         changes: Vec::new(),
         bad: Vec::new(),
-        next: Cursor::Delta { from, round: None },
+        next: Cursor::Delta {
+            from,
+            round: None,
+            again: Again {
+                begun: if selection.changes_unseen() {
+                    from.since
+                } else {
+                    0
+                },
+                reading: None,
+            },
+        },
         reached: Reached::More,
         snapshot_complete: true,
         notice: None,

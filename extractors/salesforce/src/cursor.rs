@@ -3,6 +3,9 @@
 use drover_pipeline::record::Millis;
 use serde::{Deserialize, Serialize};
 
+/// An id that no record has, and that comes before all others.
+const FIRST: &str = "000000000000000AAA";
+
 /// Where a lane stands: in the first copy, or in the changes behind it.
 ///
 /// All times are the source's. A cursor holds a few numbers and one id, so it
@@ -39,7 +42,40 @@ pub enum Cursor {
         /// The round that has begun; nothing between two rounds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         round: Option<Round>,
+        /// Of an object that changes without a sign: its whole readings.
+        #[serde(default, skip_serializing_if = "Again::is_none")]
+        again: Again,
     },
+}
+
+/// The whole readings of an object that changes without a sign.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Again {
+    /// When the last complete one began.
+    pub begun: Millis,
+    /// The one that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
+}
+
+impl Again {
+    fn is_none(&self) -> bool {
+        *self == Again::default()
+    }
+}
+
+/// A whole reading that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reading {
+    /// When it began.
+    pub begun: Millis,
+    /// The last id of its last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Whether its next page comes before the next round.
+    pub turn: bool,
 }
 
 /// A Bulk job that reads an object, and how far its file was read.
@@ -109,6 +145,24 @@ pub enum Step {
     },
 }
 
+impl Cursor {
+    /// Every record once more, from the first id on; the changes start where
+    /// they would have without it, so that no delete is passed over.
+    pub fn again(&self) -> Cursor {
+        let from = match self {
+            Cursor::Snapshot { from, .. }
+            | Cursor::Bulk(Job { from, .. })
+            | Cursor::Counted { from, .. }
+            | Cursor::Delta { from, .. } => *from,
+        };
+        Cursor::Snapshot {
+            after: FIRST.to_owned(),
+            from,
+            read: 0,
+        }
+    }
+}
+
 impl Position {
     /// The position behind a round that covered everything stamped before
     /// `until` and visible, while the source's oldest open transaction began
@@ -157,14 +211,26 @@ mod tests {
                 read: 7,
             }),
             Cursor::Counted { from, read: 7 },
-            Cursor::Delta { from, round: None },
+            Cursor::Delta {
+                from,
+                round: None,
+                again: Again::default(),
+            },
             Cursor::Delta {
                 from,
                 round: Some(round),
+                again: Again {
+                    begun: 5,
+                    reading: Some(Reading {
+                        begun: 6,
+                        after: Some("001dM00003kS5tZQAS".to_owned()),
+                        turn: true,
+                    }),
+                },
             },
         ] {
             let text = serde_json::to_string(&cursor).expect("serialises");
-            assert!(text.len() < 300, "{text}");
+            assert!(text.len() < 400, "{text}");
             assert_eq!(
                 serde_json::from_str::<Cursor>(&text).expect("parses"),
                 cursor

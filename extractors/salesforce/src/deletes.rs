@@ -16,11 +16,6 @@ use crate::{id, lookup, time};
 /// Deletes that are looked at in one call.
 pub const AT_ONCE: usize = 1_200;
 
-/// Objects that the source does not replicate: it keeps no log of their deletes
-/// (`replicateable` in the describe). What of them is in the recycle bin comes
-/// with their records.
-const WITHOUT_LOG: [&str; 3] = ["ContentDocument", "ContentVersion", "OpportunityStage"];
-
 /// The log of deletes (`reference/salesforce.md` section 6).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +46,12 @@ struct ShownRecord {
     id: String,
     #[serde(rename = "IsDeleted", default)]
     deleted: bool,
-    #[serde(rename = "SystemModstamp")]
+    #[serde(
+        rename = "SystemModstamp",
+        alias = "LastModifiedDate",
+        alias = "CreatedDate",
+        alias = "LoginTime"
+    )]
     stamp: String,
 }
 
@@ -65,6 +65,8 @@ pub struct Log {
     earliest: Option<Millis>,
     /// The deletes, in the order of time and id.
     pub deletes: Vec<(Millis, String)>,
+    /// Whether it reaches up to the present.
+    pub whole: bool,
 }
 
 /// Asks for the log of deletes from a moment on.
@@ -72,8 +74,9 @@ pub struct Log {
 /// It is asked for a little more than the present, and what it says to cover is
 /// cut at its own clock: the next call starts from `latestDateCovered`, not
 /// from the end that was asked for.
-pub async fn log(api: &Api, object: &str, since: Millis) -> Result<Log> {
-    if WITHOUT_LOG.contains(&object) {
+pub async fn log(api: &Api, selection: &Selection<'_>, since: Millis) -> Result<Log> {
+    let object = selection.object;
+    if !selection.has_log {
         // Any answer tells the time; every user may read this one.
         let at = api.get("/limits", &[], None).await?.at;
         return Ok(Log {
@@ -81,13 +84,35 @@ pub async fn log(api: &Api, object: &str, since: Millis) -> Result<Log> {
             covered: at,
             earliest: None,
             deletes: Vec::new(),
+            whole: true,
         });
     }
-    let start = time::print(time::minute(since));
-    let end = time::minute(api.clock().await?.max(since)) + 300_000;
+    let start = time::minute(since);
+    let mut end = time::minute(api.clock().await?.max(since)) + 300_000;
     let path = format!("/sobjects/{object}/deleted/");
-    let query = [("start", start.as_str()), ("end", &time::print(end))];
-    let reply = api.get(&path, &query, Some(object)).await?;
+    let (reply, whole) = loop {
+        let window = (time::print(start), time::print(end));
+        let query = [("start", window.0.as_str()), ("end", window.1.as_str())];
+        match api.get(&path, &query, Some(object)).await {
+            Ok(reply) => {
+                let whole = end > reply.at;
+                break (reply, whole);
+            }
+            // More deletes than one answer may hold: the first half of them.
+            Err(error) if is(&error, "EXCEEDED_ID_LIMIT") && end - start > 120_000 => {
+                end = time::minute(start + (end - start) / 2);
+            }
+            Err(error) if is(&error, "INVALID_REPLICATION_DATE") => {
+                return Err(gone(
+                    object,
+                    since,
+                    "reaches back for less time than we were away",
+                )
+                .source_code("INVALID_REPLICATION_DATE"));
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let said: Deleted = reply.json()?;
     let moment =
         |text: &str| time::parse(text).ok_or_else(|| reply.broken("a time in it can't be read"));
@@ -109,7 +134,23 @@ pub async fn log(api: &Api, object: &str, since: Millis) -> Result<Log> {
         covered,
         earliest,
         deletes,
+        whole,
     })
+}
+
+fn is(error: &Error, code: &str) -> bool {
+    error.source_code.as_deref() == Some(code)
+}
+
+fn gone(object: &str, since: Millis, why: &str) -> Error {
+    let since = time::print(since);
+    Error::new(
+        Code::RecordsLost,
+        format!(
+            "the log of deletes of {object} {why}: we stand at {since}, and what was removed for \
+             good in between is not known"
+        ),
+    )
 }
 
 /// Whether the log reaches back to our position. It is kept for 15 days, or
@@ -119,16 +160,8 @@ pub fn reaches_back(api: &Api, selection: &Selection<'_>, log: &Log, from: Posit
         Some(earliest)
             if earliest > from.deletes_since + Millis::from(api.config().lookback_ms) =>
         {
-            Err(Error::new(
-                Code::RecordsLost,
-                format!(
-                    "the log of deletes of {} starts at {}, behind our position {}: what was removed for good in \
-                     between is not known",
-                    selection.object,
-                    time::print(earliest),
-                    time::print(from.deletes_since)
-                ),
-            ))
+            let why = format!("starts at {}, behind our position", time::print(earliest));
+            Err(gone(selection.object, from.deletes_since, &why))
         }
         _ => Ok(()),
     }

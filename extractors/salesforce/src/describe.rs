@@ -35,6 +35,7 @@ pub const STANDARD: &[&str] = &[
     "Note",
     "ContentNote",
     "ContentDocument",
+    "ContentDocumentLink",
     "ContentVersion",
     "Attachment",
 ];
@@ -63,6 +64,13 @@ struct Entry {
     queryable: bool,
     #[serde(default)]
     key_prefix: Option<String>,
+    /// Whether the source keeps a log of its deletes.
+    #[serde(default = "yes")]
+    replicateable: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// An object's describe.
@@ -123,10 +131,18 @@ pub async fn discover(api: &Api, named: &[String]) -> Result<Discovery> {
             custom: entry.custom,
             fields: described.fields.into_iter().map(Field::known).collect(),
             id_prefix: entry.key_prefix,
+            marks: if entry.replicateable {
+                Vec::new()
+            } else {
+                vec![query::NO_LOG.to_owned()]
+            },
             name: entry.name,
         });
     }
-    Ok(Discovery { objects })
+    Ok(Discovery {
+        objects,
+        quota: None,
+    })
 }
 
 impl Field {
@@ -202,6 +218,7 @@ mod tests {
             custom,
             queryable,
             key_prefix: None,
+            replicateable: true,
         };
         let entries = || {
             vec![

@@ -20,6 +20,13 @@ struct Entry {
     message: String,
 }
 
+impl Entry {
+    /// Whether it refuses what the token may be used for, not the token itself.
+    fn lost_its_scope(&self) -> bool {
+        NEVER_HEALS.iter().any(|text| self.message.contains(text))
+    }
+}
+
 /// The token endpoint's error.
 #[derive(Debug, Deserialize)]
 struct TokenError {
@@ -47,9 +54,15 @@ const TABLE: &[(&str, Code)] = &[
     ("INVALID_QUERY_LOCATOR", Code::BadAnswer),
 ];
 
-/// Whether the answer says that the token has expired.
+/// Messages of a refused token that no new one mends (`reference/salesforce.md`
+/// section 1): what it stands for may not be used here.
+const NEVER_HEALS: [&str; 2] = ["not valid for use with the", "is not attached to"];
+
+/// Whether the answer says that the token has expired, so that a new one helps.
 pub fn session_expired(answer: &Answer) -> bool {
-    answer.status == 401 && first(answer).is_some_and(|entry| entry.code == "INVALID_SESSION_ID")
+    answer.status == 401
+        && first(answer)
+            .is_some_and(|entry| entry.code == "INVALID_SESSION_ID" && !entry.lost_its_scope())
 }
 
 /// The failure that an answer of the API tells of; nothing if it is a success.
@@ -62,6 +75,7 @@ pub fn of_api(answer: &Answer, about: Option<&str>) -> Option<Error> {
         return Some(of_status(answer));
     };
     let code = match (answer.status, entry.code.as_str()) {
+        (_, "INVALID_SESSION_ID") if entry.lost_its_scope() => Code::Forbidden,
         (403, "REQUEST_LIMIT_EXCEEDED") if entry.message.contains("ConcurrentRequests") => {
             Code::Throttled
         }
@@ -76,6 +90,10 @@ pub fn of_api(answer: &Answer, about: Option<&str>) -> Option<Error> {
         (Code::UnknownObject, Some(object)) => {
             format!("Salesforce does not know `{object}`: {text}")
         }
+        (Code::Forbidden, _) if entry.lost_its_scope() => format!(
+            "Salesforce knows the token and no longer lets it use the API: the app has lost the \
+             scope \"Manage user data via APIs (api)\", or its user the right \"API Enabled\": {text}"
+        ),
         (Code::UnknownField, _) => match quoted_behind(&entry.message, "No such column '") {
             Some(field) => {
                 let object = about.unwrap_or("the object");
@@ -229,6 +247,12 @@ mod tests {
                 "INVALID_SESSION_ID",
                 "Session expired or invalid",
                 Code::Unauthorized,
+            ),
+            (
+                403,
+                "INVALID_SESSION_ID",
+                "This session is not valid for use with the REST API",
+                Code::Forbidden,
             ),
             (
                 401,

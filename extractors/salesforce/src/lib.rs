@@ -5,21 +5,26 @@
 //! [`errors`] is the table of refusals.
 
 pub mod api;
+pub mod auth;
 pub mod bulk;
 pub mod canon;
 pub mod config;
 pub mod count;
 pub mod cursor;
 pub mod deletes;
+pub mod delta;
 pub mod describe;
 pub mod errors;
 pub mod fetch;
 pub mod id;
+pub mod links;
 pub mod lookup;
 pub mod query;
+pub mod quota;
 pub mod rows;
 pub mod sheet;
 pub mod time;
+pub mod wide;
 
 use drover_pipeline::Result;
 use drover_pipeline::config::Problem;
@@ -48,9 +53,9 @@ impl Extractor for Salesforce {
     }
 
     fn new(config: Config, http: HttpClient) -> Result<Self, Vec<Problem>> {
-        let origin = config.validate()?;
+        let origins = config.validate()?;
         Ok(Salesforce {
-            api: api::Api::new(config, origin, http),
+            api: api::Api::new(config, origins, http),
         })
     }
 
@@ -64,6 +69,10 @@ impl Extractor for Salesforce {
 
     async fn fetch(&self, object: &Object, from: Option<&Cursor>) -> Result<Page<Cursor>> {
         fetch::fetch(&self.api, object, from).await
+    }
+
+    fn again(&self, cursor: &Cursor) -> Option<Cursor> {
+        Some(cursor.again())
     }
 
     async fn get(&self, object: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use drover_pipeline::Result;
 use drover_pipeline::extract::{Change, Ids, Object};
+use drover_pipeline::{Code, Error, Result};
 use serde::Deserialize;
 
 use crate::api::{Api, Reply};
 use crate::query::Selection;
-use crate::rows::{Answered, Text};
-use crate::{id, time};
+use crate::rows::Text;
+use crate::{fetch, id, time, wide};
 
 /// Ids per page; a query answers at most 2,000 records.
 const IDS: u32 = 2_000;
@@ -42,22 +42,35 @@ pub async fn get(api: &Api, object: &Object, ids: &[&str]) -> Result<Vec<Option<
     asked.sort_unstable();
     asked.dedup();
     let mut found: HashMap<String, Change> = HashMap::with_capacity(asked.len());
-    for soql in selection.by_ids(&asked) {
-        for reply in pages(api, selection.object, &soql).await? {
-            let text = Text::of(reply.body());
-            let answered: Answered<'_> =
-                serde_json::from_str(&text.text).map_err(|error| reply.malformed(&error))?;
-            for raw in answered.records {
-                let row = text.row(raw, &selection, || selection.object.to_owned());
-                match row.content {
-                    Ok(change) => found.insert(change.id.clone(), change),
-                    Err(bad) => {
-                        return Err(drover_pipeline::Error::new(bad.code, bad.message)
-                            .at(format!("{} {}", selection.object, bad.place)));
-                    }
-                };
+    let mut parts = Vec::with_capacity(selection.parts.len());
+    for places in &selection.parts {
+        let part = selection.part(places);
+        let mut found = Vec::with_capacity(asked.len());
+        for soql in part.by_ids(&asked) {
+            for reply in pages(api, selection.object, &soql).await? {
+                found.extend(fetch::rows(&reply, &part, selection.object)?.0);
             }
         }
+        parts.push(found);
+    }
+    let mut parts = parts.into_iter();
+    let shown = parts.next().unwrap_or_default();
+    let seen = shown.len();
+    let others = parts.collect();
+    let whole = wide::together(&selection, shown, others);
+    if whole.len() < seen {
+        // Of this version half was read before an edit and half behind it.
+        let message = "a record was edited while its parts were read";
+        return Err(Error::new(Code::BadAnswer, message).at(selection.object));
+    }
+    for row in whole {
+        match row.content {
+            Ok(change) => found.insert(change.id.clone(), change),
+            Err(bad) => {
+                return Err(Error::new(bad.code, bad.message)
+                    .at(format!("{} {}", selection.object, bad.place)));
+            }
+        };
     }
     Ok(wanted
         .into_iter()
@@ -69,6 +82,13 @@ pub async fn get(api: &Api, object: &Object, ids: &[&str]) -> Result<Vec<Option<
 pub async fn ids(api: &Api, object: &Object, page: Option<&str>) -> Result<Ids> {
     let after = page.map(|id| id::normalise(id).unwrap_or_default());
     let selection = Selection::of(object)?;
+    if selection.through.is_some() {
+        let page = fetch::whole(api, &selection, after.as_deref(), false).await?;
+        return Ok(Ids {
+            ids: page.rows.into_iter().filter_map(|row| row.id).collect(),
+            next: page.key.filter(|_| !page.last).map(|key| key.1),
+        });
+    }
     let soql = selection.ids(after.as_deref(), IDS);
     let resource = format!("/{}", selection.operation());
     let reply = api
@@ -119,7 +139,7 @@ pub async fn pages(api: &Api, object: &str, soql: &str) -> Result<Vec<Reply>> {
 /// (`reference/salesforce.md` section 8).
 pub async fn check(api: &Api) -> Result<()> {
     let reply = api.get("/limits", &[], None).await?;
-    reply.json::<HashMap<String, serde_json::Value>>()?;
+    api.limits(&reply.json()?);
     tracing::debug!(source_time = %time::print(reply.at), "Salesforce answers");
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! The text of queries. Every page is found by key, never by a locator or an
 //! offset: `ORDER BY` with a bound on the same columns.
 
-use std::fmt::Write;
-
 use drover_pipeline::extract::Object;
 use drover_pipeline::record::Millis;
 use drover_pipeline::{Code, Error, Result};
@@ -12,13 +10,69 @@ use crate::time::print;
 
 /// A request's line may hold about 16 KB (`reference/salesforce.md` section 1,
 /// 414); what stands before the query and the encoding need the rest.
-const LONGEST: usize = 12_000;
+const LONGEST: usize = 14_000;
+
+/// What the names of the fields of one query may take of that.
+const FIELDS: usize = 10_000;
+
+/// The fields that say when a record changed, the best one first
+/// (`reference/salesforce.md` section 6): not every object has the first.
+const STAMPS: [&str; 4] = [
+    "SystemModstamp",
+    "LastModifiedDate",
+    "CreatedDate",
+    "LoginTime",
+];
+
+/// The mark of an object without a log of deletes (`replicateable` in the
+/// describe): what of it is in the recycle bin comes with its records.
+pub const NO_LOG: &str = "noDeleteLog";
 
 /// The most records by id in one query (`reference/salesforce.md` section 3).
 const MOST_IDS: usize = 200;
 
 /// The most ids in a question that has small answers.
 const MOST_SHOWN: usize = 400;
+
+/// How an object is reached that the source shows by others alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Through {
+    /// The object whose records have to be named.
+    pub parent: &'static str,
+    /// The field that names one of them.
+    field: &'static str,
+}
+
+/// The objects that are shown by others alone.
+const THROUGH: [(&str, Through); 1] = [(
+    "ContentDocumentLink",
+    Through {
+        parent: "ContentDocument",
+        field: "ContentDocumentId",
+    },
+)];
+
+impl Through {
+    /// A page of parents in the order of ids, `deleted` ones too.
+    pub fn documents(self, after: Option<&str>, limit: u32, deleted: bool) -> String {
+        let behind = after.map_or_else(String::new, |id| format!("Id > '{id}'"));
+        let live = if deleted { "" } else { "IsDeleted = false" };
+        let bound = where_all(&[live, &behind]);
+        let parent = self.parent;
+        format!("SELECT Id,SystemModstamp FROM {parent}{bound} ORDER BY Id LIMIT {limit}")
+    }
+
+    /// A page of the parents stamped in a window, in the order of stamp and id.
+    pub fn changed(
+        self,
+        (since, until): (Millis, Millis),
+        after: Option<(Millis, &str)>,
+        limit: u32,
+    ) -> String {
+        let parents = (self.parent, STAMPS[0]);
+        page_by_stamp("Id,SystemModstamp", parents, (since, until), after, limit)
+    }
+}
 
 /// What is read of an object.
 #[derive(Debug)]
@@ -29,11 +83,23 @@ pub struct Selection<'a> {
     pub fields: Vec<&'a str>,
     /// What the values of those fields are.
     pub kinds: Vec<Kind>,
+    /// The field that says when a record changed.
+    pub stamp: &'static str,
     /// Whether the object has a recycle bin.
     pub deletable: bool,
     /// Whether its old records are put away, out of the sight of `query`
     /// (`reference/salesforce.md` section 6): done tasks and past events.
     pub archives: bool,
+    /// Whether the source keeps a log of its deletes.
+    pub has_log: bool,
+    /// Whether some of its values are computed: they change without a stamp.
+    computed: bool,
+    /// How it is reached, where it can't be read as a whole.
+    pub through: Option<Through>,
+    /// The fields of the queries that together read a record, by their places:
+    /// more than one where the names of all would make a query too long. Each
+    /// has the id, the stamp and whether the record is deleted.
+    pub parts: Vec<Vec<usize>>,
 }
 
 impl<'a> Selection<'a> {
@@ -49,21 +115,35 @@ impl<'a> Selection<'a> {
                 kinds.push(Kind::of(&field.kind));
             }
         }
-        for needed in ["Id", "SystemModstamp"] {
-            if !fields.contains(&needed) {
-                return Err(Error::new(
-                    Code::UnknownField,
-                    format!("{name} shows no {needed}, so it can't be followed"),
-                ));
-            }
-        }
+        let stamp = STAMPS.iter().copied().find(|stamp| fields.contains(stamp));
+        let (true, Some(stamp)) = (fields.contains(&"Id"), stamp) else {
+            return Err(Error::new(
+                Code::UnknownField,
+                format!("{name} shows no Id, or no time of its changes: it can't be followed"),
+            ));
+        };
         Ok(Selection {
             object: name,
             deletable: fields.contains(&"IsDeleted"),
             archives: fields.contains(&"IsDeleted") && fields.contains(&"IsArchived"),
+            has_log: !object.marks.iter().any(|mark| mark == NO_LOG),
+            computed: object.fields.iter().any(|field| field.computed),
+            through: THROUGH.iter().find(|row| row.0 == name).map(|row| row.1),
+            parts: parts(&fields, stamp),
+            stamp,
             fields,
             kinds,
         })
+    }
+
+    /// The same with some of its fields alone.
+    pub fn part(&self, places: &[usize]) -> Selection<'a> {
+        Selection {
+            fields: places.iter().map(|at| self.fields[*at]).collect(),
+            kinds: places.iter().map(|at| self.kinds[*at]).collect(),
+            parts: vec![(0..places.len()).collect()],
+            ..*self
+        }
     }
 
     /// The operation that shows every live record: `queryAll` shows deleted
@@ -106,32 +186,37 @@ impl<'a> Selection<'a> {
         after: Option<(Millis, &str)>,
         limit: u32,
     ) -> String {
-        let mut soql = format!(
-            "SELECT {} FROM {} WHERE ",
-            self.fields.join(","),
-            self.object
-        );
-        let text = match after {
-            None => format!("SystemModstamp >= {}", print(since)),
-            Some((at, id)) => {
-                let at = print(at);
-                format!("(SystemModstamp > {at} OR (SystemModstamp = {at} AND Id > '{id}'))")
-            }
+        let fields = self.fields.join(",");
+        page_by_stamp(
+            &fields,
+            (self.object, self.stamp),
+            (since, until),
+            after,
+            limit,
+        )
+    }
+
+    /// Whether it can change without a stamp that a query finds.
+    pub fn changes_unseen(&self) -> bool {
+        self.computed || self.through.is_some()
+    }
+
+    /// The queries that together read the records of some parents.
+    pub fn of_parents(&self, through: Through, ids: &[String], deleted: bool) -> Vec<String> {
+        let live = if deleted || !self.deletable {
+            ""
+        } else {
+            " AND IsDeleted = false"
         };
-        // Writing to a String can't fail.
-        let _ = write!(
-            soql,
-            "{text} AND SystemModstamp < {} ORDER BY SystemModstamp, Id LIMIT {limit}",
-            print(until)
-        );
-        soql
+        let soqls = self.chunks(&self.fields.join(","), through.field, ids, MOST_IDS);
+        soqls.into_iter().map(|soql| soql + live).collect()
     }
 
     /// Every live record, in any order. The stamp comes last, so that a file
     /// that is cut inside its last row can't end in what looks like a value.
     pub fn whole(&self) -> String {
-        let fields = self.fields.iter().filter(|name| **name != "SystemModstamp");
-        let fields: Vec<&str> = fields.copied().chain(["SystemModstamp"]).collect();
+        let fields = self.fields.iter().filter(|name| **name != self.stamp);
+        let fields: Vec<&str> = fields.copied().chain([self.stamp]).collect();
         let bound = where_all(&[self.live()]);
         format!("SELECT {} FROM {}{bound}", fields.join(","), self.object)
     }
@@ -139,7 +224,7 @@ impl<'a> Selection<'a> {
     /// How many live records there are that were stamped before a moment.
     pub fn count(&self, before: Option<Millis>) -> String {
         let before = before.map_or_else(String::new, |before| {
-            format!("SystemModstamp < {}", print(before))
+            format!("{} < {}", self.stamp, print(before))
         });
         let bound = where_all(&[self.live(), &before]);
         format!("SELECT COUNT() FROM {}{bound}", self.object)
@@ -147,30 +232,78 @@ impl<'a> Selection<'a> {
 
     /// The queries that together read these ids.
     pub fn by_ids(&self, ids: &[String]) -> Vec<String> {
-        self.chunks(&self.fields.join(","), ids, MOST_IDS)
+        self.chunks(&self.fields.join(","), "Id", ids, MOST_IDS)
     }
 
     /// The queries that together tell which of these ids are shown, and how.
     pub fn shown(&self, ids: &[String]) -> Vec<String> {
         let fields = if self.deletable {
-            "Id,IsDeleted,SystemModstamp"
+            format!("Id,IsDeleted,{}", self.stamp)
         } else {
-            "Id,SystemModstamp"
+            format!("Id,{}", self.stamp)
         };
-        self.chunks(fields, ids, MOST_SHOWN)
+        self.chunks(&fields, "Id", ids, MOST_SHOWN)
     }
 
-    fn chunks(&self, fields: &str, ids: &[String], most: usize) -> Vec<String> {
+    fn chunks(&self, fields: &str, by: &str, ids: &[String], most: usize) -> Vec<String> {
         // An id takes 18 characters, its quotes and comma 3 each when encoded.
-        let room = LONGEST.saturating_sub(fields.len()) / 27;
+        let names = fields.len() + 2 * fields.matches(',').count();
+        let room = LONGEST.saturating_sub(names) / 27;
         ids.chunks(room.clamp(1, most))
             .map(|ids| {
                 let object = self.object;
                 let ids = ids.join("','");
-                format!("SELECT {fields} FROM {object} WHERE Id IN ('{ids}')")
+                format!("SELECT {fields} FROM {object} WHERE {by} IN ('{ids}')")
             })
             .collect()
     }
+}
+
+fn page_by_stamp(
+    fields: &str,
+    (object, stamp): (&str, &str),
+    (since, until): (Millis, Millis),
+    after: Option<(Millis, &str)>,
+    limit: u32,
+) -> String {
+    let from = match after {
+        None => format!("{stamp} >= {}", print(since)),
+        Some((at, id)) => {
+            let at = print(at);
+            format!("({stamp} > {at} OR ({stamp} = {at} AND Id > '{id}'))")
+        }
+    };
+    let until = print(until);
+    format!(
+        "SELECT {fields} FROM {object} WHERE {from} AND {stamp} < {until} ORDER BY \
+         {stamp}, Id LIMIT {limit}"
+    )
+}
+
+/// Spreads fields over queries of a length that a request may have.
+fn parts(fields: &[&str], stamp: &str) -> Vec<Vec<usize>> {
+    // A comma takes three characters when it is encoded.
+    let length = |at: &usize| fields[*at].len() + 3;
+    let every = |at: &usize| matches!(fields[*at], "Id" | "IsDeleted") || fields[*at] == stamp;
+    let (keys, others): (Vec<usize>, Vec<usize>) = (0..fields.len()).partition(every);
+    let start: usize = keys.iter().map(length).sum();
+    let mut parts = vec![keys.clone()];
+    let mut size = start;
+    for at in others {
+        if size + length(&at) > FIELDS {
+            parts.push(keys.clone());
+            size = start;
+        }
+        size += length(&at);
+        // There is always one.
+        if let Some(part) = parts.last_mut() {
+            part.push(at);
+        }
+    }
+    for part in &mut parts {
+        part.sort_unstable();
+    }
+    parts
 }
 
 /// A `WHERE` of all conditions that say something.
@@ -306,13 +439,20 @@ mod tests {
             long.iter().map(|name| (name.as_str(), "string")).collect();
         wide.extend([("Id", "id"), ("SystemModstamp", "datetime")]);
         let wide = object(&wide);
-        assert_eq!(
-            Selection::of(&wide)
-                .expect("a selection")
-                .by_ids(&ids)
-                .len(),
-            450
-        );
+        let selection = Selection::of(&wide).expect("a selection");
+        assert_eq!(selection.parts.len(), 2);
+        let mut places: Vec<usize> = selection.parts.concat();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 702, "every field");
+        for part in &selection.parts {
+            let part = selection.part(part);
+            assert!(part.fields.contains(&"Id") && part.fields.contains(&"SystemModstamp"));
+            for soql in part.by_ids(&ids) {
+                let encoded = soql.len() + 2 * soql.matches([',', '\'', ' ', '(', ')']).count();
+                assert!(encoded <= 15_000, "{encoded}");
+            }
+        }
     }
 
     #[test]

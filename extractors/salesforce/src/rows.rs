@@ -129,7 +129,7 @@ fn read(raw: &RawValue, selection: &Selection<'_>, place: &impl Fn() -> String) 
     };
     if let Ok(Fields(fields)) = serde_json::from_str(raw.get()) {
         row.id = text_of(&fields, "Id").and_then(|text| id::normalise(&text));
-        row.stamp = text_of(&fields, "SystemModstamp").and_then(|text| time::parse(&text));
+        row.stamp = text_of(&fields, selection.stamp).and_then(|text| time::parse(&text));
         let deleted = find(&fields, "IsDeleted", 0).is_some_and(|raw| raw.get() == "true");
         row.content = change(&row, selection.deletable && deleted, || {
             body(&fields, selection)
@@ -153,7 +153,7 @@ pub fn change(
         .clone()
         .ok_or_else(|| (Code::MissingId, "the record has no Id".to_owned()))?;
     let version = row.stamp.ok_or_else(|| {
-        let message = "the record has no SystemModstamp".to_owned();
+        let message = "the record has no time of its change".to_owned();
         (Code::InvalidBody, message)
     })?;
     let (op, body) = if deleted {
@@ -188,6 +188,18 @@ fn body(
     }
     body.push('}');
     Ok(body)
+}
+
+/// The fields of a body that was made here.
+pub fn members(body: &str) -> Vec<(String, &RawValue)> {
+    let fields: Vec<(Cow<'_, str>, &RawValue)> = match serde_json::from_str(body) {
+        Ok(Fields(fields)) => fields,
+        Err(_) => Vec::new(),
+    };
+    fields
+        .into_iter()
+        .map(|(name, raw)| (name.into_owned(), raw))
+        .collect()
 }
 
 /// Begins a field of a body; `at` says which one it is.

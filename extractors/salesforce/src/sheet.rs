@@ -87,7 +87,7 @@ fn row(
     };
     let mut row = Row {
         id: cell("Id").and_then(id::normalise),
-        stamp: cell("SystemModstamp").and_then(time::parse),
+        stamp: cell(selection.stamp).and_then(time::parse),
         content: Err(rows::bad(String::new(), Code::InvalidUtf8, BROKEN, "")),
     };
     let whole = || serde_json::to_string(&line.iter().collect::<Vec<_>>()).unwrap_or_default();

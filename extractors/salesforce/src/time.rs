@@ -4,8 +4,35 @@
 //! `2026-03-31T09:15:00Z`, and every answer's `Date` header is the source's
 //! clock (`reference/salesforce.md` section 2; RFC 9110 section 6.6.1).
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use chrono::{DateTime, SecondsFormat};
+use drover_pipeline::Result;
+use drover_pipeline::http::Answer;
 use drover_pipeline::record::Millis;
+
+use crate::errors;
+
+/// The latest time of the source that was seen.
+#[derive(Debug, Default)]
+pub struct Clock(AtomicI64);
+
+impl Clock {
+    /// The latest `Date` of any answer; 0 before the first one.
+    pub fn latest(&self) -> Millis {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Notes an answer's time and gives it. An answer without is not the API's.
+    pub fn note(&self, answer: &Answer) -> Result<Millis> {
+        let at = answer
+            .header("date")
+            .and_then(parse_date)
+            .ok_or_else(|| errors::not_the_api(answer, "it has no Date header"))?;
+        self.0.fetch_max(at, Ordering::Relaxed);
+        Ok(at)
+    }
+}
 
 /// Reads a moment of an answer.
 pub fn parse(text: &str) -> Option<Millis> {

@@ -44,6 +44,51 @@ async fn thousands_are_gone_for_good() {
     reader.compare(&model.truth("Account").await, "after 2,900 deletes");
 }
 
+/// A formula changes without a stamp: it arrives when the interval is over, and
+/// what changes meanwhile is not held up by the reading.
+#[tokio::test]
+async fn formulas_are_read_again_at_the_interval() {
+    let model = model(20, 6).await;
+    let extractor = model.extractor();
+    let mut reader = Reader::new(object(&extractor, "Account").await);
+    reader.catch_up(&extractor).await;
+    let ids: Vec<String> = reader.known.keys().cloned().collect();
+    model.state().formula = 7;
+    model.settle().await;
+    reader.catch_up(&extractor).await;
+    assert!(
+        reader
+            .known
+            .values()
+            .all(|known| !known.1.as_deref().unwrap_or_default().contains("= 7"))
+    );
+    // Six hours, and some.
+    model.state().now += 22_000_000;
+    let mut pages = 0;
+    while matches!(reader.step(&extractor).await, Ok(Reached::More)) {
+        pages += 1;
+        let id = ids[19 - pages].clone();
+        model
+            .state()
+            .write("Account", Write::Edit(&id))
+            .expect("an edit");
+        model.state().now += 2_000;
+        if pages == 3 {
+            // Between two pages the round has come, with what was just edited.
+            assert!(reader.page.iter().any(|change| change.id == ids[17]));
+        }
+    }
+    // The round that begins it, and four pages with a round behind each but the
+    // last; rounds overlap, so some of them take two pages.
+    assert!(pages >= 1 + 4 + 3, "{pages}");
+    model.settle().await;
+    reader.catch_up(&extractor).await;
+    reader.compare(&model.truth("Account").await, "read again");
+    let cursor = reader.cursor.clone();
+    reader.catch_up(&extractor).await;
+    assert_eq!(reader.cursor, cursor, "and not once more");
+}
+
 /// The log still names a record that was brought back: it is not deleted.
 #[tokio::test]
 async fn an_undeleted_record_is_no_delete() {
@@ -66,6 +111,71 @@ async fn an_undeleted_record_is_no_delete() {
     assert!(reader.page.iter().all(|change| change.op == Op::Upsert));
 }
 
+/// After days without anybody reading, all that was written, deleted, brought
+/// back and removed for good arrives.
+#[tokio::test]
+async fn an_outage_of_days_is_made_good() {
+    for most_deletes in [600_000, 40] {
+        let model = model(600, 200).await;
+        let extractor = model.extractor();
+        let mut reader = Reader::new(object(&extractor, "Account").await);
+        reader.catch_up(&extractor).await;
+        let ids: Vec<String> = reader.known.keys().cloned().collect();
+        // So many deletes that one answer can't hold them.
+        model.state().most_deletes = most_deletes;
+        for (at, id) in ids.iter().enumerate() {
+            let mut state = model.state();
+            let what = match at % 4 {
+                0 => Write::Edit(id),
+                1 => Write::Delete(id),
+                2 => Write::Purge(id),
+                _ => Write::Create,
+            };
+            state.write("Account", what).expect("written");
+            if at % 8 == 1 {
+                state.now += 2_000;
+                state.write("Account", Write::Undelete(id)).expect("back");
+            }
+            // Ten days in all.
+            state.now += 1_440_000;
+        }
+        model.settle().await;
+        // Part of the log after part: it says each time how far it has come.
+        let now = model.state().now - 600_000;
+        while reader.catch_up(&extractor).await < now {}
+        let context = format!("{most_deletes} deletes in an answer");
+        reader.compare(&model.truth("Account").await, &context);
+    }
+}
+
+/// A locator that lapses in the middle of an answer costs one more call.
+#[tokio::test]
+async fn a_lapsed_locator_is_asked_anew() {
+    let model = model(40, 40).await;
+    let extractor = model.extractor();
+    let account = object(&extractor, "Account").await;
+    let ids: Vec<String> = model.truth("Account").await.into_keys().collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    model.state().short = true;
+    let mut lapsed = 0;
+    for _ in 0..30 {
+        model.state().forget_locators = true;
+        match extractor.get(&account, &ids).await {
+            Ok(found) => assert!(found.iter().all(Option::is_some)),
+            Err(error) => {
+                assert_eq!(
+                    (error.code, error.class()),
+                    (Code::BadAnswer, Class::Transient)
+                );
+                lapsed += 1;
+                let found = extractor.get(&account, &ids).await.expect("all of them");
+                assert!(found.iter().all(Option::is_some));
+            }
+        }
+    }
+    assert!(lapsed > 3, "{lapsed}");
+}
+
 /// A lane that stood still for longer than the log of deletes is kept must not
 /// go on as if it knew.
 #[tokio::test]
@@ -86,6 +196,14 @@ async fn a_log_that_is_too_short_asks_for_a_person() {
     assert_eq!(
         (error.code, error.class()),
         (Code::RecordsLost, Class::Operator)
+    );
+    // For so long that the source does not even answer.
+    model.state().now += 20 * 86_400_000;
+    let error = reader.step(&extractor).await.expect_err("they still are");
+    assert_eq!(error.code, Code::RecordsLost);
+    assert_eq!(
+        error.source_code.as_deref(),
+        Some("INVALID_REPLICATION_DATE")
     );
 }
 
@@ -127,7 +245,7 @@ async fn what_is_no_record_does_not_stop_the_page() {
 }
 
 /// Many tasks that need a token at once ask for one, and for one more when it
-/// has expired.
+/// has expired; they share the refusal as well.
 #[tokio::test]
 async fn one_task_asks_for_the_token() {
     let model = model(50, 2).await;
@@ -136,7 +254,7 @@ async fn one_task_asks_for_the_token() {
     let extractor = Arc::new(model.extractor());
     for logins in [1, 2] {
         let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..8 {
+        for _ in 0..100 {
             let (extractor, account) = (Arc::clone(&extractor), account.clone());
             tasks.spawn(async move {
                 extractor
@@ -151,6 +269,45 @@ async fn one_task_asks_for_the_token() {
         assert_eq!(model.state().logins, logins);
         model.fault(Fault::ExpiredToken, 1, 1).await;
     }
+    let before = model.requests().await;
+    let extractor = model.intruder();
+    // In one task, so that none begins when the refusal has come already.
+    let checks = (0..100).map(|_| async { extractor.check().await.map_err(|e| e.to_string()) });
+    let told = futures::future::join_all(checks).await;
+    assert!(told.iter().all(|one| one == &told[0] && one.is_err()));
+    assert_eq!(model.requests().await - before, 1);
+}
+
+/// A token is replaced before the org's session time is over: no request is
+/// refused, and no second token is asked for.
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    const MINUTE: i64 = 60_000;
+    let model = model(5, 2).await;
+    let extractor = model.extractor();
+    extractor.check().await.expect("a token");
+    assert_eq!(model.state().logins, 1);
+    // Each answer tells the time; the next request goes by it.
+    for (minutes, logins) in [(100, 1), (7, 1), (2, 1), (1, 2), (60, 2)] {
+        model.state().now += minutes * MINUTE;
+        let before = model.requests().await;
+        extractor.check().await.expect("an answer");
+        let asked = u64::from(logins != 1 && minutes == 1);
+        assert_eq!(model.state().logins, logins, "{minutes}");
+        assert_eq!(model.requests().await - before, 1 + asked, "{minutes}");
+    }
+    // While no new one is to be had, the old one serves on.
+    model.state().now += 60 * MINUTE;
+    extractor.check().await.expect("an answer");
+    model.fault(Fault::ServerError, 1, 1).await;
+    extractor
+        .check()
+        .await
+        .expect("an answer with the old token");
+    model.state().now += 2 * MINUTE;
+    extractor.check().await.expect("an answer");
+    extractor.check().await.expect("an answer");
+    assert_eq!(model.state().logins, 3);
 }
 
 /// A token answer that names an address in the clear, or none, is not followed.

@@ -49,8 +49,10 @@ async fn only_compound_fields_are_left_out() {
         let body = reader.known[id].1.as_deref().expect("a body");
         let body: Map<String, Value> = serde_json::from_str(body).expect("JSON");
         for field in record.as_ref().expect("alive").keys() {
-            let compound = field.ends_with("Address");
-            assert_eq!(body.contains_key(field), !compound, "{name}.{field}");
+            // Addresses of mail are texts; the bytes of a file are another call.
+            let compound = field.ends_with("Address") && *name != "EmailMessage";
+            let left_out = compound || field == "VersionData";
+            assert_eq!(body.contains_key(field), !left_out, "{name}.{field}");
         }
         let described = reader
             .object()

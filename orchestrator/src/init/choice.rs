@@ -137,6 +137,7 @@ mod tests {
     #[test]
     fn objects_are_those_asked_for_or_all_that_are_covered() {
         let discovery = Discovery {
+            quota: None,
             objects: vec![
                 object("Contact", false),
                 object("Task", false),
@@ -163,6 +164,7 @@ mod tests {
             ])
         );
         let twins = Discovery {
+            quota: None,
             objects: vec![object("Contact", false), object("contact", false)],
         };
         assert_eq!(

@@ -11,6 +11,7 @@
 
 mod bus;
 mod document;
+mod drift;
 mod schema;
 mod secrets;
 mod validate;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::extract::drift::Drift;
 use crate::transform::Convert;
 
 pub use document::{Field, Node, Value, parse as parse_document};
@@ -117,6 +119,8 @@ pub struct MigrationConfig {
     pub objects: Vec<String>,
     /// How often the source is asked for changes, in milliseconds.
     pub poll_interval_ms: u64,
+    /// What is done when the source describes itself otherwise.
+    pub drift: Drift,
     /// The bus.
     pub kafka: KafkaConfig,
 }

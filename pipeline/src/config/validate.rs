@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Every field of the document.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "id",
     "tenantId",
     "sourceType",
@@ -22,6 +22,7 @@ const FIELDS: [&str; 11] = [
     "mappings",
     "objects",
     "pollIntervalMs",
+    "drift",
     "kafka",
 ];
 
@@ -210,6 +211,7 @@ pub(super) fn migration(
             )
             .and_then(|n| u64::try_from(n).ok())
             .unwrap_or(super::DEFAULT_POLL_INTERVAL_MS),
+        drift: super::drift::drift(field(root, "drift"), check),
         kafka: bus::kafka(field(root, "kafka"), environment, check),
     }
 }

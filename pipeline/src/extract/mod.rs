@@ -1,6 +1,8 @@
 //! Reading a source. [`Extractor`] is all that an author of a source reads;
 //! the runner in `run.rs` owns loops, Kafka, retries, clocks and metrics.
 
+pub mod drift;
+mod look;
 mod parity;
 mod run;
 
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Problem;
 use crate::error::{Error, Result};
 use crate::http::HttpClient;
+use crate::quota::Usage;
 use crate::record::{Millis, Op};
 
 /// A source of records: a SaaS product's API.
@@ -75,6 +78,15 @@ pub trait Extractor: Sized + Send + Sync + 'static {
         from: Option<&Self::Cursor>,
     ) -> impl Future<Output = Result<Page<Self::Cursor>>> + Send;
 
+    /// The cursor of a lane that reads every record once more, for a field that
+    /// the source has since; the changes still start where they would have, so
+    /// that no delete is passed over. `None` where the source can't do that: then
+    /// a record brings the field with its next change.
+    fn again(&self, cursor: &Self::Cursor) -> Option<Self::Cursor> {
+        let _ = cursor;
+        None
+    }
+
     /// The records with those ids as they stand now, in the order of `ids`;
     /// `None` for an id the source doesn't show.
     fn get(
@@ -105,6 +117,9 @@ pub struct Object {
     /// object: by it a reference to any of several objects finds its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_prefix: Option<String>,
+    /// What else its connector has to know of it, in words of the connector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
 }
 
 /// A field of an object.
@@ -132,10 +147,13 @@ pub struct SourceField {
 }
 
 /// What a source has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
     /// The objects, every one that can be read.
     pub objects: Vec<Object>,
+    /// What is left of the account's calls; the process adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Usage>,
 }
 
 /// One version of a record, as read.

@@ -1,15 +1,18 @@
 //! The extractor's loop: one lane an object, all lanes share one transactional
 //! producer. A page's records and its checkpoint become visible together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{BadRecord, Change, Extractor, Object, Page, Reached};
+use super::drift::{Policy, settle};
+use super::look::{Looks, look};
+use super::{BadRecord, Change, Discovery, Extractor, Object, Page, Reached, SourceField};
 use crate::deadletter::{
     Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
 };
@@ -49,6 +52,10 @@ pub struct Checkpoint {
     pub as_of: Option<Millis>,
     /// When this was written, by our clock.
     pub at: Millis,
+    /// Fields that the source has had only since the migration was initialised,
+    /// and that are read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<SourceField>,
 }
 
 /// Runs the extractor until it is told to stop. When another process has taken
@@ -156,6 +163,15 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
     context.status.phase(Phase::Running);
     let producer = Arc::new(Mutex::new(producer));
     let (blocked, mut all_blocked) = watch::channel(0_usize);
+    let (tell, found) = watch::channel(None);
+    let looks = Looks {
+        found,
+        now: Arc::default(),
+    };
+    let (asked, now) = (Arc::clone(extractor), Arc::clone(&looks.now));
+    // Of this lead alone: the next one looks anew.
+    let _looking =
+        AbortOnDropHandle::new(tokio::spawn(look(asked, Arc::clone(context), tell, now)));
     let mut lanes = JoinSet::new();
     for object in &context.plan.objects {
         let key = format!("{}/{}", E::NAME, object.name);
@@ -179,6 +195,9 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             seen: Seen::default(),
             letters: Arc::clone(&letters),
             blocked: blocked.clone(),
+            looks: looks.clone(),
+            added: Vec::new(),
+            told: HashSet::new(),
         };
         lanes.spawn(lane.run(checkpoint));
     }
@@ -234,6 +253,11 @@ struct Lane<E: Extractor> {
     /// The live dead letters of this stage; only the leader writes them.
     letters: Arc<LiveLetters>,
     blocked: watch::Sender<usize>,
+    looks: Looks,
+    /// Fields that were found later than the plan.
+    added: Vec<SourceField>,
+    /// What a person has been told of how the source changed.
+    told: HashSet<String>,
 }
 
 impl<E: Extractor> Lane<E> {
@@ -251,8 +275,31 @@ impl<E: Extractor> Lane<E> {
             })?),
         };
         let mut saved = checkpoint;
+        if let Some(saved) = &saved {
+            self.added.clone_from(&saved.added);
+            self.object.fields.extend(saved.added.iter().cloned());
+        }
         let mut backoff = Backoff::default();
+        // Whether the source has been asked how it describes itself since it
+        // refused what we asked for.
+        let mut refused = false;
+        let mut looked = false;
         while !self.context.stop.is_cancelled() {
+            if std::mem::take(&mut looked) || self.looks.found.has_changed().unwrap_or(false) {
+                let found = self.looks.found.borrow_and_update().clone();
+                let halt = found.and_then(|found| self.take_over(&found, &mut cursor));
+                match halt {
+                    None => {}
+                    Some((Policy::Park, error)) => {
+                        let every = self.context.config.drift.every;
+                        status.lane_failed(&lane, &error, Some(every));
+                        self.looked().await;
+                        looked = true;
+                        continue;
+                    }
+                    Some((_, error)) => return self.block(&error).await,
+                }
+            }
             let page = tokio::select! {
                 // A request under way may finish; what it brings is not lost
                 // if we leave, since the cursor has not moved.
@@ -268,14 +315,20 @@ impl<E: Extractor> Lane<E> {
                     continue;
                 }
                 Err(error) if error.class() == Class::Bug => return Err(error),
-                Err(error) => {
-                    // Operator, or a code that has no business here: stop this
-                    // lane and ask, rather than guess.
-                    status.lane_failed(&lane, &error, None);
-                    self.blocked.send_modify(|count| *count += 1);
-                    self.context.stop.cancelled().await;
-                    return Ok(());
+                Err(error)
+                    if matches!(error.code, Code::UnknownField | Code::UnknownObject)
+                        && !refused =>
+                {
+                    status.lane_failed(&lane, &error, Some(crate::status::INTERVAL));
+                    refused = true;
+                    self.looks.now.notify_one();
+                    self.looked().await;
+                    looked = true;
+                    continue;
                 }
+                // Operator, or a code that has no business here: stop this
+                // lane and ask, rather than guess.
+                Err(error) => return self.block(&error).await,
             };
             let reached = page.reached;
             let next = page.next.clone();
@@ -286,6 +339,7 @@ impl<E: Extractor> Lane<E> {
             match self.commit(page, saved.as_ref(), cursor.as_ref()).await {
                 Ok(committed) => {
                     backoff.reset();
+                    refused = false;
                     if committed.is_some() {
                         saved = committed;
                     }
@@ -312,6 +366,60 @@ impl<E: Extractor> Lane<E> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a person: for the end of the process.
+    async fn block(&self, error: &Error) -> Result<()> {
+        let status = &self.context.status;
+        status.lane_failed(&self.object.name, error, None);
+        self.blocked.send_modify(|count| *count += 1);
+        self.context.stop.cancelled().await;
+        Ok(())
+    }
+
+    /// Waits until the source has been asked how it describes itself.
+    async fn looked(&mut self) {
+        tokio::select! {
+            _ = self.looks.found.changed() => {}
+            () = self.context.stop.cancelled() => {}
+        }
+    }
+
+    /// Reads the object from now on as the source describes it, or gives why it
+    /// does not.
+    fn take_over(
+        &mut self,
+        found: &Discovery,
+        cursor: &mut Option<E::Cursor>,
+    ) -> Option<(Policy, Error)> {
+        let (plan, name) = (&self.context.plan, &self.object.name);
+        let now = found.objects.iter().find(|object| object.name == *name);
+        let rules = self.context.config.drift.of(name);
+        let known = &self.object;
+        let mut settled = settle(known, now, rules, |field| plan.mapping.reads(known, field));
+        if !settled.added.is_empty()
+            && let Some(at) = cursor
+        {
+            match self.extractor.again(at) {
+                Some(again) => *at = again,
+                None => {
+                    let late = "a record brings its new fields with its next change";
+                    settled.remarks.push(late.to_owned());
+                }
+            }
+        }
+        let remarks = settled
+            .remarks
+            .iter()
+            .filter(|one| self.told.insert((*one).clone()));
+        let remarks = remarks.map(|remark| (remark.clone(), 1)).collect();
+        self.context.status.remark(name, &remarks);
+        if settled.halt.is_some() {
+            return settled.halt;
+        }
+        settled.apply(&mut self.object);
+        self.added.append(&mut settled.added);
+        None
     }
 
     async fn pause(&self, wait: Duration) {
@@ -372,6 +480,7 @@ impl<E: Extractor> Lane<E> {
                 _ => saved.and_then(|saved| saved.as_of),
             },
             at,
+            added: self.added.clone(),
         };
         let cleared: Vec<String> = raws
             .iter()

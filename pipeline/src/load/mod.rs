@@ -52,8 +52,17 @@ pub trait Loader: Sized + Send + Sync + 'static {
     /// Builds the loader. Pure: no I/O; returns every problem at once.
     fn new(config: Self::Config, http: HttpClient) -> Result<Self, Vec<Problem>>;
 
+    /// The names of the entities that the target takes, whatever its
+    /// configuration: `spec` tells them, and `drover run --until synced` waits
+    /// for no other. All of the hub's, unless the loader says less; must be
+    /// those of [`entities`](Loader::entities).
+    fn takes() -> Vec<String> {
+        let all = drover_schemas::entities().iter();
+        all.map(|entity| entity.name.clone()).collect()
+    }
+
     /// What the target takes, by entity, and how it finds what we wrote. An
-    /// entity that is not listed has no lane.
+    /// entity that is not listed has no lane: its records stay in Kafka.
     fn entities(&self) -> Vec<EntitySupport>;
 
     /// One cheap live call that proves address, credentials and rights.

@@ -172,6 +172,22 @@ impl Mapping {
             .or(self.custom_objects.as_ref())
     }
 
+    /// Whether the mapping of an object reads a field of it.
+    pub fn reads(&self, object: &Object, field: &str) -> bool {
+        let slots = self
+            .of(object)
+            .into_iter()
+            .flat_map(|own| own.slots.values());
+        slots.filter(|slot| !slot.retired).any(|slot| {
+            slot.filter.contains_key(field)
+                || slot.empty_without.iter().any(|one| one == field)
+                || slot
+                    .fields
+                    .values()
+                    .any(|rule| rule.source_fields().any(|one| one == field))
+        })
+    }
+
     /// Keeps the slots that only the mapping before has, as retired ones. Fails
     /// with the slots that gave another entity before: what they gave could not
     /// be taken away.

@@ -10,6 +10,7 @@ pub fn global(schema: &Schema, base: &str) -> Value {
     let objects: Vec<Value> = schema
         .objects
         .iter()
+        .filter(|object| !object.hidden)
         .map(|object| entry(object, base))
         .collect();
     json!({"encoding": "UTF-8", "maxBatchSize": 200, "sobjects": objects})
@@ -75,7 +76,7 @@ pub fn object(store: &Store, number: usize, base: &str, origin: &str) -> Value {
         "extendedBy": null,
         "extendsInterfaces": null,
         "feedEnabled": !object.is_custom() && object.can(Lack::Feed),
-        "fields": object.fields.iter().map(field).collect::<Vec<_>>(),
+        "fields": object.shown_fields().map(field).collect::<Vec<_>>(),
         "hasSubtypes": false,
         "implementedBy": null,
         "implementsInterfaces": null,

@@ -35,6 +35,7 @@ mod schema;
 mod search;
 mod soap;
 mod soql;
+mod staged;
 mod store;
 mod team;
 mod tree;
@@ -365,6 +366,13 @@ impl System for Salesforce {
                     StatusCode::OK,
                     &json!({"used": used, "max": most}),
                 ))
+            }
+            (Method::POST, ["describe"]) => {
+                let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+                Some(match staged::change(&mut self.locked(), &body) {
+                    Ok(done) => Answer::json(StatusCode::OK, &done),
+                    Err(error) => Answer::json(StatusCode::BAD_REQUEST, &json!({"error": error})),
+                })
             }
             (Method::POST, ["session"]) => {
                 let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();

@@ -157,7 +157,7 @@ impl Plan {
     pub fn compile(schema: &Schema, query: &Query, text: &str) -> Result<Plan, ApiError> {
         let name = query.from.parts.join(".");
         let object = schema
-            .number(&name)
+            .shown(&name)
             .ok_or_else(|| no_object(text, query.from.at, &name))?;
         compile(schema, query, text, object)
     }

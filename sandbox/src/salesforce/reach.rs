@@ -131,6 +131,7 @@ impl Scope<'_> {
         let end = match at {
             Some(object) => self.schema.objects[object]
                 .number(last)
+                .filter(|field| self.schema.objects[object].shows(*field))
                 .map(|field| End::Known(object, field)),
             None => COMMON
                 .iter()

@@ -14,6 +14,7 @@ use super::describe;
 use super::errors::{ApiError, JSON};
 use super::field;
 use super::schema::Schema;
+use super::staged::{without_hidden, without_hidden_objects};
 use super::store::Store;
 use crate::exchange::{Answer, Call};
 
@@ -88,7 +89,7 @@ impl Described {
     /// The global describe.
     pub fn global(&self, call: &Call, schema: &Schema, base: &str) -> Result<Answer, ApiError> {
         let body = match &self.global {
-            Some(text) => versioned(text, base),
+            Some(text) => versioned(&without_hidden_objects(text, &schema.objects), base),
             None => describe::global(schema, base).to_string(),
         };
         Ok(cached(call, body))
@@ -102,8 +103,9 @@ impl Described {
         number: usize,
         base: &str,
     ) -> Result<Answer, ApiError> {
-        let body = match self.objects.get(&store.schema.objects[number].name) {
-            Some(text) => versioned(text, base),
+        let object = &store.schema.objects[number];
+        let body = match self.objects.get(&object.name) {
+            Some(text) => versioned(&without_hidden(text, object), base),
             None => describe::object(store, number, base, &call.origin()).to_string(),
         };
         Ok(cached(call, body))

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::errors::{ApiError, JSON};
 use super::query::Request;
+use super::schema::Lack;
 use super::{
     Salesforce, auth, blob, bulk, collections, composite, limits, replication, rows, search, soap,
     tree,
@@ -244,19 +245,20 @@ pub fn routed(
         ["sobjects", object, "describe"] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
             org.described.object(call, &store, number, base)
         }
         ["sobjects", object, what @ ("updated" | "deleted")] => {
             reads("HEAD,GET")?;
             let store = org.reading();
-            let number = store
-                .schema
-                .number(object)
-                .ok_or_else(ApiError::not_found)?;
+            let number = store.schema.shown(object).ok_or_else(ApiError::not_found)?;
+            let described = &store.schema.objects[number];
+            if !described.can(Lack::Replicate) {
+                return Err(ApiError::bad(
+                    "INVALID_TYPE_FOR_OPERATION",
+                    format!("entity type {} is not replicateable", described.name),
+                ));
+            }
             let (now, delay) = (super::moment::now(), org.visibility_delay);
             Ok(ok(&match *what {
                 "updated" => replication::updated(&store, number, call, now, delay)?,

@@ -36,7 +36,7 @@ pub fn body(call: &Call) -> Result<Map<String, Value>, ApiError> {
 }
 
 fn object_number(store: &Store, name: &str) -> Result<usize, ApiError> {
-    store.schema.number(name).ok_or_else(ApiError::not_found)
+    store.schema.shown(name).ok_or_else(ApiError::not_found)
 }
 
 /// `/sobjects/X`: what it is, or a new record.

@@ -138,6 +138,10 @@ pub struct Object {
     pub scopes: Vec<(String, String)>,
     /// Its fields, in the order of describe.
     pub fields: Vec<Field>,
+    /// Whether the user may not see it.
+    pub hidden: bool,
+    /// The numbers of fields that the user may not see.
+    hidden_fields: Vec<u16>,
     by_name: HashMap<String, u16>,
     by_relationship: HashMap<String, u16>,
 }
@@ -156,6 +160,8 @@ impl Object {
             lacks: Vec::new(),
             scopes: Vec::new(),
             fields: Vec::new(),
+            hidden: false,
+            hidden_fields: Vec::new(),
             by_name: HashMap::new(),
             by_relationship: HashMap::new(),
         }
@@ -169,6 +175,32 @@ impl Object {
     /// Whether it can do this, as most objects can.
     pub fn can(&self, what: Lack) -> bool {
         !self.lacks.contains(&what)
+    }
+
+    /// Hides a field from the user, or shows it again.
+    pub fn hide_field(&mut self, number: u16, hidden: bool) {
+        self.hidden_fields.retain(|known| *known != number);
+        if hidden {
+            self.hidden_fields.push(number);
+        }
+    }
+
+    /// Whether the user may see a field.
+    pub fn shows(&self, number: u16) -> bool {
+        !self.hidden_fields.contains(&number)
+    }
+
+    /// Whether there is a field that the user may not see.
+    pub fn hides_fields(&self) -> bool {
+        !self.hidden_fields.is_empty()
+    }
+
+    /// The fields that the user may see, in the order of describe.
+    pub fn shown_fields(&self) -> impl Iterator<Item = &Field> {
+        let numbered = self.fields.iter().enumerate();
+        numbered
+            .filter(|(number, _)| self.shows(*number as u16))
+            .map(|(_, field)| field)
     }
 
     /// Adds a field behind the others and gives its number.
@@ -311,6 +343,12 @@ impl Schema {
     /// The number of an object, whatever the case of its name.
     pub fn number(&self, name: &str) -> Option<usize> {
         self.by_name.get(&name.to_lowercase()).copied()
+    }
+
+    /// The number of an object that the user may see.
+    pub fn shown(&self, name: &str) -> Option<usize> {
+        self.number(name)
+            .filter(|number| !self.objects[*number].hidden)
     }
 
     /// The number of the object with this key prefix.

@@ -118,18 +118,28 @@ impl State {
                     }
                 }
             }
+            // As the real host does with a request line of more than 16 KB.
+            _ if request.length > 16_000 => {
+                return Reply::Answer(414, "text/html", date, "URI Too Long".to_owned());
+            }
             "/query" | "/queryAll" => self.query(parameter("q").expect("q"), path == "/queryAll"),
             _ if path.ends_with("/describe") => describe().to_string(),
-            _ if path.starts_with("/query/") => self.locator(path),
+            _ if path.starts_with("/query/") => match self.locator(path) {
+                Some(body) => body,
+                None => return refused(400, "INVALID_QUERY_LOCATOR", "invalid query locator"),
+            },
             _ => match path
                 .strip_prefix("/sobjects/")
                 .and_then(|rest| rest.strip_suffix("/deleted/"))
             {
-                Some(object) => self.deleted(
+                Some(object) => match self.deleted(
                     object,
                     parameter("start").expect("start"),
                     parameter("end").expect("end"),
-                ),
+                ) {
+                    Ok(body) => body,
+                    Err(code) => return refused(400, code, "no"),
+                },
                 None => return refused(404, "NOT_FOUND", "The requested resource does not exist"),
             },
         };
@@ -212,7 +222,7 @@ impl State {
                     .iter()
                     .copied()
                     .filter(|field| Some(*field) != without);
-                record(id, version, &kept.collect::<Vec<_>>())
+                record(id, version, self.formula, &kept.collect::<Vec<_>>())
             })
             .collect();
         self.answer(rows)
@@ -234,15 +244,15 @@ impl State {
         )
     }
 
-    fn locator(&mut self, path: &str) -> String {
-        let rows = self
-            .locators
-            .remove(&path["/query/".len()..])
-            .expect("a locator");
-        self.answer(rows)
+    fn locator(&mut self, path: &str) -> Option<String> {
+        let rows = self.locators.remove(&path["/query/".len()..]);
+        if std::mem::take(&mut self.forget_locators) {
+            return None;
+        }
+        Some(self.answer(rows.expect("a locator")))
     }
 
-    fn deleted(&self, object: &str, start: &str, end: &str) -> String {
+    fn deleted(&self, object: &str, start: &str, end: &str) -> Result<String, &'static str> {
         let moment = |text: &str| {
             DateTime::parse_from_rfc3339(text)
                 .expect("a time")
@@ -253,6 +263,9 @@ impl State {
             start % 60_000 == 0 && end % 60_000 == 0 && end > start,
             "whole minutes"
         );
+        if start < self.now - 30 * 86_400_000 {
+            return Err("INVALID_REPLICATION_DATE");
+        }
         let table = &self.tables[object];
         // Undeleted records stay in the log: the extractor must look.
         let records: Vec<Value> = table
@@ -261,6 +274,9 @@ impl State {
             .filter(|(at, _)| (start..end).contains(at))
             .map(|(at, id)| json!({"id": id, "deletedDate": stamp(*at)}))
             .collect();
+        if records.len() > self.most_deletes {
+            return Err("EXCEEDED_ID_LIMIT");
+        }
         let open = table
             .rows
             .values()
@@ -272,17 +288,17 @@ impl State {
         } else {
             self.now
         };
-        json!({
+        let said = json!({
             "deletedRecords": records,
             "earliestDateAvailable": stamp(self.log_start),
             "latestDateCovered": stamp((covered - covered % 60_000).min(end)),
-        })
-        .to_string()
+        });
+        Ok(said.to_string())
     }
 }
 
 /// The fields of every object; the compound one is not asked for.
-pub const FIELDS: [&str; 9] = [
+pub const FIELDS: [&str; 10] = [
     "Id",
     "IsDeleted",
     "Name",
@@ -290,6 +306,7 @@ pub const FIELDS: [&str; 9] = [
     "Count__c",
     "Open__c",
     "Nothing__c",
+    "Formula__c",
     "CreatedDate",
     "SystemModstamp",
 ];
@@ -306,7 +323,7 @@ fn describe() -> Value {
     };
     let mut fields: Vec<Value> = FIELDS
         .iter()
-        .map(|name| json!({"name": name, "type": kind(name)}))
+        .map(|name| json!({"name": name, "type": kind(name), "calculated": *name == "Formula__c"}))
         .collect();
     fields.insert(3, json!({"name": "BillingAddress", "type": "address"}));
     json!({"fields": fields})
@@ -320,7 +337,7 @@ pub fn stamp(at: Millis) -> String {
 }
 
 /// A record as the API prints it.
-pub fn record(id: &str, version: &Version, fields: &[&str]) -> String {
+pub fn record(id: &str, version: &Version, formula: u32, fields: &[&str]) -> String {
     let value = |field: &str| match field {
         "Id" => format!("{id:?}"),
         "IsDeleted" => version.deleted.to_string(),
@@ -329,7 +346,9 @@ pub fn record(id: &str, version: &Version, fields: &[&str]) -> String {
         "Count__c" => (version.value % 1_000).to_string(),
         "Open__c" => version.value.is_multiple_of(2).to_string(),
         "Nothing__c" => "null".to_owned(),
+        "Formula__c" => format!("\"= {formula}\""),
         "CreatedDate" | "SystemModstamp" => format!("{:?}", stamp(version.stamp)),
+        wide if wide.starts_with("Wide") => format!("\"{} {wide}\"", version.value),
         other => panic!("field {other}"),
     };
     let values: Vec<String> = fields

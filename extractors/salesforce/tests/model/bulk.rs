@@ -132,7 +132,7 @@ impl State {
             body += &line(
                 fields
                     .iter()
-                    .map(|field| cell(id, version, field))
+                    .map(|field| cell(id, version, self.formula, field))
                     .collect(),
             );
         }
@@ -161,7 +161,7 @@ fn describe(id: &str, job: &Job) -> String {
 }
 
 /// A value as Bulk prints it.
-fn cell(id: &str, version: &Version, field: &str) -> String {
+fn cell(id: &str, version: &Version, formula: u32, field: &str) -> String {
     match field {
         "Id" => id.to_owned(),
         "IsDeleted" => version.deleted.to_string(),
@@ -173,7 +173,9 @@ fn cell(id: &str, version: &Version, field: &str) -> String {
         "Count__c" => format!("{}.0", version.value % 1_000),
         "Open__c" => version.value.is_multiple_of(2).to_string(),
         "Nothing__c" => String::new(),
+        "Formula__c" => format!("= {formula}"),
         "CreatedDate" | "SystemModstamp" => stamp(version.stamp).replace("+0000", "Z"),
+        wide if wide.starts_with("Wide") => format!("{} {wide}", version.value),
         other => panic!("field {other}"),
     }
 }

@@ -17,6 +17,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     pub token: Option<String>,
     pub body: String,
+    /// Of path and query, as they were sent.
+    pub length: usize,
 }
 
 /// What becomes of a request.
@@ -109,6 +111,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
                 let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
                 let (path, query) = target.split_once('?').unwrap_or((&target, ""));
                 return Some(Request {
+                    length: target.len(),
                     method,
                     path: path.to_owned(),
                     query: form(query),
@@ -131,6 +134,7 @@ impl<F: Fn(Request) -> Reply + Send + Sync> Server for InProcess<F> {
     fn answer(&self, request: reqwest::Request) -> Result<Answer, Error> {
         let header = |name: &str| request.headers().get(name)?.to_str().ok();
         let asked = Request {
+            length: request.url().as_str().len(),
             method: request.method().to_string(),
             path: request.url().path().to_owned(),
             query: form(request.url().query().unwrap_or_default()),

@@ -76,6 +76,10 @@ pub struct State {
     pub origin: String,
     /// Tokens given so far.
     pub logins: u64,
+    /// The most deletes that one answer may hold.
+    pub most_deletes: usize,
+    /// Whether the next locator has lapsed when it is used.
+    pub forget_locators: bool,
     /// Where the log of deletes begins.
     pub log_start: Millis,
     /// Records that are printed without one of their fields.
@@ -83,6 +87,8 @@ pub struct State {
     locators: HashMap<String, Vec<String>>,
     /// Records that are counted and not shown.
     pub hidden: HashSet<String>,
+    /// What the formula gives, in every record.
+    pub formula: u32,
     /// Whether Bulk refuses every object.
     pub no_bulk: bool,
     /// How often a new job is asked for before it is done.
@@ -118,10 +124,13 @@ impl State {
             token: 0,
             origin: String::new(),
             logins: 0,
+            most_deletes: 600_000,
+            forget_locators: false,
             log_start: START - 15 * 86_400_000,
             without: HashMap::new(),
             locators: HashMap::new(),
             hidden: HashSet::new(),
+            formula: 0,
             no_bulk: false,
             polls: 2,
             jobs: BTreeMap::new(),
@@ -255,7 +264,7 @@ impl State {
                 .as_ref()
                 .filter(|version| !version.deleted)
                 .map(|version| {
-                    serde_json::from_str(&record(id, version, &FIELDS)).map(
+                    serde_json::from_str(&record(id, version, self.formula, &FIELDS)).map(
                         |mut body: Map<String, Value>| {
                             body.remove("attributes");
                             body

@@ -81,7 +81,22 @@ impl Sandbox {
         }
     }
 
+    /// What a client needs to log in, by its name.
+    pub fn credential(&self, name: &str) -> &str {
+        self.credentials[name].as_str().expect("a credential")
+    }
+
     pub fn client(&self, change: Value) -> Salesforce {
+        self.client_by(change, self.http.clone())
+    }
+
+    /// A client with an account of its calls of its own.
+    pub fn metered(&self, change: Value) -> (Salesforce, HttpClient) {
+        let http = HttpClient::new().expect("a client");
+        (self.client_by(change, http.clone()), http)
+    }
+
+    fn client_by(&self, change: Value, http: HttpClient) -> Salesforce {
         let mut config = json!({
             "instanceUrl": self.url,
             "clientId": self.credentials["client_id"],
@@ -93,10 +108,10 @@ impl Sandbox {
             config[name] = value.clone();
         }
         let config = serde_json::from_value(config).expect("a config");
-        Salesforce::new(config, self.http.clone()).expect("an extractor")
+        Salesforce::new(config, http).expect("an extractor")
     }
 
-    async fn control(
+    pub async fn control(
         &self,
         method: Method,
         path: &str,
@@ -117,10 +132,65 @@ impl Sandbox {
         }
     }
 
+    /// A job is done at the n-th look at it.
+    pub async fn looks(&self, looks: u32) {
+        let body = Some(json!({"looks": looks}));
+        let set = self.control(Method::POST, "jobs", body).await;
+        set.expect("the number of looks");
+    }
+
+    /// Writes by the sandbox's own hand and gives the record's id.
+    pub async fn edit(&self, body: Value) -> String {
+        self.number();
+        let said = self.control(Method::POST, "edit", Some(body)).await;
+        let said: Value = serde_json::from_str(&said.expect("an edit")).expect("JSON");
+        said["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Requests whose path has this in it.
+    pub async fn count(&self, part: &str) -> u64 {
+        let stats = self.control(Method::GET, "stats", None).await;
+        let stats: Value = serde_json::from_str(&stats.expect("stats")).expect("JSON");
+        let of = |entry: &&Value| entry.to_string().contains(part);
+        let counts = stats["requests"].as_array().expect("a list").iter();
+        counts
+            .filter(of)
+            .filter_map(|entry| entry["count"].as_u64())
+            .sum()
+    }
+
+    /// Tokens that were asked for since the start.
+    pub async fn tokens(&self) -> u64 {
+        let stats = self
+            .control(Method::GET, "stats", None)
+            .await
+            .expect("stats");
+        let stats: Value = serde_json::from_str(&stats).expect("JSON");
+        let counts = stats["requests"].as_array().expect("a list");
+        let of_tokens = |entry: &&Value| {
+            entry["path"]
+                .as_str()
+                .is_some_and(|path| path.ends_with("/oauth2/token"))
+        };
+        let tokens = counts.iter().filter(of_tokens);
+        tokens.filter_map(|entry| entry["count"].as_u64()).sum()
+    }
+
     fn number(&self) -> u64 {
         let mut written = self.written.lock().expect("not poisoned");
         *written = (Instant::now(), written.1 + 1);
         written.1
+    }
+}
+
+/// A text of an object that may be long.
+fn field_of(object: &str) -> &'static str {
+    match object {
+        "Invoice__c" => "Notes__c",
+        "EmailMessage" => "TextBody",
+        "CaseComment" => "CommentBody",
+        "OpportunityContactRole" => "Role",
+        _ => "Description",
     }
 }
 
@@ -139,6 +209,14 @@ impl Source for Sandbox {
         "Lead",
         "Opportunity",
         "Case",
+        "Task",
+        "Event",
+        "EmailMessage",
+        "CaseComment",
+        "Campaign",
+        "Product2",
+        "OpportunityContactRole",
+        "ContentVersion",
         "Invoice__c",
     ];
     const PAGE: usize = 12;
@@ -153,7 +231,7 @@ impl Source for Sandbox {
             for number in sandbox.truth(object).await.len()..setup.records {
                 let body = json!({
                     "object": object,
-                    "create": {"Name": format!("more {number}")},
+                    "create": {field_of(object): format!("more {number}")},
                     "at": "2026-01-02T03:04:05Z",
                     "visible_after_ms": 0,
                 });
@@ -175,11 +253,11 @@ impl Source for Sandbox {
     async fn write(&self, object: &str, what: Write<'_>) -> Option<String> {
         let number = self.number();
         let text = format!("text {number} ü 🦀\r\n");
-        let field = if object == "Invoice__c" {
-            "Notes__c"
-        } else {
-            "Description"
-        };
+        let field = field_of(object);
+        // Of what is not replicated nobody learns that it is gone for good.
+        if object == "ContentVersion" && matches!(what, Write::Purge(_)) {
+            return None;
+        }
         let mut body = match what {
             Write::Create => json!({"create": {field: text}}),
             Write::Edit(id) => json!({"id": id, "fields": {field: text}}),
@@ -246,7 +324,8 @@ impl Source for Sandbox {
         for line in lines.lines() {
             let record: Map<String, Value> = serde_json::from_str(line).expect("a record");
             let id = record["Id"].as_str().expect("an id").to_owned();
-            let live = record["IsDeleted"] == false;
+            // Not every object has a recycle bin.
+            let live = record.get("IsDeleted") != Some(&Value::Bool(true));
             truth.insert(id, live.then_some(record));
         }
         truth
@@ -264,9 +343,7 @@ impl Source for BulkSandbox {
 
     async fn start(setup: Setup) -> Self {
         let sandbox = Sandbox::start(setup).await;
-        let looks = Some(json!({"looks": 2}));
-        let set = sandbox.control(Method::POST, "jobs", looks).await;
-        set.expect("jobs are quick");
+        sandbox.looks(2).await;
         BulkSandbox(sandbox)
     }
 

@@ -22,6 +22,8 @@ pub async fn describes_itself<H: Harness>(harness: H) {
         assert!(seen.insert(support.entity.clone()), "{}", support.entity);
     }
     assert!(!seen.is_empty());
+    // `spec` tells what is taken before there is a configuration.
+    assert_eq!(seen, H::Loader::takes().into_iter().collect());
     assert!(
         H::Loader::NAME
             .chars()
