@@ -109,6 +109,14 @@ impl ConsumerContext for Context {
             }
         } else {
             self.handler.revoked();
+            // The client keeps a pause beyond the assignment: a partition that came
+            // back to us would never be read again.
+            let resumed = consumer
+                .assignment()
+                .and_then(|assigned| consumer.resume(&assigned));
+            if let Err(error) = resumed {
+                tracing::error!(%error, "could not resume what was paused");
+            }
             if let Err(error) = consumer.unassign() {
                 tracing::error!(%error, "could not give partitions back");
             }

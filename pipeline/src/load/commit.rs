@@ -115,6 +115,7 @@ impl<L: Loader> Shared<L> {
     ) -> Result<(), Failure> {
         let metadata = self.offset_metadata(offsets.keys());
         let producer = self.producer();
+        let offsets = &self.lanes.not_behind(offsets);
         let ends = producer.transaction(
             |transaction| changes.produce(&self.topics, transaction),
             Some(Offsets {

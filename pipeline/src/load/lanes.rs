@@ -461,6 +461,22 @@ impl Lanes {
         (!next.is_empty()).then_some((group, next))
     }
 
+    /// These offsets, none of them behind what is committed by now. A batch sends
+    /// offsets again that it does not move, as they were when it began; the
+    /// reader's position may have been committed since, and nobody would commit
+    /// it a second time.
+    pub(super) fn not_behind(&self, offsets: &HashMap<Place, i64>) -> HashMap<Place, i64> {
+        let state = self.state();
+        let newest = |place: &Place, offset: i64| {
+            let committed = state.committed.get(place).copied();
+            offset.max(committed.unwrap_or(offset))
+        };
+        offsets
+            .iter()
+            .map(|(place, offset)| (place.clone(), newest(place, *offset)))
+            .collect()
+    }
+
     /// Whether these positions are all committed.
     pub(super) fn all_committed(&self, positions: &HashMap<Place, i64>) -> bool {
         let state = self.state();
@@ -527,5 +543,33 @@ mod tests {
         // The reader stands behind all of it, and none of that is committed.
         let positions = HashMap::from([(place, sent)]);
         assert!(lanes.uncommitted(positions).is_none());
+    }
+
+    /// The position behind the last commit marker is committed once, and a batch
+    /// of released records that began before must not take it back: whoever waits
+    /// for the end of the topic would wait for ever.
+    #[tokio::test]
+    async fn a_batch_that_began_before_takes_no_committed_position_back() {
+        let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
+        let place = Place::new("t", 0);
+        let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+            .set("group.id", "g")
+            .create()
+            .expect("a client");
+        let group = rdkafka::consumer::Consumer::group_metadata(&reader).expect("a group");
+        let starts = HashMap::from([(place.clone(), 5)]);
+        lanes.assign(Arc::new(group), starts.clone());
+        // The position is on its way to the broker while the batch begins.
+        let positions = HashMap::from([(place, 7)]);
+        let (_, next) = lanes.uncommitted(positions.clone()).expect("to commit");
+        let key = CanonicalKey::parse("s/o/1#x").expect("a key");
+        lanes.release("company", key, Duration::ZERO);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert_eq!(batch.starts, starts);
+        lanes.committed(next);
+        assert_eq!(lanes.not_behind(&batch.starts), positions);
+        // A batch that moves it further does so.
+        let moved = HashMap::from([(Place::new("t", 0), 9)]);
+        assert_eq!(lanes.not_behind(&moved), moved);
     }
 }

@@ -34,8 +34,18 @@ pub(super) struct References {
     custom: Fields,
     /// By object, its slots that this target takes.
     migrated: HashMap<String, HashSet<String>>,
-    /// By lane, the objects whose first copy it waits for.
-    parents: BTreeMap<String, BTreeSet<String>>,
+    /// By lane, what of the first copy it waits for.
+    parents: BTreeMap<String, BTreeSet<Parent>>,
+}
+
+/// What a lane waits for: an object's records, as far as they are of one entity.
+/// What else the object gives may wait for that very lane.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Parent {
+    /// The object in the source.
+    pub(super) object: String,
+    /// The entity, which is the lane's name.
+    pub(super) entity: String,
 }
 
 impl References {
@@ -102,20 +112,20 @@ impl References {
             .is_some_and(|slots| slots.contains(slot))
     }
 
-    /// The objects whose first copy that entity's lane waits for.
-    pub(super) fn parents(&self, entity: &str) -> impl Iterator<Item = &String> {
+    /// What of the first copy that entity's lane waits for.
+    pub(super) fn parents(&self, entity: &str) -> impl Iterator<Item = &Parent> {
         self.parents.get(entity).into_iter().flatten()
     }
 }
 
-/// By entity, the objects that its records require. What entities require of
+/// By entity, what its records require. What entities require of
 /// each other in a circle, themselves included, is left out: parking sees to
 /// it, and no lane waits for one that waits for it.
 fn parents(
     mapping: &Mapping,
     objects: &[Object],
     entities: &[&str],
-) -> BTreeMap<String, BTreeSet<String>> {
+) -> BTreeMap<String, BTreeSet<Parent>> {
     let entity_of = |name: &str, slot: &str| {
         let object = objects.iter().find(|object| object.name == name)?;
         let slot = mapping.of(object)?.slots.get(slot)?;
@@ -155,13 +165,17 @@ fn parents(
         }
         false
     };
-    let mut parents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut parents: BTreeMap<String, BTreeSet<Parent>> = BTreeMap::new();
     for (child, object, entity) in &edges {
         if !leads_to(entity, child) {
+            let parent = Parent {
+                object: (*object).to_owned(),
+                entity: (*entity).to_owned(),
+            };
             parents
                 .entry((*child).to_owned())
                 .or_default()
-                .insert((*object).to_owned());
+                .insert(parent);
         }
     }
     parents
@@ -225,7 +239,7 @@ mod tests {
     fn waits(edges: &[(&str, &str)], taken: &[&str], lane: &str) -> Vec<String> {
         References::of(&plan(edges), taken)
             .parents(lane)
-            .cloned()
+            .map(|parent| format!("{}#{}", parent.object, parent.entity))
             .collect()
     }
 
@@ -237,13 +251,16 @@ mod tests {
             ("ticket", "company"),
         ];
         let all = ["ticket", "contact", "company"];
-        assert_eq!(waits(&edges, &all, "ticket"), ["ocompany", "ocontact"]);
-        assert_eq!(waits(&edges, &all, "contact"), ["ocompany"]);
+        assert_eq!(
+            waits(&edges, &all, "ticket"),
+            ["ocompany#company", "ocontact#contact"]
+        );
+        assert_eq!(waits(&edges, &all, "contact"), ["ocompany#company"]);
         assert!(waits(&edges, &all, "company").is_empty());
         // A target that takes no companies has nothing to wait for.
         assert_eq!(
             waits(&edges, &["ticket", "contact"], "ticket"),
-            ["ocontact"]
+            ["ocontact#contact"]
         );
     }
 
@@ -260,8 +277,33 @@ mod tests {
         let all = ["a", "b", "c", "d", "e"];
         assert!(waits(&edges, &all, "a").is_empty());
         assert!(waits(&edges, &all, "b").is_empty());
-        assert_eq!(waits(&edges, &all, "c"), ["od"]);
-        assert_eq!(waits(&edges, &all, "e"), ["oa"]);
+        assert_eq!(waits(&edges, &all, "c"), ["od#d"]);
+        assert_eq!(waits(&edges, &all, "e"), ["oa#a"]);
+    }
+
+    /// A person's account gives a company and a contact: contacts wait for the
+    /// companies of accounts, and not for the contacts, which are their own lane.
+    #[test]
+    fn a_lane_waits_for_one_slot_of_an_object_and_not_for_the_others() {
+        let mut plan = plan(&[("contact", "company")]);
+        let slots = |plan: &mut Plan, object: &str, name: &str, slot: Slot| {
+            let objects = &mut plan.mapping.objects;
+            let rules = objects.get_mut(object).expect("an object");
+            rules.slots.insert(name.to_owned(), slot);
+        };
+        let person = Slot {
+            entity: "contact".into(),
+            ..Slot::default()
+        };
+        slots(&mut plan, "ocompany", "person", person);
+        let references = References::of(&plan, &["contact", "company"]);
+        let parents: Vec<&Parent> = references.parents("contact").collect();
+        let companies = Parent {
+            object: "ocompany".into(),
+            entity: "company".into(),
+        };
+        assert_eq!(parents, [&companies]);
+        assert_eq!(references.parents("company").count(), 0);
     }
 
     #[test]

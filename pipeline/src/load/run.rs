@@ -86,10 +86,19 @@ impl<L> Shared<L> {
         self.incarnations.contains_key(topic)
     }
 
-    /// Whether the tail has told everything below these offsets.
+    /// Whether everything below these offsets of our tables is in memory.
     pub(super) fn has_told(&self, ends: &BTreeMap<Place, i64>) -> bool {
+        // Where our own commits change a table the tail's position says nothing:
+        // a commit that others see already may not be in memory yet. Whoever has
+        // the producer has remembered what was committed before.
+        drop(self.producer());
+        let others: Vec<(&Place, i64)> = {
+            let known = self.tables.lock();
+            let others = ends.iter().filter(|(place, _)| !known.is_ours(place));
+            others.map(|(place, end)| (place, *end)).collect()
+        };
         let tail = self.tail();
-        let told = |tail: &Tail| ends.iter().all(|(place, end)| tail.is_at(place, *end));
+        let told = |tail: &Tail| others.iter().all(|(place, end)| tail.is_at(place, *end));
         tail.as_ref().is_some_and(told)
     }
 
@@ -790,7 +799,7 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
             Err(error) => return Err(error),
         }
         if epoch != shared.lanes.epoch() {
-            // A new assignment starts unpaused.
+            // A new assignment starts unpaused; see `Member`.
             epoch = shared.lanes.epoch();
             paused.clear();
         }
@@ -824,9 +833,9 @@ fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<bo
         metadata: &metadata,
         group: &group,
     };
-    let committed = shared
-        .producer()
-        .transaction(|_| Ok(()), Some(offsets), |_| {});
+    // Noted before a lane's transaction can begin, which would go back otherwise.
+    let producer = shared.producer();
+    let committed = producer.transaction(|_| Ok(()), Some(offsets), |_| {});
     match committed {
         Ok(_) => {
             shared.lanes.committed(next);

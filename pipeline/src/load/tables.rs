@@ -343,6 +343,13 @@ impl Known {
             .collect()
     }
 
+    /// Whether a partition of a table is changed by our own commits alone. Of the
+    /// dead letters none is: other stages write them, too.
+    pub(super) fn is_ours(&self, place: &Place) -> bool {
+        let ours = place.topic == self.idempotency || place.topic == self.parked_topic;
+        ours && self.owned.contains(&place.partition)
+    }
+
     /// Whether a record of a table is told by the tail, or by our own commits.
     pub(super) fn told_by_tail(&self, place: &Place) -> bool {
         !self.owned.contains(&place.partition) && !self.going_back.contains(place)

@@ -12,17 +12,19 @@
 //!   waits for a record of that object which nobody knows, waits in vain.
 //!
 //! An object is followed in rounds: its checkpoint is taken first, then the end
-//! of its raw topic, which the transformers must have committed; then the ends
-//! of the canonical topics, which the loaders must have committed; then the
-//! ends of the loaders' tables, which our tail must have told. Each end is
-//! taken only when what writes before it is done, so nothing of that
-//! checkpoint can still come behind it.
+//! of its raw topic, which the transformers must have committed. From there on
+//! each entity that it gives goes its own way, because one of them may wait for
+//! the other: the end of the canonical topic, which the loaders must have
+//! committed; then the ends of the loaders' tables, which we must have been
+//! told. Each end is taken only when what writes before it is done, so nothing
+//! of that checkpoint can still come behind it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Loader;
+use super::references::Parent;
 use super::run::Shared;
 use crate::control::Plan;
 use crate::error::{Class, Result};
@@ -59,7 +61,7 @@ struct State {
 /// An object's way to the target.
 struct Way {
     raw: String,
-    /// The lane's name in the stages in front.
+    /// The lane's name in the transformers; in an extractor it is the object's.
     lane: String,
     /// Entity and topic.
     canonicals: Vec<(String, String)>,
@@ -68,14 +70,22 @@ struct Way {
 /// Following one object's checkpoint to our tables.
 struct Round {
     as_of: Option<Millis>,
-    copied: bool,
+    /// The ends of its raw topic; `None` once the transformers are through.
+    raw: Option<BTreeMap<Place, i64>>,
+    /// Its entities that are not in our tables yet.
+    legs: Vec<Leg>,
+}
+
+/// One entity of a round.
+struct Leg {
+    entity: String,
+    topic: String,
     hop: Hop,
     ends: BTreeMap<Place, i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hop {
-    Transform,
     Load,
     Tables,
 }
@@ -84,7 +94,9 @@ enum Hop {
 #[derive(Default)]
 struct Watch {
     rounds: HashMap<String, Round>,
-    /// Objects whose first copy is in the target.
+    /// What of the first copy is in the target.
+    loaded: BTreeSet<Parent>,
+    /// Objects whose first copy is in the target as a whole.
     copied: BTreeSet<String>,
     /// By object, how far it is covered.
     covered: HashMap<String, Millis>,
@@ -160,9 +172,10 @@ impl Upstream {
         self.lock().free.contains(lane)
     }
 
-    /// Whether a lane on that object's way waits for a person, as this process
-    /// (`own`) or another living one reports.
-    fn is_blocked(&self, way: &Way, own: &Report) -> bool {
+    /// Whether a lane on the way of those records waits for a person, as this
+    /// process (`own`) or another living one reports.
+    fn is_blocked(&self, parent: &Parent, own: &Report) -> bool {
+        let lane_in_front = self.ways.get(&parent.object).map(|way| &way.lane);
         let state = self.lock();
         let silence = SILENCE.as_millis() as Millis;
         state
@@ -173,8 +186,9 @@ impl Upstream {
             .any(|report| {
                 report.lanes.iter().any(|(lane, standing)| {
                     let on_the_way = match report.stage {
-                        Stage::Extractor | Stage::Transformer => *lane == way.lane,
-                        Stage::Loader => way.canonicals.iter().any(|(entity, _)| entity == lane),
+                        Stage::Extractor => *lane == parent.object,
+                        Stage::Transformer => Some(lane) == lane_in_front,
+                        Stage::Loader => *lane == parent.entity,
                     };
                     on_the_way && standing.phase == Phase::Blocked
                 })
@@ -242,51 +256,57 @@ impl Watch {
                 }
                 let round = Round {
                     as_of: checkpoint.as_of,
-                    copied: checkpoint.snapshot_complete,
-                    hop: Hop::Transform,
-                    ends: transform.ends([&way.raw].into_iter())?,
+                    raw: Some(transform.ends([&way.raw].into_iter())?),
+                    legs: Vec::new(),
                 };
                 self.rounds.insert(object.clone(), round);
             }
             let Some(round) = self.rounds.get_mut(object) else {
                 continue;
             };
-            loop {
-                let reached = match round.hop {
-                    Hop::Transform => through(shared, transform, &round.ends)?,
-                    Hop::Load => through(shared, load, &round.ends)?,
-                    Hop::Tables => shared.has_told(&round.ends),
+            if let Some(ends) = &round.raw {
+                if !through(shared, transform, ends)? {
+                    continue;
+                }
+                let legs = way.canonicals.iter().map(|(entity, topic)| {
+                    Ok(Leg {
+                        entity: entity.clone(),
+                        topic: topic.clone(),
+                        hop: Hop::Load,
+                        ends: load.ends([topic].into_iter())?,
+                    })
+                });
+                round.legs = legs.collect::<Result<_>>()?;
+                round.raw = None;
+            }
+            let mut on_the_way = Vec::new();
+            for mut leg in std::mem::take(&mut round.legs) {
+                // What is not known now is asked for again.
+                let arrived = leg.go_on(shared, load).unwrap_or_else(|error| {
+                    tracing::debug!(%error, topic = leg.topic, "looking at the loaders");
+                    false
+                });
+                if !arrived {
+                    on_the_way.push(leg);
+                    continue;
+                }
+                let loaded = Parent {
+                    object: object.clone(),
+                    entity: leg.entity,
                 };
-                if !reached {
-                    break;
+                if self.loaded.insert(loaded.clone()) {
+                    let Parent { object, entity } = loaded;
+                    tracing::info!(object, entity, "the first copy is in the target");
                 }
-                match round.hop {
-                    Hop::Transform => {
-                        let topics = way.canonicals.iter().map(|(_, topic)| topic);
-                        round.ends = load.ends(topics)?;
-                        round.hop = Hop::Load;
-                    }
-                    Hop::Load => {
-                        let tables = [
-                            shared.topics.idempotency(),
-                            shared.topics.parked(),
-                            shared.topics.deadletter(),
-                        ];
-                        round.ends = load.ends(tables.iter())?;
-                        round.hop = Hop::Tables;
-                    }
-                    Hop::Tables => {
-                        if round.copied && self.copied.insert(object.clone()) {
-                            tracing::info!(object, "the first copy is in the target");
-                        }
-                        if let Some(as_of) = round.as_of {
-                            self.covered.insert(object.clone(), as_of);
-                            shared.orphans.covers(object, as_of);
-                        }
-                        self.rounds.remove(object);
-                        break;
-                    }
+            }
+            round.legs = on_the_way;
+            if round.legs.is_empty() {
+                self.copied.insert(object.clone());
+                if let Some(as_of) = round.as_of {
+                    self.covered.insert(object.clone(), as_of);
+                    shared.orphans.covers(object, as_of);
                 }
+                self.rounds.remove(object);
             }
         }
         self.note_movement(shared, transform, load)
@@ -331,24 +351,18 @@ impl Watch {
             if shared.upstream.is_free(&lane) {
                 continue;
             }
-            let objects = self.before(shared, &lane);
+            let before = self.before(shared, &lane);
             let mut sum = 0;
-            for object in &objects {
+            for Parent { object, entity } in &before {
                 let Some(way) = shared.upstream.ways.get(object) else {
                     continue;
                 };
                 let checkpoint = shared.upstream.lock().checkpoints.get(object).cloned();
                 sum += checkpoint.map_or(0, |c| c.extracted as i64 + 1);
-                let canonicals = way.canonicals.iter().map(|(_, topic)| topic.clone());
-                for (group, topics) in [
-                    (transform, vec![way.raw.clone()]),
-                    (load, canonicals.collect()),
-                ] {
-                    let partitions = shared.topics.partitions();
-                    let places: Vec<Place> = topics
-                        .iter()
-                        .flat_map(|topic| (0..partitions).map(move |p| Place::new(topic, p)))
-                        .collect();
+                let canonical = shared.topics.canonical(entity);
+                for (group, topic) in [(transform, &way.raw), (load, &canonical)] {
+                    let partitions = 0..shared.topics.partitions();
+                    let places: Vec<Place> = partitions.map(|p| Place::new(topic, p)).collect();
                     sum += group.committed(places.iter())?.values().sum::<i64>();
                 }
             }
@@ -363,16 +377,14 @@ impl Watch {
         Ok(())
     }
 
-    /// The objects that a lane waits for, and those that their lanes wait for.
-    fn before<L: Loader>(&self, shared: &Arc<Shared<L>>, lane: &str) -> BTreeSet<String> {
+    /// What a lane waits for, and what the lanes of that wait for.
+    fn before<L: Loader>(&self, shared: &Arc<Shared<L>>, lane: &str) -> BTreeSet<Parent> {
         let mut found = BTreeSet::new();
         let mut open = vec![lane.to_owned()];
         while let Some(lane) = open.pop() {
-            for object in shared.references.parents(&lane) {
-                if !self.copied.contains(object) && found.insert(object.clone()) {
-                    let way = shared.upstream.ways.get(object);
-                    let lanes = way.into_iter().flat_map(|way| &way.canonicals);
-                    open.extend(lanes.map(|(entity, _)| entity.clone()));
+            for parent in shared.references.parents(&lane) {
+                if !self.loaded.contains(parent) && found.insert(parent.clone()) {
+                    open.push(parent.entity.clone());
                 }
             }
         }
@@ -387,15 +399,13 @@ impl Watch {
                 shared.lanes.hold_back(&lane, false);
                 continue;
             }
-            let missing: Vec<&String> = shared
+            let missing: Vec<&Parent> = shared
                 .references
                 .parents(&lane)
-                .filter(|object| !self.copied.contains(*object))
+                .filter(|parent| !self.loaded.contains(*parent))
                 .collect();
-            let way = |object: &&&String| shared.upstream.ways.get(**object);
-            let blocked = missing.iter().find(|object| {
-                way(object).is_some_and(|way| shared.upstream.is_blocked(way, &own))
-            });
+            let mut parents = missing.iter().copied();
+            let blocked = parents.find(|parent| shared.upstream.is_blocked(parent, &own));
             let still = self
                 .moved
                 .get(&lane)
@@ -407,7 +417,8 @@ impl Watch {
                 shared.status.lane_waits(&lane, Some(self.why(first)));
                 continue;
             }
-            if let Some(object) = blocked.or(missing.first()) {
+            if let Some(parent) = blocked.or(missing.first().copied()) {
+                let object = &parent.object;
                 let why = match blocked {
                     Some(_) => "is blocked",
                     None => "stands still",
@@ -425,13 +436,33 @@ impl Watch {
         }
     }
 
-    fn why(&self, object: &str) -> String {
-        let hop = match self.rounds.get(object).map(|round| round.hop) {
+    fn why(&self, parent: &Parent) -> String {
+        let object = &parent.object;
+        let hop = match self.rounds.get(object) {
             None => "it is being read from the source",
-            Some(Hop::Transform) => "it is being transformed",
-            Some(Hop::Load | Hop::Tables) => "it is being loaded",
+            Some(round) if round.raw.is_some() => "it is being transformed",
+            Some(_) => "it is being loaded",
         };
         format!("waits for the first copy of {object}, which comes first: {hop}")
+    }
+}
+
+impl Leg {
+    /// Goes on as far as possible. `true` when everything is in our tables.
+    fn go_on<L: Loader>(&mut self, shared: &Arc<Shared<L>>, load: &GroupOffsets) -> Result<bool> {
+        if self.hop == Hop::Load {
+            if !through(shared, load, &self.ends)? {
+                return Ok(false);
+            }
+            let tables = [
+                shared.topics.idempotency(),
+                shared.topics.parked(),
+                shared.topics.deadletter(),
+            ];
+            self.ends = load.ends(tables.iter())?;
+            self.hop = Hop::Tables;
+        }
+        Ok(shared.has_told(&self.ends))
     }
 }
 

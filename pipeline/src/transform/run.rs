@@ -356,8 +356,8 @@ impl<T: Transformer> Runner<T> {
             }
             if self.making.is_empty() {
                 if ended && let Some(group) = self.group() {
-                    self.commit_position(&member, &group)?;
-                    ended = false;
+                    // Tried until it is through: no other end would be met.
+                    ended = !self.commit_position(&member, &group)?;
                 }
             } else if paused || full || self.is_due() {
                 let mut empty = std::mem::take(&mut self.spare);
@@ -579,8 +579,9 @@ impl<T: Transformer> Runner<T> {
     }
 
     /// Commits positions behind commit markers, so that a drained topic shows
-    /// no lag. Called when nothing is held.
-    fn commit_position(&mut self, member: &Member, group: &ConsumerGroupMetadata) -> Result<()> {
+    /// no lag. Called when nothing is held. `false` when the broker did not take
+    /// them.
+    fn commit_position(&mut self, member: &Member, group: &ConsumerGroupMetadata) -> Result<bool> {
         let next: HashMap<Place, i64> = member
             .positions()
             .into_iter()
@@ -588,7 +589,7 @@ impl<T: Transformer> Runner<T> {
             .filter(|(place, _)| !self.sought.contains(place))
             .collect();
         if next.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let offsets = Offsets {
             next: &next,
@@ -602,11 +603,12 @@ impl<T: Transformer> Runner<T> {
         {
             Ok(_) => {
                 self.committed.extend(next);
-                Ok(())
+                Ok(true)
             }
             Err(Failure::Aborted(error)) => {
-                tracing::warn!(%error, "the position was not committed; again at the next end");
-                Ok(())
+                tracing::debug!(%error, "the position is committed later");
+                self.context.status.note_error(&error);
+                Ok(false)
             }
             Err(Failure::Dead(error)) => Err(error),
         }
