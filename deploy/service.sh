@@ -103,7 +103,9 @@ spawned() {
 }
 # By the log of this start too: on a port that another process took first, that one would answer.
 started_or_dead() { ! kill -0 "$pid" 2>/dev/null || { log_since "$started" && answers; }; }
-log_since() { tail -c +"$((from + 1))" "$dir/$log_name" | grep -q "$1"; } # byte $from: where the log of this start begins
+# Byte $from: where the log of this start begins. Not `grep -q`, which ends at the first hit: behind a pipe `tail` then dies of
+# SIGPIPE, and with `pipefail` a long log would never have the line.
+log_since() { tail -c +"$((from + 1))" "$dir/$log_name" | grep "$1" >/dev/null; }
 
 # wait_until SECONDS COMMAND...: tries ten times a second.
 wait_until() {

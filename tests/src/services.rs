@@ -107,3 +107,32 @@ pub fn script(service: &str, verb: &str, dir: &Path, more: &[&str]) -> String {
     );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_up_however_much_it_logs_then() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let noise = "somebody joined a group\n".repeat(100_000);
+        std::fs::write(place.path().join("log"), format!("it is up\n{noise}")).expect("written");
+        let asks = |line: &str| {
+            Command::new("bash")
+                .args([
+                    "-c",
+                    "set -euo pipefail; . ./service.sh; log_since \"$0\"",
+                    line,
+                ])
+                .current_dir(root().join("deploy"))
+                .env("dir", place.path())
+                .env("log_name", "log")
+                .env("from", "0")
+                .status()
+                .expect("bash runs")
+                .success()
+        };
+        assert!(asks("it is up"));
+        assert!(!asks("it went down"));
+    }
+}
