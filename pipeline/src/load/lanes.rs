@@ -545,20 +545,51 @@ mod tests {
         assert!(lanes.uncommitted(positions).is_none());
     }
 
-    /// The position behind the last commit marker is committed once, and a batch
-    /// of released records that began before must not take it back: whoever waits
-    /// for the end of the topic would wait for ever.
-    #[tokio::test]
-    async fn a_batch_that_began_before_takes_no_committed_position_back() {
+    /// A lane of companies whose partitions are ours.
+    fn assigned(starts: HashMap<Place, i64>) -> Lanes {
         let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
-        let place = Place::new("t", 0);
         let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
             .set("group.id", "g")
             .create()
             .expect("a client");
         let group = rdkafka::consumer::Consumer::group_metadata(&reader).expect("a group");
+        lanes.assign(Arc::new(group), starts);
+        lanes
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_waits_begins_no_message_and_lets_released_records_go_on() {
+        let place = Place::new("t", 0);
+        let lanes = assigned(HashMap::from([(place.clone(), 0)]));
+        lanes.hold_back("company", true);
+        lanes.push(
+            "company",
+            Message {
+                place,
+                offset: 0,
+                key: vec![1],
+                value: vec![2],
+            },
+        );
+        let key = CanonicalKey::parse("s/o/1#x").expect("a key");
+        lanes.release("company", key.clone(), Duration::ZERO);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert!(batch.messages.is_empty(), "they wait for their parents");
+        assert_eq!(batch.released, [key]);
+        lanes.done("company", 0, batch.epoch, Some(&HashMap::new()));
+        lanes.hold_back("company", false);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert_eq!(batch.messages.len(), 1);
+    }
+
+    /// The position behind the last commit marker is committed once, and a batch
+    /// of released records that began before must not take it back: whoever waits
+    /// for the end of the topic would wait for ever.
+    #[tokio::test]
+    async fn a_batch_that_began_before_takes_no_committed_position_back() {
+        let place = Place::new("t", 0);
         let starts = HashMap::from([(place.clone(), 5)]);
-        lanes.assign(Arc::new(group), starts.clone());
+        let lanes = assigned(starts.clone());
         // The position is on its way to the broker while the batch begins.
         let positions = HashMap::from([(place, 7)]);
         let (_, next) = lanes.uncommitted(positions.clone()).expect("to commit");
