@@ -744,7 +744,8 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
     while !shared.stop.is_cancelled() {
         let polled = member.poll(Duration::from_millis(50));
         shared.lanes.polled();
-        if told.elapsed() >= Duration::from_secs(1) {
+        let due = told.elapsed() >= Duration::from_secs(1);
+        if due {
             told = Instant::now();
             guard.reads(shared.lanes.positions());
             for finding in guard.findings() {
@@ -797,6 +798,11 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
             }
             Err(error) if explains(&error) => guard.suspect(error),
             Err(error) => return Err(error),
+        }
+        // Also while other topics keep us busy: lanes may wait for the end of this
+        // one. Not before the message is in its lane, which holds the position.
+        if due && ended {
+            ended = !commit_positions(shared, &member)?;
         }
         if epoch != shared.lanes.epoch() {
             // A new assignment starts unpaused; see `Member`.
