@@ -114,16 +114,22 @@ pub(crate) fn slots(plan: &Plan, taken: Option<&[String]>) -> Slots {
         .collect()
 }
 
-/// The whole result, in 80 columns.
-fn render(balance: &Balance) -> String {
+/// The result in one line.
+pub(crate) fn headline(balance: &Balance) -> String {
     let live: u64 = balance.rows.iter().map(|row| row.live).sum();
-    let mut text = match balance.balanced {
-        true => format!("balanced: {live} records and slots, each in exactly one place\n\n"),
+    match balance.balanced {
+        true => format!("balanced: {live} records and slots, each in exactly one place\n"),
         false => format!(
-            "NOT BALANCED: {} of {live} records and slots are in no place, or in two\n\n",
+            "NOT BALANCED: {} of {live} records and slots are in no place, or in two\n",
             balance.reds()
         ),
-    };
+    }
+}
+
+/// The whole result, in 80 columns.
+fn render(balance: &Balance) -> String {
+    let mut text = headline(balance);
+    text.push('\n');
     let columns = [
         Column::Text("OBJECT"),
         Column::Text("SLOT"),

@@ -24,6 +24,9 @@ use crate::table::{Column, table};
 struct Row {
     check: String,
     ok: Option<bool>,
+    /// Whether a person should look at it, though nothing keeps the migration
+    /// from running.
+    warn: bool,
     detail: String,
     #[serde(skip)]
     failures: Option<Failures>,
@@ -45,6 +48,7 @@ impl Row {
         Row {
             check: check.into(),
             ok: Some(ok),
+            warn: false,
             detail,
             failures,
         }
@@ -54,6 +58,7 @@ impl Row {
         Row {
             check: check.into(),
             ok: None,
+            warn: false,
             detail: why.to_owned(),
             failures: None,
         }
@@ -138,6 +143,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
         Format::Table => {
             let cells = rows.iter().map(|row| {
                 let result = match row.ok {
+                    Some(true) if row.warn => "warn",
                     Some(true) => "ok",
                     Some(false) => "failed",
                     None => "skipped",
@@ -188,13 +194,18 @@ fn mappings(migration: &Migration, discovery: Option<&Discovery>, plan: Option<&
 }
 
 /// The calls that the copy needs against those that the source's account has
-/// left; nothing where it has no quota. A shortage is no failure: the copy waits.
+/// left; nothing where it has no quota. A shortage is no failure: the copy waits,
+/// and changes are asked for less often.
 fn quota(migration: &Migration, discovery: &Discovery) -> Option<Row> {
     let usage = discovery.quota.as_ref()?;
     let poll = Duration::from_millis(migration.bus.config.poll_interval_ms);
     let chosen = resolve(migration, discovery).map(|(objects, _)| objects);
     let objects = chosen.as_ref().unwrap_or(&discovery.objects);
-    Some(Row::of("quota", Ok(at_first(usage, objects, poll))))
+    let (detail, short) = at_first(usage, objects, poll);
+    Some(Row {
+        warn: short,
+        ..Row::of("quota", Ok(detail))
+    })
 }
 
 /// Whether the bus answers, and what is there of this migration.

@@ -148,9 +148,14 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failures) => {
-            eprintln!("{failures}");
-            // A person may want to read on; a program has the codes.
-            if std::io::stderr().is_terminal() {
+            // A program reads a failure a line; a person lines that fit, and
+            // may want to read on.
+            if !std::io::stderr().is_terminal() {
+                eprintln!("{failures}");
+            } else {
+                for line in failures.to_string().lines() {
+                    eprint!("{}", crate::table::wrap(line, ""));
+                }
                 let codes: Vec<Code> = failures.0.iter().map(|failure| failure.code).collect();
                 eprintln!("{}", explain::hint(&codes));
             }

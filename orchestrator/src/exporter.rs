@@ -302,6 +302,7 @@ mod tests {
                 alive: true,
                 phase: Phase::Throttled,
                 last_error: None,
+                last_error_at: None,
                 at: 9_000,
                 lanes: [].into(),
                 edges: [].into(),

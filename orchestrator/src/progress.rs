@@ -1,5 +1,5 @@
-//! What `drover run` shows while it runs: a bar an object on a terminal, plain
-//! lines every few seconds elsewhere.
+//! What `drover run` shows while it runs: a bar an object on a terminal, one
+//! line every few seconds elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -9,7 +9,7 @@ use drover_pipeline::extract::Object;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::supervise::News;
-use crate::table::fit;
+use crate::table::{WIDTH, fit};
 use crate::view::{Model, ObjectView};
 
 /// How often a plain line may be printed.
@@ -115,12 +115,10 @@ impl Screen {
             return;
         }
         self.at = Some(Instant::now());
-        for (index, seen) in now.iter().enumerate() {
-            if self.shown.get(index) != Some(seen) && (seen.extracted > 0 || seen.dead > 0) {
-                eprintln!("{}", plain(seen));
-            }
+        if self.shown != now {
+            eprintln!("{}", plain(&now));
+            self.shown = now;
         }
-        self.shown = now;
     }
 
     /// Takes the bars away; what follows is printed plainly.
@@ -145,13 +143,56 @@ fn short(seen: &ObjectView) -> String {
     fit(&text, 27)
 }
 
-fn plain(seen: &ObjectView) -> String {
-    let phase = if seen.snapshot_complete {
-        "following"
-    } else {
-        "copying"
+/// One line for all objects; those that are still copied by name.
+fn plain(now: &[ObjectView]) -> String {
+    let sum = |count: fn(&ObjectView) -> u64| now.iter().map(count).sum::<u64>();
+    let copying: Vec<&str> = now
+        .iter()
+        .filter(|seen| !seen.snapshot_complete)
+        .map(|seen| seen.object.as_str())
+        .collect();
+    let phase = match copying.len() {
+        0 => "following".to_owned(),
+        left => format!("copied {} of", now.len() - left),
     };
-    let (object, extracted, loaded) = (&seen.object, seen.extracted, seen.loaded);
-    let (parked, dead) = (seen.parked, seen.dead);
-    format!("{object}: {phase}, {extracted} read, {loaded} loaded, {parked} parked, {dead} dead")
+    let mut text = format!(
+        "{phase} {} objects: {} read, {} loaded, {} parked, {} dead",
+        now.len(),
+        sum(|seen| seen.extracted),
+        sum(|seen| seen.loaded),
+        sum(|seen| seen.parked),
+        sum(|seen| seen.dead),
+    );
+    if !copying.is_empty() {
+        text.push_str(&format!("; left: {}", copying.join(", ")));
+    }
+    fit(&text, WIDTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_tells_of_all_objects_and_names_what_is_left() {
+        let seen = |object: &str, snapshot_complete| ObjectView {
+            object: object.to_owned(),
+            extracted: 10,
+            loaded: 7,
+            parked: 2,
+            dead: 1,
+            snapshot_complete,
+            ..ObjectView::default()
+        };
+        assert_eq!(
+            plain(&[seen("Account", true), seen("Contact", false)]),
+            "copied 1 of 2 objects: 20 read, 14 loaded, 4 parked, 2 dead; left: Contact"
+        );
+        assert_eq!(
+            plain(&[seen("Account", true)]),
+            "following 1 objects: 10 read, 7 loaded, 2 parked, 1 dead"
+        );
+        let many = vec![seen("AnObjectWithALongName__c", false); 9];
+        assert_eq!(plain(&many).chars().count(), WIDTH);
+    }
 }

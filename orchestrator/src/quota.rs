@@ -81,8 +81,9 @@ fn stretch(model: &Model, object: &Object) -> Stretch {
     }
 }
 
-/// What `drover check` says of a source that was not read yet.
-pub(crate) fn at_first(usage: &Usage, objects: &[Object], poll: Duration) -> String {
+/// What `drover check` says of a source that was not read yet, and whether the
+/// calls don't do for what the file asks for.
+pub(crate) fn at_first(usage: &Usage, objects: &[Object], poll: Duration) -> (String, bool) {
     let stretches: Vec<Stretch> = objects
         .iter()
         .map(|object| Stretch {
@@ -97,10 +98,21 @@ pub(crate) fn at_first(usage: &Usage, objects: &[Object], poll: Duration) -> Str
         reserve,
         ..
     } = usage;
-    format!(
+    let forecast = forecast(usage, &stretches, poll);
+    let mut text = format!(
         "{account}: {left} of {limit} calls left, {reserve} kept for other tools; {}",
-        forecast(usage, &stretches, poll).text()
-    )
+        forecast.text()
+    );
+    if forecast.is_stretched() {
+        text += &format!(
+            ". Set pollIntervalMs to {} or more, or name fewer objects, keep a smaller \
+             reserve, or ask the vendor for more calls",
+            forecast.interval_ms
+        );
+    } else if forecast.is_short() {
+        text += ". Ask the vendor for more calls if the first copy must not wait";
+    }
+    (text, forecast.is_short())
 }
 
 impl QuotaView {
@@ -132,6 +144,45 @@ mod tests {
 
     use super::*;
     use crate::view::Table;
+
+    #[test]
+    fn a_check_says_what_to_do_about_too_few_calls() {
+        let usage = Usage {
+            account: "acme".to_owned(),
+            limit: 100_000,
+            left: 99_000,
+            reserve: 10_000,
+            records_per_call: 2_000,
+            calls_per_poll: 2,
+            ..Usage::default()
+        };
+        let objects = |number| {
+            let object = |n| Object {
+                name: format!("O{n}"),
+                count: Some(1_000),
+                ..Object::default()
+            };
+            (0..number).map(object).collect::<Vec<_>>()
+        };
+        let minute = Duration::from_secs(60);
+        let (text, short) = at_first(&usage, &objects(28), minute);
+        assert!(!short, "{text}");
+        let (text, short) = at_first(&usage, &objects(28), Duration::from_secs(5));
+        assert!(
+            short && text.contains("asked every 59.2 s instead"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Set pollIntervalMs to 59136 or more"),
+            "{text}"
+        );
+        let scarce = Usage {
+            left: 10_050,
+            ..usage
+        };
+        let (text, short) = at_first(&scarce, &objects(28), minute);
+        assert!(short && text.contains("must not wait"), "{text}");
+    }
 
     #[test]
     fn the_newest_report_of_an_account_counts_and_each_call_is_shown() {

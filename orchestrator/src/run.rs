@@ -35,7 +35,10 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
     let Some(settled) = settle_patiently(&migration, &stop).await? else {
         return Ok(ExitCode::SUCCESS);
     };
-    eprint!("{}", describe(&migration, &settled));
+    match settled.known {
+        true => eprintln!("{} goes on as it was initialised", migration.bus.config.id),
+        false => eprint!("{}", describe(&migration, &settled)),
+    }
     eprintln!("logs: {}", dir.join("logs").display());
     let stages = stages(&migration, &options, &dir);
     let bus = Arc::new(Bus {
@@ -88,7 +91,11 @@ async fn report(
             json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
             print_json(&json);
         }
-        (Format::Table, None) => print(&format!("synced\n{}", status::objects(&view))),
+        (Format::Table, None) => print(&format!(
+            "synced\n{}\n{}",
+            status::objects(&view),
+            balance::headline(&balance)
+        )),
         (Format::Table, Some(dry)) => {
             let extracted = view.objects.iter().map(|o| (o.object.clone(), o.extracted));
             print(&format!("synced\n{}", dry.render(&extracted.collect())));

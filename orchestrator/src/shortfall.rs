@@ -71,7 +71,9 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
         ));
     }
     if waiting != Waiting::default() {
-        advice.push("what waits goes on by itself as soon as the other record comes");
+        advice.push(
+            "`drover parked list` what the others wait for: they go on by themselves when it comes",
+        );
     }
     if parts.is_empty() {
         return None;
@@ -115,7 +117,8 @@ mod tests {
              3 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and what waits goes on by itself as soon as the other record comes"
+             and `drover parked list` what the others wait for: \
+             they go on by themselves when it comes"
         );
         assert_eq!(told.code.exit(), 3);
     }

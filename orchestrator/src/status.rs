@@ -213,9 +213,14 @@ fn processes(view: &View) -> String {
     }
     for process in &view.processes {
         if let Some(error) = &process.last_error {
+            let when = process.last_error_at.map(|at| {
+                let ago = seconds(Some(crate::when::age(at, view.at)));
+                format!(", {ago} ago")
+            });
             text.push_str(&format!(
-                "\n{}, last error:\n{}",
+                "\n{}, last error{}:\n{}",
                 process.instance,
+                when.unwrap_or_default(),
                 wrap(error, "  ")
             ));
         }
@@ -278,6 +283,7 @@ pub(crate) mod tests {
                 alive: true,
                 phase: Phase::Throttled,
                 last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
+                last_error_at: Some(5_000),
                 at: 19_000,
                 lanes: [(
                     "Contact".to_owned(),
@@ -310,6 +316,7 @@ pub(crate) mod tests {
         }
         assert!(text.contains("99999999"), "{text}");
         assert!(text.contains("lane Contact (waits):"), "{text}");
+        assert!(text.contains("cdef, last error, 15s ago:"), "{text}");
     }
 
     #[test]

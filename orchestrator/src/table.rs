@@ -33,8 +33,14 @@ pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
             cells.chain([length(column.title())]).max().unwrap_or(0)
         })
         .collect();
-    let gaps = 2 * columns.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > WIDTH {
+    let gaps = columns.len().saturating_sub(1);
+    let whole = widths.iter().sum::<usize>();
+    // A narrow gap is easier to read than a name in two lines.
+    let gap = match whole + 2 * gaps > WIDTH && whole + gaps <= WIDTH {
+        true => " ",
+        false => "  ",
+    };
+    while widths.iter().sum::<usize>() + gaps * gap.len() > WIDTH {
         let widest = columns
             .iter()
             .enumerate()
@@ -64,7 +70,7 @@ pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
                     Column::Text(_) => line.extend([cell, pad.as_str()]),
                     Column::Number(_) => line.extend([pad.as_str(), cell]),
                 }
-                line.push_str("  ");
+                line.push_str(gap);
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -184,6 +190,19 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("reason").count(), 10, "{text}");
+    }
+
+    #[test]
+    fn columns_move_closer_before_a_name_is_broken() {
+        let columns = [
+            Column::Text("NAME"),
+            Column::Number("N"),
+            Column::Number("M"),
+        ];
+        let row = vec!["x".repeat(70), "1234".to_owned(), "5678".to_owned()];
+        let text = table(&columns, std::slice::from_ref(&row));
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.ends_with("x 1234 5678\n"), "{text}");
     }
 
     #[test]

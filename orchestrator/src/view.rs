@@ -138,8 +138,10 @@ pub struct ProcessView {
     pub alive: bool,
     /// What it does.
     pub phase: Phase,
-    /// The last error it met.
+    /// The last error it met; it may be over.
     pub last_error: Option<String>,
+    /// When it met that error.
+    pub last_error_at: Option<Millis>,
     /// When it reported last.
     pub at: Millis,
     /// Its lanes that do not simply run: what is wrong, or what they wait for.
@@ -378,6 +380,7 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
             alive: report.phase != Phase::Stopped && at - report.at <= silence,
             phase: report.phase,
             last_error: report.last_error.clone(),
+            last_error_at: report.last_error_at,
             at: report.at,
             lanes: report
                 .lanes

@@ -323,7 +323,7 @@ fn run_until_synced_waits_for_the_last_stage() {
         "no process runs any more"
     );
     assert!(
-        ended.err.contains("Contact: following, 4 read, 0 loaded"),
+        ended.err.contains("following 1 objects: 4 read, 0 loaded"),
         "{ended:?}"
     );
 
@@ -370,7 +370,8 @@ fn run_until_synced_waits_for_the_last_stage() {
              1 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and what waits goes on by itself as soon as the other record comes\n"
+             and `drover parked list` what the others wait for: \
+             they go on by themselves when it comes\n"
         ),
         "{ended:?}"
     );

@@ -81,6 +81,8 @@ families! {
         "Calls that this process may make of what the account has left.";
     QUOTA_CALLS = Stage "drover_quota_calls_total" ["account"]
         "Calls that the process has made since it started.";
+    QUOTA_POLL = Stage "drover_quota_poll_interval_seconds" ["account"]
+        "How often each object of the source is asked for changes, so that the account's calls last; more than pollIntervalMs where they would not.";
 
     PHASE = Migration "drover_migration_phase" ["phase"]
         "1 for the phase that the migration is in.";
@@ -140,6 +142,7 @@ pub struct Metrics {
     seen: GaugeVec,
     throttled: CounterVec,
     quota: [GaugeVec; 3],
+    poll: GaugeVec,
     calls: IntCounterVec,
     /// The lanes that are throttled: since when this was last counted, and why.
     throttling: BTreeMap<String, (Instant, &'static str)>,
@@ -169,6 +172,8 @@ impl Metrics {
             GaugeVec::new(QUOTA_SHARE.opts(), QUOTA_SHARE.labels)?,
         ];
         let calls = IntCounterVec::new(QUOTA_CALLS.opts(), QUOTA_CALLS.labels)?;
+        let poll = GaugeVec::new(QUOTA_POLL.opts(), QUOTA_POLL.labels)?;
+        registry.register(Box::new(poll.clone()))?;
         for gauge in &quota {
             registry.register(Box::new(gauge.clone()))?;
         }
@@ -185,6 +190,7 @@ impl Metrics {
             seen,
             throttled,
             quota,
+            poll,
             calls,
             throttling: BTreeMap::new(),
             edge_records,
@@ -216,6 +222,10 @@ impl Metrics {
         for (gauge, value) in self.quota.iter().zip(values) {
             let gauge = gauge.with_label_values(&[usage.account.as_str()]);
             gauge.set(value as f64);
+        }
+        if let Some(polls) = &usage.polls {
+            let poll = self.poll.with_label_values(&[usage.account.as_str()]);
+            poll.set(polls.interval_ms as f64 / 1000.0);
         }
         let calls = self.calls.with_label_values(&[usage.account.as_str()]);
         calls.inc_by(usage.calls.saturating_sub(calls.get()));
@@ -320,6 +330,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::quota::Polls;
 
     fn names(text: &str) -> BTreeSet<&str> {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -333,6 +344,10 @@ mod tests {
         metrics.quota(&Usage {
             account: "acme".to_owned(),
             left: 7,
+            polls: Some(Polls {
+                interval_ms: 67_200,
+                ..Polls::default()
+            }),
             ..Usage::default()
         });
         metrics.lane("contact", "throttled", Some("THROTTLED"), Some(1500));
@@ -350,6 +365,8 @@ mod tests {
         assert_eq!(value(records).as_deref(), Some("3"), "{text}");
         let left = r#"drover_quota_left_calls{account="acme","#;
         assert_eq!(value(left).as_deref(), Some("7"), "{text}");
+        let poll = r#"drover_quota_poll_interval_seconds{account="acme","#;
+        assert_eq!(value(poll).as_deref(), Some("67.2"), "{text}");
         let seen = r#"drover_lane_seen_timestamp_seconds{lane="contact","#;
         assert_eq!(value(seen).as_deref(), Some("1.5"), "{text}");
     }

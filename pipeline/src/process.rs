@@ -103,6 +103,8 @@ pub struct Context {
     pub plan: Plan,
     /// What this process says of itself.
     pub status: Arc<Status>,
+    /// What it may ask of the account that it works with.
+    pub meter: Arc<Meter>,
     /// This process's name in its group.
     pub instance: String,
     /// A random id per start: the owner of what it has Pending.
@@ -438,7 +440,7 @@ where
     // Of a process that works on and on, nothing goes past its share.
     meter.guard();
     let shared = tokio::spawn(keep_share(
-        meter,
+        Arc::clone(&meter),
         Arc::clone(&status),
         client.clone(),
         topics.status(),
@@ -473,6 +475,7 @@ where
             client,
             plan,
             status: Arc::clone(&status),
+            meter,
             instance,
             owner,
             patience: crate::retry::patience(),

@@ -5,7 +5,12 @@
 //! account has left from the answers, keeps a reserve for the customer's other
 //! tools, and lets the process have its share of the rest: (left - reserve) /
 //! processes that use the account. When nothing of that is left, the lanes wait,
-//! and one request after each [`WAIT`] asks whether there is more again.
+//! and one request after each [`WAIT`] asks whether there is more again. So that
+//! idle polling does not bring it that far, the meter also says how often a source
+//! may be asked for changes ([`Meter::interval`]).
+
+mod forecast;
+mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +18,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+pub use forecast::{Forecast, Range, Stretch, forecast};
+use pace::Purse;
+pub use pace::{Hours, Polls, SELDOMEST};
 
 use crate::error::{Code, Error, Result};
 use crate::kafka::Place;
@@ -70,6 +79,12 @@ pub struct Usage {
     /// Calls that asking an object for changes takes when there are none.
     #[serde(default)]
     pub calls_per_poll: u64,
+    /// How often this process asks for changes; nothing where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polls: Option<Polls>,
+    /// The calls of the last day, by hours.
+    #[serde(default)]
+    pub hours: Hours,
 }
 
 /// What a process may still ask of its account.
@@ -88,6 +103,9 @@ struct State {
     processes: u64,
     under_way: u64,
     calls: u64,
+    hours: Hours,
+    /// How many objects are asked for changes, and how often at most.
+    polls: Option<(u64, Duration)>,
     until: Option<Millis>,
     /// Whether a request is under way that looks whether there is more again.
     looking: bool,
@@ -105,6 +123,24 @@ impl State {
             return u64::MAX;
         };
         left.saturating_sub(self.reserve()) / self.processes.max(1)
+    }
+
+    /// How often each object is asked for changes.
+    fn polls(&self, at: Millis) -> Option<Polls> {
+        let (objects, asked) = self.polls?;
+        let longest = self.told.map(|(limit, _)| {
+            let purse = Purse {
+                free: self.share(),
+                a_day: limit.saturating_sub(self.reserve()) / self.processes.max(1),
+                a_round: objects * self.terms.calls_per_poll,
+            };
+            purse.interval(&self.hours, at)
+        });
+        Some(Polls {
+            objects,
+            asked_ms: as_millis(asked),
+            interval_ms: as_millis(longest.unwrap_or_default().max(asked)),
+        })
     }
 }
 
@@ -164,6 +200,28 @@ impl Meter {
         self.lock().processes = processes;
     }
 
+    /// Says that this process asks so many objects for changes, each every
+    /// `asked` at most.
+    pub fn polls(&self, objects: u64, asked: Duration) {
+        self.lock().polls = Some((objects, asked));
+    }
+
+    /// How often each of the objects of [`Meter::polls`] may be asked for
+    /// changes: as often as was said there, but so that the calls last.
+    pub fn interval(&self) -> Duration {
+        let polls = self.lock().polls((self.clock)()).unwrap_or_default();
+        Duration::from_millis(polls.interval_ms)
+    }
+
+    /// Takes over the calls that the last process of this name has made; they
+    /// count against the account for a day.
+    pub fn go_on_from(&self, last: &Usage) {
+        let mut state = self.lock();
+        if state.terms.account == last.account {
+            state.hours.join(&last.hours);
+        }
+    }
+
     /// Lets one request pass. [`Code::QuotaExhausted`], with the time to wait,
     /// when it would take what belongs to others.
     pub fn pass(&self) -> Result<Pass<'_>> {
@@ -188,6 +246,7 @@ impl Meter {
         }
         state.under_way += 1;
         state.calls += 1;
+        state.hours.note(at);
         Ok(Pass {
             meter: self,
             looks: state.looking && !others_look,
@@ -219,6 +278,7 @@ impl Meter {
 
     /// What the process says of its account; nothing while nothing is known.
     pub fn usage(&self) -> Option<Usage> {
+        let at = (self.clock)();
         let state = self.lock();
         let (limit, left) = state.told?;
         Some(Usage {
@@ -232,12 +292,18 @@ impl Meter {
             until: state.until,
             records_per_call: state.terms.records_per_call,
             calls_per_poll: state.terms.calls_per_poll,
+            polls: state.polls(at),
+            hours: state.hours.clone(),
         })
     }
 }
 
 fn millis(wait: Duration) -> Millis {
     wait.as_millis() as Millis
+}
+
+fn as_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn exhausted(state: &State, wait: Millis) -> Error {
@@ -310,6 +376,9 @@ pub async fn keep_share(
     let instance = status.report().instance;
     let mut tail = None;
     while !stop.is_cancelled() {
+        if let Some(last) = status.take_last_quota() {
+            meter.go_on_from(&last);
+        }
         if let Some(usage) = meter.usage() {
             if tail.is_none() {
                 let (client, topic) = (client.clone(), topic.clone());
@@ -333,106 +402,6 @@ pub async fn keep_share(
         }
     }
     status.quota(meter.usage());
-}
-
-/// From how many to how many.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Range {
-    /// At least.
-    pub least: u64,
-    /// At most, as far as can be told.
-    pub most: u64,
-}
-
-/// What an object has, and how much of it was read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stretch {
-    /// About how many records it has, where the source told.
-    pub count: Option<u64>,
-    /// Records that were read.
-    pub read: u64,
-    /// Whether the first copy is complete.
-    pub complete: bool,
-}
-
-/// Calls that a migration needs, against those it may make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Forecast {
-    /// Calls that the account has left above its reserve.
-    pub free: u64,
-    /// Calls a day that the account's limit gives above its reserve.
-    pub free_a_day: u64,
-    /// Calls until the first copy is complete.
-    pub copy: Range,
-    /// Calls a day to follow the changes.
-    pub changes_a_day: Range,
-    /// Objects of which nobody knows how many records they have; only their
-    /// first page is counted.
-    pub uncounted: usize,
-}
-
-/// What is needed for those objects when they are asked for changes every
-/// `poll`. The upper end allows for a tenth more records than the source's
-/// estimate and for half of the polls to bring a page of changes.
-pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast {
-    let per_call = usage.records_per_call.max(1);
-    let (mut copy, mut uncounted) = (Range::default(), 0);
-    for object in objects.iter().filter(|object| !object.complete) {
-        let left = |count: u64| count.saturating_sub(object.read).div_ceil(per_call).max(1);
-        // One for the time at which the changes start, one for a count at the
-        // end; one for an empty last page.
-        let count = object.count.unwrap_or_else(|| {
-            uncounted += 1;
-            0
-        });
-        copy.least += left(count) + 2;
-        copy.most += left(count + count / 10) + 3;
-    }
-    let polls = 86_400_000 / u64::try_from(poll.as_millis()).unwrap_or(u64::MAX).max(1);
-    let idle = polls * objects.len() as u64 * usage.calls_per_poll;
-    Forecast {
-        free: usage.left.saturating_sub(usage.reserve),
-        free_a_day: usage.limit.saturating_sub(usage.reserve),
-        copy,
-        changes_a_day: Range {
-            least: idle,
-            most: idle + polls * objects.len() as u64 / 2,
-        },
-        uncounted,
-    }
-}
-
-impl Forecast {
-    /// For a person: one or two sentences.
-    pub fn text(&self) -> String {
-        let Forecast {
-            free,
-            free_a_day,
-            copy,
-            changes_a_day: changes,
-            ..
-        } = self;
-        let mut text = format!(
-            "{free} calls may be made now; the first copy needs {} to {}",
-            copy.least, copy.most
-        );
-        if self.uncounted > 0 {
-            text += &format!(" and what {} uncounted object(s) need", self.uncounted);
-        }
-        if copy.most > *free {
-            text += ", which is more: it will wait for the quota";
-        }
-        text += &format!(
-            "; following the changes needs {} to {} a day of {free_a_day}",
-            changes.least, changes.most
-        );
-        if changes.most > *free_a_day {
-            let times = changes.most.div_ceil((*free_a_day).max(1));
-            text += &format!(", which is too much: make pollIntervalMs {times} times as long");
-        }
-        text
-    }
 }
 
 #[cfg(test)]

@@ -200,8 +200,11 @@ pub struct Report {
     pub at: Millis,
     /// What it is doing: the worst of its lanes.
     pub phase: Phase,
-    /// The last error it met, code first.
+    /// The last error it met, code first; it may be over.
     pub last_error: Option<String>,
+    /// When it met that error.
+    #[serde(default)]
+    pub last_error_at: Option<Millis>,
     /// By object.
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
@@ -227,6 +230,8 @@ pub struct Status {
     /// By lane and place, what is wrong although its records flow.
     conditions: Mutex<BTreeMap<(String, String), String>>,
     metrics: Mutex<Metrics>,
+    /// What the last process of this name said of its account.
+    last_quota: Mutex<Option<Usage>>,
 }
 
 /// Now, by our clock, in milliseconds.
@@ -250,6 +255,7 @@ impl Status {
                 at: now(),
                 phase: Phase::Starting,
                 last_error: None,
+                last_error_at: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
                 edges: BTreeMap::new(),
@@ -258,6 +264,7 @@ impl Status {
             }),
             conditions: Mutex::default(),
             metrics: Mutex::new(metrics),
+            last_quota: Mutex::default(),
         }))
     }
 
@@ -280,6 +287,7 @@ impl Status {
     /// Goes on counting where the last process of this name stood, so that a
     /// restart makes nobody's numbers smaller.
     fn go_on_from(&self, last: Report) {
+        *self.last_quota() = last.quota;
         let mut report = self.lock();
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
@@ -303,6 +311,17 @@ impl Status {
             self.metrics().quota(usage);
         }
         self.lock().quota = usage;
+    }
+
+    /// What the last process of this name said of its account's calls, once.
+    pub fn take_last_quota(&self) -> Option<Usage> {
+        self.last_quota().take()
+    }
+
+    fn last_quota(&self) -> std::sync::MutexGuard<'_, Option<Usage>> {
+        self.last_quota
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what the process as a whole is doing.
@@ -355,6 +374,7 @@ impl Status {
             seen,
         };
         report.last_error = lane_now.error.clone();
+        report.last_error_at = Some(now());
         let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
         self.set_lane(&mut report, lane, lane_now, throttled);
     }
@@ -422,12 +442,18 @@ impl Status {
 
     /// Notes an error that concerns the process, not a lane; it goes on.
     pub fn note_error(&self, error: &Error) {
-        self.lock().last_error = Some(error.while_running());
+        self.noted(error.while_running());
     }
 
     /// Notes the error that ends the process.
     pub fn ended_by(&self, error: &Error) {
-        self.lock().last_error = Some(error.to_string());
+        self.noted(error.to_string());
+    }
+
+    fn noted(&self, error: String) {
+        let mut report = self.lock();
+        report.last_error = Some(error);
+        report.last_error_at = Some(now());
     }
 
     /// Whether every lane is blocked (and there is one).

@@ -13,6 +13,7 @@ use drover_pipeline::extract::{
 use drover_pipeline::http::HttpClient;
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::process::Context;
+use drover_pipeline::quota::{Meter, Terms};
 use drover_pipeline::record::Op;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Phase, Status};
@@ -30,6 +31,8 @@ struct Org {
     shown: Option<Vec<SourceField>>,
     /// Of each read, the fields that were asked for and from where.
     reads: Vec<(Vec<String>, usize)>,
+    /// How often it was asked how it describes itself.
+    looks: usize,
 }
 
 #[derive(Clone, Default)]
@@ -68,6 +71,7 @@ impl Extractor for Source {
         Ok(())
     }
     async fn discover(&self, _named: &[String]) -> Result<Discovery> {
+        self.org().looks += 1;
         let object = |fields: &Vec<SourceField>| Object {
             name: "contact".into(),
             fields: fields.clone(),
@@ -180,6 +184,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
         client: Client::new(&config.kafka, "test"),
         plan,
         status: Status::new(Stage::Extractor, "fake", "e", "none").expect("a status"),
+        meter: Arc::default(),
         instance: "e".into(),
         owner: "e".into(),
         stop: CancellationToken::new(),
@@ -190,8 +195,13 @@ fn context(cluster: &str, rules: Rules) -> Context {
 
 impl Rig {
     fn start(rules: Rules) -> Rig {
+        Rig::start_with(rules, |_| {})
+    }
+
+    fn start_with(rules: Rules, account: impl FnOnce(&Meter)) -> Rig {
         let cluster = MockCluster::new(1).expect("a mock broker");
         let context = context(&cluster.bootstrap_servers(), rules);
+        account(&context.meter);
         for topic in context.topics.all([("contact", false)], ["contact"]) {
             let created = cluster.create_topic(&topic.name, topic.partitions, 1);
             created.expect("a topic");
@@ -326,6 +336,37 @@ async fn a_parked_lane_goes_on_by_itself() {
     rig.until("it goes on", |rig| rig.has_read(&["Email", "Old"], 1))
         .await;
     rig.until("it runs", |rig| rig.phase() == Some(Phase::Running))
+        .await;
+    rig.stop().await;
+}
+
+/// An object is asked for changes only as often as the account's calls last, and
+/// as often as the file says once there are more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scarce_quota_stretches_the_polls() {
+    let mut rig = Rig::start_with(Rules::default(), |meter| {
+        meter.terms(Terms {
+            account: "acme".to_owned(),
+            reserve_percent: 20,
+            records_per_call: 2_000,
+            calls_per_poll: 2,
+        });
+        meter.told(1_000, 900);
+    });
+    rig.until("the copy", |rig| !rig.source.org().reads.is_empty())
+        .await;
+    // The source is asked to describe itself as often as the file asks for polls.
+    let looks = rig.source.org().looks + 50;
+    rig.until("looks", |rig| rig.source.org().looks > looks)
+        .await;
+    let reads = rig.source.org().reads.len();
+    assert_eq!(reads, 1, "700 calls last for 318 polls a day");
+    let polls = rig.context.meter.usage().and_then(|usage| usage.polls);
+    let polls = polls.expect("it polls");
+    assert_eq!((polls.objects, polls.asked_ms), (1, 20));
+    assert!(polls.interval_ms > 200_000, "{polls:?}");
+    rig.context.meter.told(1_000_000_000, 1_000_000_000);
+    rig.until("more", |rig| rig.source.org().reads.len() > 5)
         .await;
     rig.stop().await;
 }

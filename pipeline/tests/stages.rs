@@ -485,6 +485,7 @@ impl Rig {
             client: self.client(),
             plan: self.plan.clone(),
             status: Status::new(stage, "fake", instance, "none").expect("a status"),
+            meter: Arc::default(),
             instance: instance.into(),
             owner: instance.into(),
             // The mock broker does not tell what was committed in transactions, so

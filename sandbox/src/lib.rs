@@ -30,6 +30,9 @@ pub use system::{Counts, Refusal, System};
 /// Records of an org when nobody says how many.
 pub const DEFAULT_RECORDS: u64 = 1_000;
 
+/// Calls a day when nobody says how many, as of an Enterprise org with some users.
+pub const DEFAULT_DAILY_CALLS: u64 = 100_000;
+
 /// The systems there are stand-ins of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -103,6 +106,8 @@ pub struct Options {
     pub visibility_delay: Duration,
     /// The time every answer takes.
     pub latency: Duration,
+    /// The calls a day that the API lets clients make.
+    pub daily_calls: u64,
 }
 
 impl Default for Options {
@@ -115,6 +120,7 @@ impl Default for Options {
             live_changes: 0.0,
             visibility_delay: Duration::ZERO,
             latency: Duration::ZERO,
+            daily_calls: DEFAULT_DAILY_CALLS,
         }
     }
 }

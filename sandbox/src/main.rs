@@ -59,6 +59,9 @@ struct Serve {
     /// The time every answer of the API takes.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency: u64,
+    /// The calls a day that the API lets clients make.
+    #[arg(long, value_name = "N", default_value_t = drover_sandbox::DEFAULT_DAILY_CALLS)]
+    daily_calls: u64,
 }
 
 #[tokio::main]
@@ -102,6 +105,7 @@ async fn run(serve: Serve) -> Result<(), String> {
             live_changes: serve.live_changes,
             visibility_delay: Duration::from_millis(serve.visibility_delay),
             latency: Duration::from_millis(serve.latency),
+            daily_calls: serve.daily_calls,
         };
         let system = start(*name, *address, options).await?;
         println!(

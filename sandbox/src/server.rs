@@ -1,7 +1,8 @@
 //! The server around a system: reads requests, counts them, lets faults
 //! happen, and closes connections when they say so.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::Response;
-use axum::serve::{IncomingStream, Listener};
+use flate2::read::GzDecoder;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -41,23 +44,41 @@ pub struct Server {
     pub latency: Duration,
 }
 
-/// Serves a system until the process ends.
+/// Serves a system until the process ends. Names of headers are written as the
+/// real hosts write them, `Content-Type`: there are clients that look for it in
+/// their own spelling, and so work by chance with the one and not with the other.
 pub async fn serve(server: Arc<Server>, listener: TcpListener) -> std::io::Result<()> {
-    let app = axum::Router::new()
-        .fallback(answer)
-        .with_state(server)
-        .into_make_service_with_connect_info::<Connection>();
-    axum::serve(Cuttable(listener), app).await
+    let mut http = http1::Builder::new();
+    http.title_case_headers(true);
+    loop {
+        let stream = accept(&listener).await;
+        let connection = Connection(stream.cut.clone());
+        let (server, http) = (server.clone(), http.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (server, connection) = (server.clone(), connection.clone());
+                let request = request.map(Body::new);
+                async move { Ok::<_, Infallible>(answer(server, connection, request).await) }
+            });
+            // It ends when either side closes it; a cut one with an error.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
 }
 
-async fn answer(
-    State(server): State<Arc<Server>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    request: Request,
-) -> Response {
+async fn answer(server: Arc<Server>, connection: Connection, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, LARGEST).await else {
         return whole(Answer::empty(StatusCode::PAYLOAD_TOO_LARGE));
+    };
+    let packed = parts.headers.get("content-encoding");
+    // Some clients say so of a request without a body, too.
+    let body = match packed.is_some_and(|packing| packing == "gzip") && !body.is_empty() {
+        true => match unpacked(&body) {
+            Some(body) => body,
+            None => return whole(Answer::empty(StatusCode::BAD_REQUEST)),
+        },
+        false => body,
     };
     let call = Call {
         method: parts.method,
@@ -92,6 +113,15 @@ async fn answer(
         Some(Kind::Slow) => slow(answered),
         _ => whole(answered),
     }
+}
+
+/// A body that came packed by gzip; nothing if it is none, or too large.
+fn unpacked(body: &[u8]) -> Option<Bytes> {
+    let mut plain = Vec::new();
+    let most = LARGEST as u64 + 1;
+    let read = GzDecoder::new(body).take(most).read_to_end(&mut plain);
+    read.ok().filter(|length| *length <= LARGEST)?;
+    Some(plain.into())
 }
 
 /// The answer of the system, or what a fault makes of it.
@@ -221,47 +251,24 @@ impl Connection {
     }
 }
 
-/// A listener whose connections can be cut.
-struct Cuttable(TcpListener);
-
 /// A connection that can be cut.
 struct Stream {
     stream: TcpStream,
     cut: Arc<AtomicBool>,
 }
 
-impl Listener for Cuttable {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok((stream, from)) => {
-                    // Small answers shall not wait for more.
-                    let _ = stream.set_nodelay(true);
-                    return (
-                        Stream {
-                            stream,
-                            cut: Arc::default(),
-                        },
-                        from,
-                    );
-                }
-                // Out of descriptors, most likely: they come back.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+async fn accept(listener: &TcpListener) -> Stream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Small answers shall not wait for more.
+                let _ = stream.set_nodelay(true);
+                let cut = Arc::default();
+                return Stream { stream, cut };
             }
+            // Out of descriptors, most likely: they come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, Cuttable>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Cuttable>) -> Connection {
-        Connection(stream.io().cut.clone())
     }
 }
 

@@ -67,7 +67,9 @@ impl Migration {
             .tempdir()
             .expect("a temporary directory");
         let dir = folder.path().to_path_buf();
-        let sandbox = Sandbox::start(&dir, "salesforce", sandbox);
+        // Five polls a second take more calls than an org's day has.
+        let arguments = [&["--daily-calls", "1000000000"], sandbox].concat();
+        let sandbox = Sandbox::start(&dir, "salesforce", &arguments);
         let credentials = Sandbox::credentials("salesforce");
         let id = format!("{name}-{:08x}", rand::random::<u32>());
         let schema = id.replace('-', "_");

@@ -81,6 +81,13 @@ impl Sandbox {
         self.post("quota", quota).await;
     }
 
+    /// How many of the API's daily calls are used, and how many there are.
+    pub async fn used(&self) -> (u64, u64) {
+        let quota = self.post("quota", serde_json::json!({})).await;
+        let number = |name: &str| quota[name].as_u64().expect("a number");
+        (number("used"), number("max"))
+    }
+
     /// Makes the source read-only.
     pub async fn freeze(&self) {
         self.post("freeze", serde_json::json!({})).await;

@@ -416,7 +416,7 @@ async fn faults_of_the_source_lose_nothing() {
         (extractor["phase"] == "throttled" && error.starts_with("QUOTA_EXHAUSTED: ")).then_some(())
     })
     .await;
-    migration.sandbox.quota(0, 1_000_000).await;
+    migration.sandbox.quota(0, 1_000_000_000).await;
     // It looks again after a quarter of an hour (`quota::WAIT`, tested there with a
     // clock of its own); a new process looks at once.
     migration.stage("extractor-1").terminate();

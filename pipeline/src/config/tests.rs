@@ -50,7 +50,7 @@ fn the_playbooks_document_is_accepted_as_it_stands() {
     assert!(config.dry_run);
     assert_eq!(config.mappings.everywhere["Phone"], "phoneNumber");
     assert_eq!(config.mappings.everywhere["Description"], "bio");
-    assert_eq!(config.poll_interval_ms, 5000);
+    assert_eq!(config.poll_interval_ms, 60_000);
     assert_eq!(config.kafka.brokers, "127.0.0.1:9092");
     assert_eq!(config.kafka.partitions, 4);
     assert_eq!(config.kafka.replication, None);

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
@@ -161,6 +161,10 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
         .await?
     };
     context.status.phase(Phase::Running);
+    context.meter.polls(
+        context.plan.objects.len() as u64,
+        Duration::from_millis(context.config.poll_interval_ms),
+    );
     let producer = Arc::new(Mutex::new(producer));
     let (blocked, mut all_blocked) = watch::channel(0_usize);
     let (tell, found) = watch::channel(None);
@@ -360,8 +364,7 @@ impl<E: Extractor> Lane<E> {
                 Reached::Later(wait) => self.pause(wait).await,
                 Reached::Now { .. } => {
                     self.seen.round_ended();
-                    let poll = Duration::from_millis(self.context.config.poll_interval_ms);
-                    self.pause(poll).await;
+                    self.rest().await;
                 }
             }
         }
@@ -420,6 +423,23 @@ impl<E: Extractor> Lane<E> {
         settled.apply(&mut self.object);
         self.added.append(&mut settled.added);
         None
+    }
+
+    /// Waits until the object is to be asked for changes again. What the account
+    /// has left may change meanwhile, and with it how long that is.
+    async fn rest(&self) {
+        let begun = Instant::now();
+        while !self.context.stop.is_cancelled() {
+            let rest = self
+                .context
+                .meter
+                .interval()
+                .saturating_sub(begun.elapsed());
+            if rest.is_zero() {
+                return;
+            }
+            self.pause(rest.min(crate::status::INTERVAL)).await;
+        }
     }
 
     async fn pause(&self, wait: Duration) {

@@ -12,24 +12,27 @@ struct Account {
     limit: u64,
     /// Calls of each of the last 1,440 minutes, the newest last.
     minutes: VecDeque<u64>,
+    /// Their sum.
+    used: u64,
     least_left: u64,
 }
 
 impl Account {
     fn left(&self) -> u64 {
-        self.limit - self.minutes.iter().sum::<u64>()
+        self.limit - self.used
     }
 
     fn call(&mut self) {
         assert!(self.left() > 0, "the source had to refuse a call");
         *self.minutes.back_mut().expect("a minute") += 1;
+        self.used += 1;
         self.least_left = self.least_left.min(self.left());
     }
 
     fn minute(&mut self) {
         self.minutes.push_back(0);
         if self.minutes.len() > DAY {
-            self.minutes.pop_front();
+            self.used -= self.minutes.pop_front().unwrap_or_default();
         }
     }
 }
@@ -62,6 +65,7 @@ fn what_is_left_after_the_reserve_is_used() {
     let mut account = Account {
         limit: 100_000,
         minutes: VecDeque::from([0]),
+        used: 0,
         least_left: u64::MAX,
     };
     let days = 3;
@@ -220,7 +224,95 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
     assert_eq!(
         forecast.text(),
         "1000 calls may be made now; the first copy needs 757 to 860 and what 1 uncounted \
-         object(s) need; following the changes needs 138240 to 172800 a day of 80000, which is too \
-         much: make pollIntervalMs 3 times as long"
+         object(s) need; following the changes every 5 s needs 138240 to 172800 a day of 80000, \
+         which is more than lasts: each object is asked every 9.6 s instead"
     );
+    assert!(forecast.is_short());
+}
+
+/// What an idle migration of 40 objects asks for, in steps of five seconds: as
+/// often as its calls last, all day long, with never a refusal; also after a
+/// copy has used most of them, and with a restart in between.
+#[test]
+fn idle_polling_lasts_all_day() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let mut meter = meters(1, &clock).remove(0);
+    meter.polls(40, Duration::from_secs(5));
+    let mut account = Account {
+        limit: 100_000,
+        minutes: VecDeque::from([0]),
+        used: 0,
+        least_left: u64::MAX,
+    };
+    let (days, steps) = (4, 12);
+    let (mut next, mut of_day) = (0, vec![0_u64; 4]);
+    for minute in 0..days * DAY {
+        account.minute();
+        // The customer's other tools: 10,080 calls a day.
+        (0..7).for_each(|_| account.call());
+        for step in 0..steps {
+            let at = minute as Millis * MINUTE + step * 5_000;
+            clock.store(at, Ordering::Relaxed);
+            let mut calls = 0;
+            // The copy, in the second hour.
+            if (60..120).contains(&minute) {
+                calls += 50;
+            }
+            if at >= next {
+                calls += 80;
+                next = at + millis(meter.interval());
+            }
+            for _ in 0..calls {
+                let pass = meter.pass().unwrap_or_else(|e| panic!("{minute}: {e}"));
+                account.call();
+                meter.told(account.limit, account.left());
+                drop(pass);
+            }
+            of_day[minute / DAY] += calls;
+        }
+        if minute == 3 * DAY + 100 {
+            let last = meter.usage().expect("told");
+            meter = meters(1, &clock).remove(0);
+            meter.go_on_from(&last);
+            meter.polls(40, Duration::from_secs(5));
+            meter.told(account.limit, account.left());
+            let interval = meter.interval();
+            assert!(interval < Duration::from_secs(120), "{interval:?}");
+        }
+    }
+    assert!(account.least_left > 20_000, "{}", account.least_left);
+    let rate = (100_000 - 20_000 - 7 * DAY) as f64;
+    for calls in &of_day[2..] {
+        let share = *calls as f64 / rate;
+        assert!(
+            (0.85..0.97).contains(&share),
+            "{share} of the rate, {of_day:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_file_asks_for_is_the_fastest() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let meter = &meters(2, &clock)[0];
+    assert_eq!(meter.interval(), Duration::ZERO, "nothing is asked for");
+    meter.polls(10, Duration::from_secs(5));
+    assert_eq!(meter.interval(), Duration::from_secs(5), "nothing is known");
+    meter.told(100_000_000, 100_000_000);
+    assert_eq!(meter.interval(), Duration::from_secs(5));
+    // 40,000 for each of the two, 20 a round, a tenth of them for other things.
+    meter.told(100_000, 100_000);
+    assert_eq!(meter.interval(), Duration::from_millis(47_520));
+    // Others use more than their reserve.
+    meter.told(100_000, 30_000);
+    assert_eq!(meter.interval(), Duration::from_millis(380_160));
+    meter.told(100_000, 20_000);
+    assert_eq!(meter.interval(), SELDOMEST, "nothing is left");
+    let polls = meter.usage().and_then(|usage| usage.polls);
+    let told = Polls {
+        objects: 10,
+        asked_ms: 5_000,
+        interval_ms: 3_600_000,
+    };
+    assert_eq!(polls, Some(told));
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::id::Id;
 use super::moment;
-use super::plan::{Plan, Summary};
+use super::plan::{GroupSort, GroupTests, Plan, Summary};
 use super::reach::Reach;
 use super::record::{Record, double, quote};
 use super::schema::{Schema, Type};
@@ -39,13 +39,55 @@ impl Ord for Group<'_> {
     }
 }
 
+/// What a group is ordered by.
+enum Rank<'a> {
+    Key(&'a Value<'a>),
+    /// What a function printed.
+    Call(String),
+}
+
+impl Rank<'_> {
+    fn is_null(&self) -> bool {
+        match self {
+            Rank::Key(value) => **value == Value::Null,
+            Rank::Call(printed) => printed == "null",
+        }
+    }
+
+    fn compare(&self, other: &Rank<'_>) -> Ordering {
+        match (self, other) {
+            (Rank::Key(a), Rank::Key(b)) => a.compare(b),
+            (Rank::Call(a), Rank::Call(b)) => match (a.parse::<f64>(), b.parse::<f64>()) {
+                (Ok(a), Ok(b)) => a.total_cmp(&b),
+                _ => a.cmp(b),
+            },
+            // One key of the order ranks all groups in the same way.
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+fn by_ranks(order: &[GroupSort], a: &[Rank<'_>], b: &[Rank<'_>]) -> Ordering {
+    let one = |((sort, a), b): ((&GroupSort, &Rank<'_>), &Rank<'_>)| {
+        let nulls = b.is_null().cmp(&a.is_null());
+        match (a.is_null() || b.is_null(), sort.nulls_last, sort.descending) {
+            (true, false, _) => nulls,
+            (true, true, _) => nulls.reverse(),
+            (false, _, false) => a.compare(b),
+            (false, _, true) => b.compare(a),
+        }
+    };
+    let found = order.iter().zip(a).zip(b).map(one).find(|o| o.is_ne());
+    found.unwrap_or(Ordering::Equal)
+}
+
 /// The lines, each a JSON object, of the records with these ids.
 pub fn lines(
     store: &Store,
     plan: &Plan,
     keys: &[Reach],
     columns: &[(String, Summary)],
-    (any, having): &(bool, Vec<(Function, Reach, Operator, f64)>),
+    ((any, having), order): (&GroupTests, &[GroupSort]),
     ids: &[Id],
 ) -> Vec<String> {
     let table = store.table(plan.object);
@@ -78,10 +120,24 @@ pub fn lines(
                 having.iter().all(holds)
             }
     };
-    groups
+    let mut chosen: Vec<_> = groups
         .iter()
         .filter(|(_, records)| wanted(records))
         .map(|(group, records)| {
+            let rank = |sort: &GroupSort| match &sort.by {
+                Summary::Key(at) => Rank::Key(&group.0[*at]),
+                Summary::Call(function, reach) => {
+                    Rank::Call(call(store, *function, reach, records))
+                }
+            };
+            let ranks: Vec<Rank<'_>> = order.iter().map(rank).collect();
+            (ranks, group, records)
+        })
+        .collect();
+    chosen.sort_by(|a, b| by_ranks(order, &a.0, &b.0));
+    chosen
+        .into_iter()
+        .map(|(_, group, records)| {
             let mut line = r#"{"attributes":{"type":"AggregateResult"}"#.to_owned();
             for (name, summary) in columns {
                 let json = match summary {

@@ -352,8 +352,10 @@ fn assertion(token: &str) -> Result<(), &'static str> {
     if claims["sub"] != USERNAME {
         return Err("user hasn't approved this consumer");
     }
-    // Some clients write milliseconds.
-    let expires = claims["exp"].as_i64().map(|at| {
+    // Some clients write milliseconds, and some a text, as the documentation's
+    // own example does.
+    let text = claims["exp"].as_str().and_then(|text| text.parse().ok());
+    let expires = claims["exp"].as_i64().or(text).map(|at| {
         if at > 100_000_000_000 {
             at
         } else {

@@ -8,9 +8,6 @@ use super::errors::ApiError;
 use super::store::Store;
 use crate::exchange::Call;
 
-/// Calls a day, as of an Enterprise org with some users.
-const MOST: u64 = 100_000;
-
 /// The calls of the day; the sandbox's day has no end.
 #[derive(Debug)]
 pub struct Usage {
@@ -19,11 +16,11 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Nothing used yet.
-    pub fn new() -> Usage {
+    /// Nothing used yet of so many calls.
+    pub fn new(most: u64) -> Usage {
         Usage {
             used: AtomicU64::new(0),
-            most: AtomicU64::new(MOST),
+            most: AtomicU64::new(most),
         }
     }
 

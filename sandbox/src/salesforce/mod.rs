@@ -103,7 +103,7 @@ impl Salesforce {
             batches: bulk::v1::Jobs::default(),
             described,
             auth: auth::Auth::default(),
-            usage: limits::Usage::new(),
+            usage: limits::Usage::new(options.daily_calls),
             frozen: AtomicBool::new(false),
             visibility_delay: options.visibility_delay.as_millis() as Millis,
             live_changes: options.live_changes,

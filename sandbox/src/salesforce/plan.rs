@@ -39,9 +39,25 @@ pub enum Output {
         keys: Vec<Reach>,
         /// Names and contents of the lines.
         columns: Vec<(String, Summary)>,
-        /// Which of the lines: whether one condition is enough, and the conditions.
-        having: (bool, Vec<(Function, Reach, Operator, f64)>),
+        /// Which of the lines.
+        having: GroupTests,
+        /// In which order.
+        order: Vec<GroupSort>,
     },
+}
+
+/// Conditions on groups: whether one of them is enough, and the conditions.
+pub type GroupTests = (bool, Vec<(Function, Reach, Operator, f64)>);
+
+/// One key of the order of groups.
+#[derive(Clone, Debug)]
+pub struct GroupSort {
+    /// By what.
+    pub by: Summary,
+    /// Largest first.
+    pub descending: bool,
+    /// Nulls at the end.
+    pub nulls_last: bool,
 }
 
 /// One value of a group's line.
@@ -197,7 +213,12 @@ fn compile(schema: &Schema, query: &Query, text: &str, object: usize) -> Result<
         ));
     }
     let mut order = Vec::new();
-    for key in &query.order {
+    // Groups have an order of their own.
+    let keys = if grouped { &[][..] } else { &query.order };
+    for key in keys {
+        if key.function.is_some() {
+            return Err(not_grouped(&scope, "Ordered field", &key.field));
+        }
         let by = scope.reach(&key.field)?;
         let field = by.field(schema);
         if !field.is_sortable() {
@@ -432,13 +453,7 @@ fn groups(scope: &Scope<'_>, query: &Query) -> Result<Output, ApiError> {
             Selected::Field(path, alias) => {
                 let reach = scope.reach(path)?;
                 let Some(key) = keys.iter().position(|key| *key == reach) else {
-                    return Err(malformed(scope.located(
-                        path.at,
-                        &format!(
-                            "Field must be grouped or aggregated: {}",
-                            path.parts.join(".")
-                        ),
-                    )));
+                    return Err(not_grouped(scope, "Field", path));
                 };
                 let name = alias
                     .clone()
@@ -486,9 +501,32 @@ fn groups(scope: &Scope<'_>, query: &Query) -> Result<Output, ApiError> {
                 .push((*function, scope.reach(field)?, *operator, *number));
         }
     }
+    let mut order = Vec::new();
+    for wanted in &query.order {
+        let reach = scope.reach(&wanted.field)?;
+        let key = || keys.iter().position(|key| *key == reach);
+        let by = match wanted.function {
+            Some(function) => Summary::Call(function, reach),
+            None => Summary::Key(
+                key().ok_or_else(|| not_grouped(scope, "Ordered field", &wanted.field))?,
+            ),
+        };
+        order.push(GroupSort {
+            by,
+            descending: wanted.descending,
+            nulls_last: wanted.nulls_last,
+        });
+    }
     Ok(Output::Groups {
         keys,
         columns,
         having,
+        order,
     })
+}
+
+fn not_grouped(scope: &Scope<'_>, what: &str, path: &Path) -> ApiError {
+    let name = path.parts.join(".");
+    let message = format!("{what} must be grouped or aggregated: {name}");
+    malformed(scope.located(path.at, &message))
 }

@@ -108,12 +108,14 @@ impl Cursors {
                 keys,
                 columns,
                 having,
+                order,
             } => {
                 let mut all = plan.clone();
                 (all.limit, all.offset) = (None, 0);
-                all.order.clear();
                 let ids = run::ids(store, &all, deleted);
-                let mut lines = aggregate::lines(store, &plan, keys, columns, having, &ids);
+                let wanted = (having, order.as_slice());
+                let mut lines = aggregate::lines(store, &plan, keys, columns, wanted, &ids);
+                lines.drain(..lines.len().min(plan.offset as usize));
                 if let Some(limit) = plan.limit {
                     lines.truncate(limit as usize);
                 }

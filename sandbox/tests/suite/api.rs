@@ -1,5 +1,9 @@
 //! Logging in, describing, and writing single records.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -671,6 +675,60 @@ async fn several_calls_in_one() {
     assert_eq!(parts[2]["body"][0]["errorCode"], "INVALID_TYPE");
     let found = sandbox.query("SELECT Account.Name FROM Contact").await;
     assert_eq!(found["records"][0]["Account"]["Name"], "x");
+}
+
+/// Some clients look for a header in the spelling of the real hosts alone.
+#[tokio::test]
+async fn headers_are_spelt_as_the_real_hosts_do() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sandbox = Sandbox::start(&["--records", "0"]);
+    let address = sandbox.url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {DATA}/limits HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: application/json"),
+        "{head}"
+    );
+    assert!(
+        head.contains("\r\nSforce-Limit-Info: api-usage=1/100000"),
+        "{head}"
+    );
+}
+
+/// Clients may pack what they send.
+#[tokio::test]
+async fn a_packed_body_is_read() {
+    let sandbox = Sandbox::start(&["--records", "0"]);
+    let packed = |body: &str| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(body.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let sent = async |body: Vec<u8>| {
+        let request = sandbox
+            .request(Method::POST, &format!("{DATA}/sobjects/Account"))
+            .header("content-type", "application/json")
+            .header("content-encoding", "gzip")
+            .body(body);
+        sandbox.send(request).await
+    };
+    let reply = sent(packed(r#"{"Name": "Packed"}"#)).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    let page = sandbox.query("SELECT Name FROM Account").await;
+    assert_eq!(page["records"][0]["Name"], "Packed");
+    assert_eq!(sent(b"{}".to_vec()).await.status, 400, "it is not packed");
+    let request = sandbox
+        .request(Method::GET, &format!("{DATA}/limits"))
+        .header("content-encoding", "gzip");
+    assert_eq!(sandbox.send(request).await.status, 200, "no body, then");
 }
 
 #[tokio::test]

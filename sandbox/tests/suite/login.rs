@@ -207,6 +207,8 @@ async fn assertions_must_have_the_form_of_signed_ones() {
     let good = json!({"alg": "RS256"});
     let signature = [7_u8; 256];
     assert_eq!(asked(good.clone(), json!({}), &signature).await.0, 200);
+    let text = json!({"exp": soon.to_string()});
+    assert_eq!(asked(good.clone(), text, &signature).await.0, 200);
     for (header, change, signature, said) in [
         (
             json!({"alg": "none"}),

@@ -159,6 +159,31 @@ async fn records_are_printed_as_selected() {
             (json!("Energy"), json!(95.0))
         ]
     );
+    for (order, expected) in [
+        ("Industry DESC", json!([null, "Energy", "Banking"])),
+        (
+            "Industry DESC NULLS LAST",
+            json!(["Energy", "Banking", null]),
+        ),
+        (
+            "SUM(AnnualRevenue), Industry",
+            json!([null, "Energy", "Banking"]),
+        ),
+        (
+            "SUM(AnnualRevenue) DESC NULLS LAST LIMIT 1",
+            json!(["Banking"]),
+        ),
+        (
+            "COUNT(Id) DESC, Industry LIMIT 2 OFFSET 1",
+            json!([null, "Banking"]),
+        ),
+    ] {
+        let soql = format!("SELECT Industry i FROM Account GROUP BY Industry ORDER BY {order}");
+        let page = sandbox.query(&soql).await;
+        let lines = page["records"].as_array().unwrap();
+        let found: Value = lines.iter().map(|line| line["i"].clone()).collect();
+        assert_eq!(found, expected, "{soql}");
+    }
     let page = sandbox.query("SELECT Name, (SELECT LastName FROM Contacts ORDER BY LastName DESC) FROM Account ORDER BY Id LIMIT 2").await;
     assert_eq!(page["records"][0]["Contacts"]["totalSize"], 2);
     assert_eq!(

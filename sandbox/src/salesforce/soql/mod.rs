@@ -207,6 +207,8 @@ pub enum Literal {
 /// One key of ORDER BY.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderKey {
+    /// Of groups: by this function of the field, not by the field itself.
+    pub function: Option<Function>,
     /// By which field.
     pub field: Path,
     /// Largest first.

@@ -344,7 +344,23 @@ impl Parser {
     }
 
     fn order_key(&mut self) -> Result<OrderKey, ApiError> {
-        let field = self.path()?;
+        let (at, called) = (self.at, matches!(self.ahead(1), Kind::Symbol("(")));
+        let (function, field) = if called {
+            match self.selected()? {
+                Selected::Aggregate {
+                    function,
+                    field,
+                    alias: None,
+                } => (Some(function), field),
+                Selected::Field(field, None) => (None, field),
+                _ => {
+                    self.at = at;
+                    return Err(self.unexpected());
+                }
+            }
+        } else {
+            (None, self.path()?)
+        };
         let descending = if self.take_word("desc") {
             true
         } else {
@@ -362,6 +378,7 @@ impl Parser {
             false
         };
         Ok(OrderKey {
+            function,
             field,
             descending,
             nulls_last,
