@@ -304,6 +304,8 @@ mod tests {
                 last_error: None,
                 last_error_at: None,
                 at: 9_000,
+                lanes: [].into(),
+                edges: [].into(),
             }],
         }
     }

@@ -13,7 +13,7 @@ use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::kafka::compacted::{Follower, Tail, scan};
 use drover_pipeline::record::Millis;
-use drover_pipeline::status::{Phase, SILENCE, now};
+use drover_pipeline::status::{Edge, Lane, Phase, SILENCE, now};
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Error, Result};
 use serde::Serialize;
@@ -121,7 +121,7 @@ pub struct HopView {
 }
 
 /// A process at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessView {
     /// The name of its program.
@@ -144,6 +144,11 @@ pub struct ProcessView {
     pub last_error_at: Option<Millis>,
     /// When it reported last.
     pub at: Millis,
+    /// Its lanes that do not simply run: what is wrong, or what they wait for.
+    pub lanes: BTreeMap<String, Lane>,
+    /// By topic that it reads, how far it is from the start of the topic's log,
+    /// where retention would remove what was not read yet.
+    pub edges: BTreeMap<String, Edge>,
 }
 
 /// What the view of a migration is read with.
@@ -377,6 +382,13 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
             last_error: report.last_error.clone(),
             last_error_at: report.last_error_at,
             at: report.at,
+            lanes: report
+                .lanes
+                .iter()
+                .filter(|(_, lane)| lane.phase != Phase::Running || lane.waits_for.is_some())
+                .map(|(name, lane)| (name.clone(), lane.clone()))
+                .collect(),
+            edges: report.edges.clone(),
         })
         .collect();
     processes.sort_by(|a, b| (a.stage, &a.instance).cmp(&(b.stage, &b.instance)));

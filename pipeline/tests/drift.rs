@@ -188,6 +188,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
         instance: "e".into(),
         owner: "e".into(),
         stop: CancellationToken::new(),
+        patience: Duration::from_secs(30),
         config,
     }
 }
