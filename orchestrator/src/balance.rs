@@ -163,6 +163,12 @@ fn render(balance: &Balance) -> String {
             "\n{linking} of the applied wait for an optional link\n"
         ));
     }
+    let unlinked: u64 = balance.rows.iter().map(|row| row.unlinked).sum();
+    if unlinked > 0 {
+        text.push_str(&format!(
+            "\n{unlinked} of the applied lack a link whose other end never comes\n"
+        ));
+    }
     for red in balance.red.iter().take(NAMED) {
         text.push_str(&named(red));
     }
@@ -227,6 +233,7 @@ mod tests {
             live: 12_345_678,
             applied: 12_000_000,
             linking: 3,
+            unlinked: 2,
             absent: Absences {
                 deleted: 345_000,
                 ..Absences::default()
@@ -257,6 +264,7 @@ mod tests {
             "NOT BALANCED: 2 of 24691356",
             "345000",
             "6 of the applied wait",
+            "4 of the applied lack a link",
             "salesforce/Contact/003#contact (not-applied)",
         ] {
             assert!(text.contains(part), "{part}: {text}");

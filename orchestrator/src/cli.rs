@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
+use drover_pipeline::spec::Stage;
 
 use crate::failure::{Failure, Result};
 use crate::{
     balance, check, deadletter, doctor, explain, exporter, init, inventory, parked, record, remap,
-    run, status,
+    run, status, template,
 };
 
 #[derive(Parser)]
@@ -86,6 +87,16 @@ enum Verb {
         #[arg(long, value_name = "ADDR")]
         http: Option<std::net::SocketAddr>,
     },
+    /// Make the folder of a new source, in a clone of Drover's repository.
+    NewExtractor(New),
+    /// Make the folder of a new target, in a clone of Drover's repository.
+    NewLoader(New),
+}
+
+#[derive(Args)]
+struct New {
+    /// The connector's name: small letters and digits.
+    name: String,
 }
 
 #[derive(Args)]
@@ -172,6 +183,16 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     if matches!(arguments.verb, Verb::Doctor) {
         return doctor::run(arguments.config.as_deref(), arguments.format).await;
     }
+    let made = match &arguments.verb {
+        Verb::NewExtractor(new) => Some((Stage::Extractor, new)),
+        Verb::NewLoader(new) => Some((Stage::Loader, new)),
+        _ => None,
+    };
+    if let Some((stage, new)) = made {
+        let here = std::env::current_dir().unwrap_or_default();
+        template::run(stage, &new.name, &here)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some(file) = arguments.config else {
         let what = "no configuration is named";
         return Err(Failure::new(Code::ConfigInvalid, what, "add `-c FILE`").into());
@@ -179,7 +200,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     let format = arguments.format;
     match arguments.verb {
         // Done above: they need no configuration.
-        Verb::Doctor | Verb::Explain { .. } => {}
+        Verb::Doctor | Verb::Explain { .. } | Verb::NewExtractor(_) | Verb::NewLoader(_) => {}
         Verb::Check => return check::run(&file, format).await,
         Verb::Init => init::run(&file, format).await?,
         Verb::Remap(options) => remap::run(&file, format, &options).await?,

@@ -303,8 +303,9 @@ mod tests {
                 phase: Phase::Throttled,
                 last_error: None,
                 last_error_at: None,
-                held: [].into(),
                 at: 9_000,
+                lanes: [].into(),
+                edges: [].into(),
             }],
         }
     }

@@ -36,6 +36,7 @@ mod shortfall;
 mod status;
 mod supervise;
 mod synced;
+mod template;
 mod when;
 
 pub use cli::main;

@@ -220,10 +220,12 @@ fn render(groups: &[Group], now: Millis) -> String {
     if groups.is_empty() {
         return "nothing waits\n".to_owned();
     }
-    let total: u64 = groups.iter().map(|group| group.count).sum();
-    let mut text = match total {
+    // What is in the target without a link that never comes waits for nothing.
+    let waits = groups.iter().filter(|group| group.reason != "dropped");
+    let mut text = match waits.map(|group| group.count).sum::<u64>() {
+        0 => "nothing waits\n".to_owned(),
         1 => "1 record waits\n".to_owned(),
-        _ => format!("{total} records wait\n"),
+        total => format!("{total} records wait\n"),
     };
     for group in groups {
         let what = match group.reason.as_str() {
@@ -311,5 +313,10 @@ mod tests {
             "{text}"
         );
         assert_eq!(render(&[], 0), "nothing waits\n");
+        let parents = vec![key("s/Account/1#company")];
+        let dropped = Reason::Dropped { parents };
+        let dropped = Parked::new(dropped, "contact", Order::default(), 0, b"x");
+        let text = render(&group(&[("s/Contact/1#contact".into(), dropped)].into()), 0);
+        assert!(text.starts_with("nothing waits\n\n      1  dropped: "));
     }
 }

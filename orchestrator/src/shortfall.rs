@@ -29,7 +29,7 @@ pub(crate) fn waiting(bus: &Bus) -> Result<Waiting> {
     for value in read_to_end(&bus.client, &bus.topics.parked())?.into_values() {
         match serde_json::from_slice::<Parked>(&value) {
             Ok(Parked {
-                reason: Reason::Link { .. },
+                reason: Reason::Link { .. } | Reason::Dropped { .. },
                 ..
             }) => waiting.unlinked += 1,
             _ => waiting.outside += 1,

@@ -197,14 +197,21 @@ fn processes(view: &View) -> String {
         })
         .collect();
     let mut text = table(&columns, &rows);
-    for process in &view.processes {
-        // Others may hide behind the last error.
-        let more = |error: &&String| process.last_error.as_ref() != Some(*error);
-        for error in process.held.keys().filter(more).filter(|_| process.alive) {
-            let lanes = process.held[error].join(", ");
-            let title = wrap(&format!("{}, {lanes}:", process.instance), "");
-            text.push_str(&format!("\n{title}{}", wrap(error, "  ")));
+    for process in view.processes.iter().filter(|process| process.alive) {
+        for (lane, standing) in &process.lanes {
+            let why = standing.waits_for.as_ref().or(standing.error.as_ref());
+            let (instance, phase) = (&process.instance, phase(standing.phase));
+            let what = match standing.waits_for {
+                Some(_) => "waits".to_owned(),
+                None => phase,
+            };
+            text.push_str(&format!(
+                "\n{instance}, lane {lane} ({what}):\n{}",
+                wrap(why.map_or("", String::as_str), "  ")
+            ));
         }
+    }
+    for process in &view.processes {
         if let Some(error) = &process.last_error {
             let when = process.last_error_at.map(|at| {
                 let ago = seconds(Some(crate::when::age(at, view.at)));
@@ -223,7 +230,7 @@ fn processes(view: &View) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use drover_pipeline::status::Phase;
+    use drover_pipeline::status::{Edge, Lane, Phase};
 
     use super::*;
     use crate::view::{HopView, LagView, ObjectView, ProcessView};
@@ -277,19 +284,26 @@ pub(crate) mod tests {
                 phase: Phase::Throttled,
                 last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
                 last_error_at: Some(5_000),
-                held: [
-                    ("THROTTLED: the source".to_owned(), vec!["Case".to_owned()]),
-                    (
-                        "SOURCE_CHANGED: the source no longer shows the object (at Lead)"
-                            .to_owned(),
-                        vec![
-                            "Lead".to_owned(),
-                            "A_rather_long_name_of_an_object__c".to_owned(),
-                        ],
-                    ),
-                ]
-                .into(),
                 at: 19_000,
+                lanes: [(
+                    "Contact".to_owned(),
+                    Lane {
+                        phase: Phase::Running,
+                        error: None,
+                        until: None,
+                        waits_for: Some("waits for the first copy of Account: ".repeat(3)),
+                        seen: None,
+                    },
+                )]
+                .into(),
+                edges: [(
+                    "t".to_owned(),
+                    Edge {
+                        records: 5,
+                        seconds: Some(7),
+                    },
+                )]
+                .into(),
             }],
         }
     }
@@ -301,9 +315,8 @@ pub(crate) mod tests {
             assert!(line.chars().count() <= 80, "{line}");
         }
         assert!(text.contains("99999999"), "{text}");
+        assert!(text.contains("lane Contact (waits):"), "{text}");
         assert!(text.contains("cdef, last error, 15s ago:"), "{text}");
-        assert!(text.contains("cdef, Lead,"), "{text}");
-        assert!(text.contains("  SOURCE_CHANGED: the source"), "{text}");
     }
 
     #[test]

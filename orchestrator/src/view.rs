@@ -13,7 +13,7 @@ use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::kafka::compacted::{Follower, Tail, scan};
 use drover_pipeline::record::Millis;
-use drover_pipeline::status::{Phase, Report, SILENCE, now};
+use drover_pipeline::status::{Edge, Lane, Phase, SILENCE, now};
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Error, Result};
 use serde::Serialize;
@@ -121,7 +121,7 @@ pub struct HopView {
 }
 
 /// A process at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessView {
     /// The name of its program.
@@ -142,11 +142,13 @@ pub struct ProcessView {
     pub last_error: Option<String>,
     /// When it met that error.
     pub last_error_at: Option<Millis>,
-    /// Its lanes that an error blocks or holds up, by the error.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub held: BTreeMap<String, Vec<String>>,
     /// When it reported last.
     pub at: Millis,
+    /// Its lanes that do not simply run: what is wrong, or what they wait for.
+    pub lanes: BTreeMap<String, Lane>,
+    /// By topic that it reads, how far it is from the start of the topic's log,
+    /// where retention would remove what was not read yet.
+    pub edges: BTreeMap<String, Edge>,
 }
 
 /// What the view of a migration is read with.
@@ -379,22 +381,18 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
             phase: report.phase,
             last_error: report.last_error.clone(),
             last_error_at: report.last_error_at,
-            held: held(report),
             at: report.at,
+            lanes: report
+                .lanes
+                .iter()
+                .filter(|(_, lane)| lane.phase != Phase::Running || lane.waits_for.is_some())
+                .map(|(name, lane)| (name.clone(), lane.clone()))
+                .collect(),
+            edges: report.edges.clone(),
         })
         .collect();
     processes.sort_by(|a, b| (a.stage, &a.instance).cmp(&(b.stage, &b.instance)));
     processes
-}
-
-fn held(report: &Report) -> BTreeMap<String, Vec<String>> {
-    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, lane) in &report.lanes {
-        if let (Phase::Blocked | Phase::Degraded, Some(error)) = (lane.phase, &lane.error) {
-            held.entry(error.clone()).or_default().push(name.clone());
-        }
-    }
-    held
 }
 
 /// A model that follows the migration.

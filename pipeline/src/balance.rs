@@ -32,6 +32,8 @@ pub enum Standing {
     Applied,
     /// The same, but an optional link still waits for its other end.
     Linking,
+    /// The same, without a link whose other end never comes, as far as is known.
+    Unlinked,
     /// The target rightly has nothing.
     Absent(AbsentReason),
     /// The target takes no such entity; the record stays in Kafka.
@@ -171,6 +173,8 @@ marks! {
     UNTAKEN = 25;
     /// An entry or a parked record can't be read.
     UNREADABLE = 26;
+    /// The link that it is parked for never comes.
+    DROPPED = 27;
 }
 
 impl Marks {
@@ -263,6 +267,7 @@ impl Marks {
             () if has(Marks::FILTERED) => Standing::Absent(AbsentReason::Filtered),
             () if has(Marks::SLOT_EMPTY) => Standing::Absent(AbsentReason::SlotEmpty),
             () if deleted => Standing::Absent(AbsentReason::Deleted),
+            () if has(Marks::PARKED) && has(Marks::DROPPED) => Standing::Unlinked,
             () if has(Marks::PARKED) => Standing::Linking,
             () => Standing::Applied,
         }

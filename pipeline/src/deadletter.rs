@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::kafka::Place;
 use crate::kafka::producer::Record;
-use crate::record::{Millis, Order};
+use crate::record::{CanonicalKey, Millis, Order};
 use crate::spec::Stage;
 
 /// The value of a dead letter: JSON, readable with any Kafka tool.
@@ -55,6 +55,10 @@ pub struct DeadLetter {
     pub order: Option<Order>,
     /// When it was written, by our clock.
     pub at: Millis,
+    /// The parent that never comes, where that is the cause: should it come
+    /// after all, the record is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<CanonicalKey>,
     /// How often this version has failed, from 1.
     #[serde(default = "first")]
     pub attempt: u32,
@@ -123,6 +127,7 @@ impl DeadLetter {
             version,
             order,
             at,
+            waits_for: None,
             attempt: first(),
             first_seen: at,
             connector: author.connector.clone(),

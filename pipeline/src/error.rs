@@ -86,7 +86,7 @@ codes! {
     /// The idempotency topic is shorter than what was committed against it: loading would create everything again.
     IdempotencyLost = "IDEMPOTENCY_LOST", Operator, "restore the idempotency topic from a backup; do not start a loader without it";
     /// The broker's log starts behind our position: records we had not read are gone.
-    RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read; extract the object again under a new migration id";
+    RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read, by retention or by hand; docs/errors/RECORDS_LOST.md says how to write and read them again";
     /// The source counts more records than it showed us.
     Short = "SHORT", Operator, "grant the integration user the right to see every record (View All Data), then have the object copied again";
     /// The source lost a job of ours: it failed, was aborted, deleted, or has expired.
@@ -98,7 +98,7 @@ codes! {
     /// Kafka answered with a passing error.
     KafkaBusy = "KAFKA_BUSY", Transient, "the broker is busy or electing a leader";
     /// The last stable offset stands still: an open transaction hides records.
-    StableOffsetStuck = "STABLE_OFFSET_STUCK", Transient, "a producer left a transaction open; it ends by itself after transaction.timeout.ms";
+    StableOffsetStuck = "STABLE_OFFSET_STUCK", Transient, "a producer left a transaction open; the broker ends it after that producer's transaction.timeout.ms, or end it by `kafka-transactions.sh abort`";
     /// A value in a topic was written by a newer Drover than this one.
     NewerSchema = "NEWER_SCHEMA", Operator, "upgrade this stage before the stages in front of it";
     /// A value in a topic is not ours at all.
@@ -155,6 +155,13 @@ codes! {
     BadEmail = "BAD_EMAIL", Record, "mend the address in the source, or map the field to a plain text";
     /// A reference does not have the shape of an id.
     BadReference = "BAD_REFERENCE", Record, "mend the reference in the source";
+    /// What a record must refer to never comes: it is deleted, left out by a
+    /// filter, not visible to us, or not migrated at all.
+    ParentNeverComes = "PARENT_NEVER_COMES", Record, "make the parent visible to the source's user, or mend the reference in the source; the record goes on by itself when its parent comes. `onOrphan: drop-link` in the mapping loads such records without the link";
+    /// Records require each other in a circle, so none of them can be first.
+    ReferenceCycle = "REFERENCE_CYCLE", Record, "make one of these references optional in the mapping (`required: false`), or break the circle in the source";
+    /// A row that we made was taken away in the target by somebody else.
+    RowRemoved = "ROW_REMOVED", Record, "restore the row in the target under its id and retry the dead letter, or waive it; records that link to it hold its id";
     /// A record is larger than the bus takes.
     TooLarge = "TOO_LARGE", Record, "shorten the record in the source";
     /// The target refused this record.

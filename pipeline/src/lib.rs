@@ -19,6 +19,7 @@ pub mod kafka;
 mod lasting;
 pub mod load;
 pub mod metrics;
+pub mod orphan;
 pub mod parking;
 pub mod process;
 pub mod quota;

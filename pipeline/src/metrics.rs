@@ -69,6 +69,10 @@ families! {
         "When the newest record that the lane has finished was read from the source.";
     THROTTLED = Stage "drover_throttled_seconds_total" ["lane", "reason"]
         "Seconds that a lane has waited because the other side asked for it; the reason is the error's code.";
+    EDGE_RECORDS = Stage "drover_log_start_distance_records" ["topic"]
+        "Offsets between the start of a topic's log and what is read next of it, of the nearest partition: what retention must remove before anything unread is lost.";
+    EDGE_SECONDS = Stage "drover_log_start_distance_seconds" ["topic"]
+        "The same as time between the first record and the one that is read next, or now where everything is read.";
     QUOTA_LEFT = Stage "drover_quota_left_calls" ["account"]
         "Calls that the account has left, as the other side told this process last.";
     QUOTA_RESERVE = Stage "drover_quota_reserve_calls" ["account"]
@@ -142,6 +146,8 @@ pub struct Metrics {
     calls: IntCounterVec,
     /// The lanes that are throttled: since when this was last counted, and why.
     throttling: BTreeMap<String, (Instant, &'static str)>,
+    edge_records: IntGaugeVec,
+    edge_seconds: IntGaugeVec,
 }
 
 impl Metrics {
@@ -156,6 +162,10 @@ impl Metrics {
         let states = IntGaugeVec::new(LANE_STATE.opts(), LANE_STATE.labels)?;
         let seen = GaugeVec::new(LANE_SEEN.opts(), LANE_SEEN.labels)?;
         let throttled = CounterVec::new(THROTTLED.opts(), THROTTLED.labels)?;
+        let edge_records = IntGaugeVec::new(EDGE_RECORDS.opts(), EDGE_RECORDS.labels)?;
+        let edge_seconds = IntGaugeVec::new(EDGE_SECONDS.opts(), EDGE_SECONDS.labels)?;
+        registry.register(Box::new(edge_records.clone()))?;
+        registry.register(Box::new(edge_seconds.clone()))?;
         let quota = [
             GaugeVec::new(QUOTA_LEFT.opts(), QUOTA_LEFT.labels)?,
             GaugeVec::new(QUOTA_RESERVE.opts(), QUOTA_RESERVE.labels)?,
@@ -183,6 +193,8 @@ impl Metrics {
             poll,
             calls,
             throttling: BTreeMap::new(),
+            edge_records,
+            edge_seconds,
         })
     }
 
@@ -190,6 +202,18 @@ impl Metrics {
     pub fn count(&self, object: &str, outcome: &str, number: u64) {
         let counter = self.records.with_label_values(&[object, outcome]);
         counter.inc_by(number);
+    }
+
+    /// How far what is read of a topic is from the start of its log.
+    pub fn edge(&self, topic: &str, records: u64, seconds: Option<u64>) {
+        let set = |gauge: &IntGaugeVec, value: u64| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            gauge.with_label_values(&[topic]).set(value);
+        };
+        set(&self.edge_records, records);
+        if let Some(seconds) = seconds {
+            set(&self.edge_seconds, seconds);
+        }
     }
 
     /// What the process uses of its account's calls.
@@ -327,6 +351,7 @@ mod tests {
             ..Usage::default()
         });
         metrics.lane("contact", "throttled", Some("THROTTLED"), Some(1500));
+        metrics.edge("t", 3, Some(5));
         let text = metrics.render();
         for family in ALL.iter().filter(|f| f.server != Server::Migration) {
             assert!(names(&text).contains(family.name), "{}", family.name);

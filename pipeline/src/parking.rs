@@ -37,6 +37,13 @@ pub enum Reason {
         /// What it would link to.
         parents: Vec<CanonicalKey>,
     },
+    /// It is in the target, and none of these links will ever be possible, as
+    /// far as can be known. Kept only so that it is applied again should one of
+    /// them come after all; nobody waits for it.
+    Dropped {
+        /// What it would link to.
+        parents: Vec<CanonicalKey>,
+    },
     /// An earlier request for its key may still be on its way.
     Lease,
 }
@@ -46,9 +53,16 @@ impl Reason {
     pub fn parents(&self) -> &[CanonicalKey] {
         match self {
             Reason::Parent { parent } => std::slice::from_ref(parent),
-            Reason::Link { parents } => parents,
+            Reason::Link { parents } | Reason::Dropped { parents } => parents,
             Reason::Lease => &[],
         }
+    }
+}
+
+impl Reason {
+    /// Whether something is still expected: a dropped link is not.
+    pub fn waits(&self) -> bool {
+        !matches!(self, Reason::Dropped { .. })
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Context {
     pub instance: String,
     /// A random id per start: the owner of what it has Pending.
     pub owner: String,
+    /// How long something may stand still before it counts as stuck.
+    pub patience: Duration,
     /// Cancelled by SIGTERM, SIGINT, or the supervisor's end.
     pub stop: CancellationToken,
 }
@@ -476,6 +478,7 @@ where
             meter,
             instance,
             owner,
+            patience: crate::retry::patience(),
             stop: stop.clone(),
         };
         work(context).await

@@ -1,5 +1,6 @@
 //! How long to wait before trying again.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::error::{Class, Code, Error, Result};
@@ -8,6 +9,17 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(30);
 /// No wait is longer than this, whatever the other side asks for.
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long something may stand still before it counts as stuck: 30 s, or what
+/// `DROVER_PATIENCE_MS` says.
+pub fn patience() -> Duration {
+    static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+        let millis = std::env::var("DROVER_PATIENCE_MS").ok();
+        let millis = millis.and_then(|text| text.parse().ok());
+        millis.map_or(Duration::from_secs(30), Duration::from_millis)
+    });
+    *PATIENCE
+}
 
 /// A jittered exponential back-off without a limit on the number of tries.
 #[derive(Debug, Default)]

@@ -88,6 +88,8 @@ pub enum Count {
     Dead,
     /// An earlier request's fate was asked for.
     Recovered,
+    /// Written without a link, because what it points to never comes.
+    Unlinked,
     /// Filled fields without a mapping, which went to `custom`.
     Custom,
 }
@@ -108,6 +110,7 @@ pub struct Counts {
     pub released: u64,
     pub dead: u64,
     pub recovered: u64,
+    pub unlinked: u64,
     pub custom: u64,
 }
 
@@ -138,6 +141,7 @@ impl Counts {
             Count::Released => (&mut self.released, "released"),
             Count::Dead => (&mut self.dead, "dead"),
             Count::Recovered => (&mut self.recovered, "recovered"),
+            Count::Unlinked => (&mut self.unlinked, "unlinked"),
             Count::Custom => (&mut self.custom, "custom"),
         }
     }
@@ -155,9 +159,25 @@ pub struct Lane {
     /// Until when it waits, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
+    /// What it waits for, if another lane's work comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The newest record it finished, by the time the record was read from the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Millis>,
+}
+
+/// How far a reader is from where a topic's log starts: what retention would
+/// have to remove before anything is lost that it has not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// Offsets between the log's start and the position, of the nearest partition.
+    pub records: u64,
+    /// Time between the first record and the one that is read next, or now where
+    /// everything is read; of the nearest partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
 /// The value in the topic `status`, keyed by the instance.
@@ -189,6 +209,9 @@ pub struct Report {
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
     pub lanes: BTreeMap<String, Lane>,
+    /// By topic that is read, the distance to the start of its log.
+    #[serde(default)]
+    pub edges: BTreeMap<String, Edge>,
     /// What a person should look at, though the records went on, and how often
     /// it was met: values without a map, texts that could not be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -204,6 +227,8 @@ const MOST_REMARKS: usize = 500;
 /// The report of this process, updated as it works.
 pub struct Status {
     report: Mutex<Report>,
+    /// By lane and place, what is wrong although its records flow.
+    conditions: Mutex<BTreeMap<(String, String), String>>,
     metrics: Mutex<Metrics>,
     /// What the last process of this name said of its account.
     last_quota: Mutex<Option<Usage>>,
@@ -233,9 +258,11 @@ impl Status {
                 last_error_at: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
+                edges: BTreeMap::new(),
                 remarks: BTreeMap::new(),
                 quota: None,
             }),
+            conditions: Mutex::default(),
             metrics: Mutex::new(metrics),
             last_quota: Mutex::default(),
         }))
@@ -306,10 +333,21 @@ impl Status {
     pub fn lane_runs(&self, lane: &str, seen: Option<Millis>) {
         let mut report = self.lock();
         let known = report.lanes.get(lane).and_then(|lane| lane.seen);
+        let condition = self
+            .conditions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .find(|((other, _), _)| other == lane)
+            .map(|(_, text)| text.clone());
         let lane_now = Lane {
-            phase: Phase::Running,
-            error: None,
+            phase: match condition {
+                Some(_) => Phase::Degraded,
+                None => Phase::Running,
+            },
+            error: condition,
             until: None,
+            waits_for: report.lanes.get(lane).and_then(|l| l.waits_for.clone()),
             seen: seen.or(known),
         };
         self.set_lane(&mut report, lane, lane_now, None);
@@ -332,12 +370,52 @@ impl Status {
                 None => error.to_string(),
             }),
             until: wait.map(|wait| now() + wait.as_millis() as Millis),
+            waits_for: None,
             seen,
         };
         report.last_error = lane_now.error.clone();
         report.last_error_at = Some(now());
         let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
         self.set_lane(&mut report, lane, lane_now, throttled);
+    }
+
+    /// Something is wrong with a place of a lane, although what it gets flows;
+    /// the lane is shown as degraded until this is taken back by `None`.
+    pub fn lane_condition(&self, lane: &str, place: &str, error: Option<&Error>) {
+        {
+            let mut conditions = self
+                .conditions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let key = (lane.to_owned(), place.to_owned());
+            match error {
+                Some(error) => conditions.insert(key, error.to_string()),
+                None => conditions.remove(&key),
+            };
+        }
+        if let Some(error) = error {
+            tracing::warn!(lane, %error, "the lane is held back");
+            self.note_error(error);
+        }
+        let standing = self.lock().lanes.get(lane).map(|lane| lane.phase);
+        if matches!(standing, Some(Phase::Running | Phase::Degraded)) {
+            self.lane_runs(lane, None);
+        }
+    }
+
+    /// The distances to the starts of the logs that are read.
+    pub fn edges(&self, edges: BTreeMap<String, Edge>) {
+        for (topic, edge) in &edges {
+            self.metrics().edge(topic, edge.records, edge.seconds);
+        }
+        self.lock().edges = edges;
+    }
+
+    /// Says what a lane waits for, or that it waits no more.
+    pub fn lane_waits(&self, lane: &str, for_what: Option<String>) {
+        if let Some(lane) = self.lock().lanes.get_mut(lane) {
+            lane.waits_for = for_what;
+        }
     }
 
     /// `throttled` is the code of what a throttled lane waits for.

@@ -196,6 +196,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
         instance: "e".into(),
         owner: "e".into(),
         stop: CancellationToken::new(),
+        patience: Duration::from_secs(30),
         config,
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// How long the broker may take for an answer.
@@ -134,6 +136,90 @@ impl Bus {
             .committed_offsets(list, PATIENCE)
             .expect("committed offsets");
         committed.elements()[0].offset().to_raw().unwrap_or(-1)
+    }
+
+    /// Where a partition starts and ends.
+    pub fn ends(&self, topic: &str, partition: i32) -> (i64, i64) {
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        consumer
+            .fetch_watermarks(&self.name(topic), partition, PATIENCE)
+            .expect("its ends")
+    }
+
+    /// Removes every record of a topic by Kafka's own DeleteRecords, which it
+    /// allows only where a retention was set.
+    pub async fn cut(&self, topic: &str, partitions: i32) {
+        let name = self.name(topic);
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&name));
+        let set = self
+            .admin()
+            .alter_configs(
+                &[config.set("cleanup.policy", "compact,delete")],
+                &AdminOptions::new(),
+            )
+            .await
+            .expect("an answer");
+        assert!(set.iter().all(Result::is_ok), "{set:?}");
+        let mut before = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let (_, end) = self.ends(topic, partition);
+            before
+                .add_partition_offset(&self.name(topic), partition, Offset::Offset(end))
+                .expect("a partition");
+        }
+        let cut = self
+            .admin()
+            .delete_records(&before, &AdminOptions::new())
+            .await
+            .expect("an answer");
+        for elem in cut.elements() {
+            elem.error().expect("records removed");
+        }
+    }
+
+    /// Sets what a group has committed, as `kafka-consumer-groups.sh
+    /// --reset-offsets` does. The group must have no members; that of a static
+    /// member which has ended is waited for.
+    pub async fn commit(&self, group: &str, topic: &str, offsets: &[i64]) {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", self.name(group))
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in (0..).zip(offsets) {
+            list.add_partition_offset(&self.name(topic), partition, Offset::Offset(*offset))
+                .expect("a partition");
+        }
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            assert!(std::time::Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// A record in a transaction that stays open until the producer is dropped
+    /// or ends it.
+    pub async fn hang(&self, topic: &str, partition: i32, id: &str) -> FutureProducer {
+        let producer: FutureProducer = self
+            .client()
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "120000")
+            .create()
+            .expect("a producer");
+        producer.init_transactions(PATIENCE).expect("an id");
+        producer.begin_transaction().expect("a transaction");
+        let name = self.name(topic);
+        let record = FutureRecord::to(&name)
+            .partition(partition)
+            .key("a-foreign-key")
+            .payload("a foreign value");
+        producer
+            .send(record, PATIENCE)
+            .await
+            .expect("Kafka takes it");
+        producer
     }
 
     /// Whether there is such a topic.

@@ -104,6 +104,9 @@ impl Migration {
                 secret.to_owned(),
             ),
             ("DROVER_POSTGRES_URL".to_owned(), services.postgres.clone()),
+            // What waits for a parent that the source does not show is found
+            // waiting, however slow this machine is.
+            ("DROVER_ORPHAN_GRACE_MS".to_owned(), i64::MAX.to_string()),
         ];
         Migration {
             id,
@@ -190,6 +193,18 @@ impl Migration {
     pub fn status(&self) -> Value {
         let text = self.drover_ok(&["status", "--format", "json"]);
         serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Dead letters of records whose required parent never comes; fails when
+    /// there are others.
+    pub fn orphans(&self) -> usize {
+        let text = self.drover_ok(&["deadletter", "list", "--format", "json"]);
+        let listed: Value = serde_json::from_str(&text).expect("JSON");
+        let causes = listed.as_array().expect("causes");
+        let others = |cause: &&Value| cause["code"] != "PARENT_NEVER_COMES";
+        assert_eq!(causes.iter().filter(others).count(), 0, "{text}");
+        let counts = causes.iter().filter_map(|cause| cause["count"].as_u64());
+        counts.sum::<u64>() as usize
     }
 
     /// The objects that are migrated, which are settled once.

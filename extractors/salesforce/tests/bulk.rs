@@ -185,7 +185,7 @@ async fn only_large_objects_are_read_by_jobs() {
 
 /// Records that are counted and not shown: the copy is never called complete.
 #[tokio::test]
-async fn a_short_copy_is_not_complete() {
+async fn airbyte_42490_a_short_copy_is_not_complete() {
     for threshold in [0, u64::MAX] {
         let mut model = model(20, 6).await;
         model.threshold = threshold;

@@ -18,7 +18,7 @@ async fn staged(sandbox: &Sandbox, what: Value) {
 /// A field is added after the first copy: all records are read again with it,
 /// and a record that was deleted meanwhile is not passed over.
 #[tokio::test]
-async fn a_new_field_comes_with_every_record_and_no_delete_is_lost() {
+async fn airbyte_77627_a_new_field_comes_with_every_record_and_no_delete_is_lost() {
     let (records, late) = (30, false);
     let sandbox = Sandbox::start(Setup { records, late }).await;
     let extractor = sandbox.extractor();

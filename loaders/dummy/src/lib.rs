@@ -1,7 +1,7 @@
-//! The target `dummy`: a folder with one JSON file a record. It is the template
-//! of a new loader: copy this folder, rename it, and replace `store.rs` by the
-//! calls of your target. What it promises it keeps, as its suite shows, but
-//! nobody should keep a company's data in it.
+//! The target `dummy`: a folder with one JSON file a record. `drover new-loader`
+//! makes a new target of it, whose author replaces `store.rs` by the calls of a
+//! real one. What it promises it keeps, as its suite shows, but nobody should
+//! keep a company's data in it.
 //!
 //! # Guarantees
 //! | what | how |

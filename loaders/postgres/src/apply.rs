@@ -99,16 +99,18 @@ pub(crate) async fn write(
     finish(connection, table, items, applied).await
 }
 
-/// Marks the deletes, and judges what was not written.
+/// Takes back what must not be, marks the deletes, and judges what was not
+/// written.
 pub(crate) async fn finish(
     connection: &mut Connection,
     table: &Table,
     items: &[Item<'_>],
     mut applied: Vec<Option<Applied>>,
 ) -> Result<Vec<Outcome>, tokio_postgres::Error> {
+    let removed = take_back(connection, table, items, &mut applied).await?;
     delete(connection, table, items, &mut applied).await?;
     let untouched: Vec<usize> = (0..items.len())
-        .filter(|&place| applied[place].is_none())
+        .filter(|&place| applied[place].is_none() && !removed.contains(&place))
         .collect();
     let mut outcomes: Vec<Option<Outcome>> = applied
         .into_iter()
@@ -121,10 +123,51 @@ pub(crate) async fn finish(
             outcomes[place] = Some(judge_untouched(&items[place], found, table));
         }
     }
+    for place in removed {
+        outcomes[place] = Some(Outcome::Rejected(row_removed(&items[place], table)));
+    }
     Ok(outcomes
         .into_iter()
         .map(|outcome| outcome.unwrap_or_else(|| swallowed(table)))
         .collect())
+}
+
+/// Takes back the rows that were made although we have made them before: a person
+/// removed them, and the new ones would have other ids than the links to them.
+/// Returns their places.
+async fn take_back(
+    connection: &Connection,
+    table: &Table,
+    items: &[Item<'_>],
+    applied: &mut [Option<Applied>],
+) -> Result<Vec<usize>, tokio_postgres::Error> {
+    let mut places = Vec::new();
+    let mut ids: Vec<i64> = Vec::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(Applied {
+            id: Some(id),
+            created: true,
+            ..
+        }) = &applied[place]
+            && item.target_id.is_some()
+        {
+            places.push(place);
+            ids.extend(id.parse::<i64>());
+        }
+    }
+    if !places.is_empty() {
+        connection.client.execute(&table.take_back, &[&ids]).await?;
+        for place in &places {
+            applied[*place] = None;
+        }
+    }
+    Ok(places)
+}
+
+fn row_removed(item: &Item<'_>, table: &Table) -> Error {
+    let id = item.target_id.map_or("", String::as_str);
+    let message = format!("the row {id} was made by Drover, and somebody has removed it");
+    Error::new(Code::RowRemoved, message).at(format!("{}.id", table.entity.name))
 }
 
 /// An item whose row the guard left as it is.

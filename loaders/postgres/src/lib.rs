@@ -8,6 +8,8 @@
 //! | no older version over a newer one | the upsert's own `WHERE drover_order < …` |
 //! | a lost answer is harmless | one transaction a batch; sent again, it finds its own order and writes nothing |
 //! | Applied is durable | answered behind COMMIT, with `synchronous_commit` at least `on` |
+//! | a row taken away by hand is not made anew under another id | its record becomes a dead letter (`ROW_REMOVED`): others link to the id |
+//! | a table altered by hand stops its lane | columns, types and unique key are compared at the start and between batches |
 //! | one bad row rejects only itself | the batch is divided inside its transaction until the culprit is alone |
 //!
 //! Read in this order: `config` (what it needs), `table` (what it makes),
@@ -120,6 +122,14 @@ impl Loader for Postgres {
     async fn prepare(&self) -> Result<()> {
         let connection = self.pool.take().await?;
         prepare::prepare(&connection.client, &self.schema, &self.tables).await?;
+        self.pool.give_back(connection);
+        Ok(())
+    }
+
+    async fn altered(&self, entity: &Entity) -> Result<()> {
+        let table = self.table(entity)?;
+        let connection = self.pool.take().await?;
+        prepare::altered(&connection.client, &self.schema, table).await?;
         self.pool.give_back(connection);
         Ok(())
     }

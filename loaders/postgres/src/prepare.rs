@@ -22,6 +22,8 @@ struct Existing {
     kind: String,
     /// The columns' types.
     columns: BTreeMap<String, String>,
+    /// How many columns were taken away since it was made.
+    dropped: i64,
 }
 
 /// Proves that the database can be written to with these rights.
@@ -138,6 +140,47 @@ async fn steps(client: &Client, schema: &str, tables: &[Table]) -> Result<Vec<St
     Ok(steps)
 }
 
+/// Whether a table that was loaded before was altered by hand, so that what it
+/// held is gone: [`prepare`] would make it anew, empty.
+///
+/// A column that is missing although nobody took one away is a new one of a
+/// newer Drover. PostgreSQL remembers columns that were dropped; one that was
+/// renamed leaves a column that is not ours.
+pub(crate) async fn altered(client: &Client, schema: &str, table: &Table) -> Result<()> {
+    let driver = |error: tokio_postgres::Error| explain(&error);
+    let tables = std::slice::from_ref(table);
+    let name = format!("{schema}.{}", table.entity.name);
+    let gone = |what: &str, mend: String| {
+        let message = format!(
+            "{what} is gone, and with it what was loaded into it; restore it from a backup, \
+             or make it anew and load the entity again: {mend}"
+        );
+        Err(Error::new(Code::TargetAltered, message).at(name.as_str()))
+    };
+    let found = existing(client, schema, tables).await.map_err(driver)?;
+    let Some(existing) = found.get(&table.entity.name) else {
+        return gone(&format!("the table {name}"), table.create());
+    };
+    let unique = unique(client, schema).await.map_err(driver)?;
+    judge(&name, table, existing, unique.contains(&table.entity.name))?;
+    let missing = table
+        .columns
+        .iter()
+        .find(|column| !existing.columns.contains_key(&column.name));
+    let ours = |name: &String| table.columns.iter().any(|column| column.name == *name);
+    if let Some(column) = missing
+        && (existing.dropped > 0 || !existing.columns.keys().all(ours))
+    {
+        let mend = format!(
+            "ALTER TABLE {} ADD COLUMN {}",
+            table.name,
+            column.definition()
+        );
+        return gone(&format!("the column {name}.{}", column.name), mend);
+    }
+    Ok(())
+}
+
 /// Refuses a relation that is not, or no longer, as we make it.
 fn judge(name: &str, table: &Table, existing: &Existing, unique: bool) -> Result<()> {
     let altered = |message: String| Err(Error::new(Code::TargetAltered, message).at(name));
@@ -186,7 +229,9 @@ async fn existing(
     let rows = client
         .query(
             "SELECT c.relname::text, c.relkind::text, a.attname::text, \
-             format_type(a.atttypid, a.atttypmod) \
+             format_type(a.atttypid, a.atttypmod), \
+             (SELECT count(*) FROM pg_attribute d \
+              WHERE d.attrelid = c.oid AND d.attnum > 0 AND d.attisdropped) \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              LEFT JOIN pg_attribute a \
              ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -198,6 +243,7 @@ async fn existing(
     for row in rows {
         let relation = found.entry(row.try_get(0)?).or_default();
         relation.kind = row.try_get(1)?;
+        relation.dropped = row.try_get(4)?;
         if let (Some(column), Some(kind)) = (row.try_get(2)?, row.try_get(3)?) {
             relation.columns.insert(column, kind);
         }

@@ -42,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) copy_new: String,
     /// Moves what is staged into the table, guarded by order.
     pub(crate) upsert: String,
+    /// Removes rows by id.
+    pub(crate) take_back: String,
     /// Brings rows to what is staged under their ids, guarded by order.
     pub(crate) update: String,
     /// The sequence of the ids, where rows can be put straight into the table
@@ -111,6 +113,7 @@ impl Table {
                  RETURNING t.id, t.xmax = 0, {}",
                 KEY.map(|column| format!("t.{column}")).join(", "),
             ),
+            take_back: format!("DELETE FROM {name} WHERE id = ANY($1::bigint[])"),
             delete: format!(
                 "UPDATE {name} AS t SET drover_deleted_at = k.version::timestamptz, \
                  drover_version = k.version::timestamptz, drover_order = k.place::bigint[] \

@@ -68,10 +68,11 @@ pub(crate) fn parked(value: &[u8]) -> Parked {
         order: Order,
     }
     match serde_json::from_slice::<Waiting>(value) {
-        Ok(Waiting { reason, order }) => Parked::Waits {
-            order,
-            // With any other reason the record is applied already.
-            link: !matches!(reason, Reason::Parent { .. } | Reason::Lease),
+        Ok(Waiting { reason, order }) => match reason {
+            Reason::Dropped { .. } => Parked::Dropped { order },
+            // It is applied already.
+            Reason::Link { .. } => Parked::Waits { order, link: true },
+            Reason::Parent { .. } | Reason::Lease => Parked::Waits { order, link: false },
         },
         Err(_) => Parked::Unreadable,
     }

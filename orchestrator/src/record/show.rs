@@ -78,6 +78,13 @@ fn slot_life(slot: &SlotLife) -> String {
                 let keys: Vec<&str> = parents.iter().map(|key| key.as_str()).collect();
                 format!("applied, for the links to {}", keys.join(", "))
             }
+            Reason::Dropped { parents } => {
+                let keys: Vec<&str> = parents.iter().map(|key| key.as_str()).collect();
+                format!(
+                    "applied, without links that never come: {}",
+                    keys.join(", ")
+                )
+            }
             Reason::Lease => "for what became of an earlier request".to_owned(),
         };
         line("parked", format!("{waits}, since {}", time(parked.since)));

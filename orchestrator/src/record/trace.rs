@@ -281,6 +281,7 @@ fn place(standing: Standing) -> String {
     match standing {
         Standing::Applied => "applied".into(),
         Standing::Linking => "applied, an optional link waits".into(),
+        Standing::Unlinked => "applied, a link is missing whose other end never comes".into(),
         Standing::Absent(reason) => format!("absent: {}", reason.as_str()),
         Standing::Untaken => "not taken by the target".into(),
         Standing::Parked => "parked".into(),

@@ -106,12 +106,16 @@ impl Model {
                     self.letters.insert(name.to_owned(), letter);
                 }
                 let state = match table {
+                    // In the target, and nobody waits for it.
+                    Table::Parked if is_dropped_link(value) => None,
                     Table::Parked => Some((object_of(name), State::Parked)),
                     Table::DeadLetter => dead(value).map(|object| (object, State::Dead)),
                     _ => known(value).map(|state| (object_of(name), state)),
                 };
-                if let Some((object, state)) = state {
-                    self.set(table, key, Some((&object, state)));
+                match state {
+                    Some((object, state)) => self.set(table, key, Some((&object, state))),
+                    None if table == Table::Parked => self.set(table, key, None),
+                    None => {}
                 }
             }
             (table, None) => {
@@ -237,6 +241,19 @@ fn dead(value: &[u8]) -> Option<String> {
         .map(|letter| letter.object)
 }
 
+/// Whether a parked record is kept only because of a link that never comes.
+fn is_dropped_link(value: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Parked {
+        reason: Reason,
+    }
+    #[derive(Deserialize)]
+    struct Reason {
+        kind: String,
+    }
+    serde_json::from_slice::<Parked>(value).is_ok_and(|parked| parked.reason.kind == "dropped")
+}
+
 /// The state of an idempotency entry, without the rest of it.
 fn known(value: &[u8]) -> Option<State> {
     #[derive(Deserialize)]
@@ -319,6 +336,9 @@ mod tests {
         model.apply(Table::Parked, key, Some(b"{}"));
         model.apply(Table::Parked, key, Some(b"{}"));
         assert_eq!(model.object("Contact").parked, 1);
+        let dropped: &[u8] = br#"{"reason":{"kind":"dropped","parents":[]}}"#;
+        model.apply(Table::Parked, key, Some(dropped));
+        assert_eq!(model.object("Contact").parked, 0);
         model.apply(Table::Parked, key, None);
         model.apply(Table::Parked, key, None);
         assert_eq!(model.object("Contact").parked, 0);

@@ -42,6 +42,9 @@ pub struct Row {
     pub applied: u64,
     /// Those of them that still wait for an optional link.
     pub linking: u64,
+    /// Those of them that lack a link whose other end never comes.
+    #[serde(default)]
+    pub unlinked: u64,
     /// Rightly not in the target.
     pub absent: Absences,
     /// Waiting for a parent, a lease or a decision.
@@ -90,6 +93,10 @@ impl Row {
                 self.linking += 1;
                 &mut self.applied
             }
+            Standing::Unlinked => {
+                self.unlinked += 1;
+                &mut self.applied
+            }
             Standing::Applied => &mut self.applied,
             Standing::Absent(AbsentReason::Deleted) => &mut self.absent.deleted,
             Standing::Absent(AbsentReason::Filtered) => &mut self.absent.filtered,
@@ -108,6 +115,7 @@ impl Row {
         self.live += other.live;
         self.applied += other.applied;
         self.linking += other.linking;
+        self.unlinked += other.unlinked;
         self.absent.deleted += other.absent.deleted;
         self.absent.filtered += other.absent.filtered;
         self.absent.slot_empty += other.absent.slot_empty;

@@ -26,8 +26,24 @@ pub enum Parked {
         /// Whether it is applied already and waits for an optional link only.
         link: bool,
     },
+    /// It is applied, and kept only in case that a link comes after all which
+    /// never will, as far as is known: it waits for nothing.
+    Dropped {
+        /// Its order.
+        order: Order,
+    },
     /// Its value can't be read.
     Unreadable,
+}
+
+impl Parked {
+    /// Its order, where it can be read.
+    pub fn order(self) -> Option<Order> {
+        match self {
+            Parked::Waits { order, .. } | Parked::Dropped { order } => Some(order),
+            Parked::Unreadable => None,
+        }
+    }
 }
 
 /// A live dead letter.

@@ -24,11 +24,8 @@ pub(super) struct Aside {
 impl Aside {
     /// The order of what is parked, else of what is dead.
     pub(super) fn order(&self) -> Option<Order> {
-        match (self.parked, self.letter) {
-            (Some(Parked::Waits { order, .. }), _) => Some(order),
-            (_, Some((_, order))) => order,
-            _ => None,
-        }
+        let parked = self.parked.and_then(Parked::order);
+        parked.or(self.letter.and_then(|(_, order)| order))
     }
 }
 
@@ -40,14 +37,18 @@ impl Known {
 
     /// Takes in what lies aside, now that the canonical order is known.
     pub(super) fn join(&mut self, aside: &Aside) {
-        match aside.parked {
-            None => {}
-            Some(Parked::Unreadable) => self.marks.set(Marks::UNREADABLE, true),
-            Some(Parked::Waits { order, link }) => {
-                self.marks.set(Marks::PARKED, true);
-                self.marks.set(Marks::LINK, link);
-                let reaches = self.compare(&order).is_ge();
-                self.marks.set(Marks::PARKED_REACHES, reaches);
+        if let Some(parked) = aside.parked {
+            let dropped = matches!(parked, Parked::Dropped { .. });
+            let link = dropped || matches!(parked, Parked::Waits { link: true, .. });
+            match parked.order() {
+                None => self.marks.set(Marks::UNREADABLE, true),
+                Some(order) => {
+                    self.marks.set(Marks::PARKED, true);
+                    self.marks.set(Marks::LINK, link);
+                    self.marks.set(Marks::DROPPED, dropped);
+                    let reaches = self.compare(&order).is_ge();
+                    self.marks.set(Marks::PARKED_REACHES, reaches);
+                }
             }
         }
         if let Some((version, order)) = aside.letter {

@@ -215,7 +215,7 @@ impl Ledger {
         }
         set(Marks::ENTRY_REACHES, compared.is_ge());
         set(Marks::ENTRY_SAME, compared.is_eq());
-        if let Some(Parked::Waits { order: parked, .. }) = aside.parked {
+        if let Some(parked) = aside.parked.and_then(Parked::order) {
             set(Marks::PARKED_PASSED, order >= parked);
         }
         if let Some((_, Some(dead))) = aside.letter {

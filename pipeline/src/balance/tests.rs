@@ -70,8 +70,9 @@ impl Tables {
         let row = &outcome.rows[0];
         let mut seen = Vec::new();
         for (count, standing) in [
-            (row.applied - row.linking, Standing::Applied),
+            (row.applied - row.linking - row.unlinked, Standing::Applied),
             (row.linking, Standing::Linking),
+            (row.unlinked, Standing::Unlinked),
             (row.absent.deleted, Standing::Absent(AbsentReason::Deleted)),
             (
                 row.absent.filtered,
@@ -208,6 +209,27 @@ fn every_place_and_every_way_to_be_in_none() {
                 ..applied()
             },
             Some(Linking),
+        ),
+        (
+            "applied without a link that never comes",
+            Tables {
+                parked: vec![Some(super::Parked::Dropped {
+                    order: again(5, 7, 1),
+                })],
+                ..applied()
+            },
+            Some(Unlinked),
+        ),
+        (
+            "a link never comes, and the record is not in the target",
+            Tables {
+                parked: vec![Some(super::Parked::Dropped {
+                    order: again(5, 7, 1),
+                })],
+                entries: vec![],
+                ..applied()
+            },
+            Some(Red(NotApplied)),
         ),
         (
             "waits for a link, but is not in the target",

@@ -93,6 +93,15 @@ impl LiveLetters {
             })
     }
 
+    /// Whether a loader's live dead letter is of just that order.
+    pub fn is_at(&self, key: &str, order: &Order) -> bool {
+        let known = self.lock();
+        known
+            .letters
+            .get(key)
+            .is_some_and(|live| live.order.as_ref() == Some(order))
+    }
+
     /// Whether a loader's live dead letter is of a newer order than that.
     pub fn is_behind(&self, key: &str, order: &Order) -> bool {
         let known = self.lock();
@@ -175,6 +184,7 @@ mod tests {
         assert!(live.settles(KEY, &at(20)));
         assert!(live.settles(KEY, &at(30)));
         assert!(!live.is_behind(KEY, &at(20)));
+        assert!(live.is_at(KEY, &at(20)) && !live.is_at(KEY, &at(10)));
     }
 
     #[test]

@@ -29,6 +29,9 @@ use crate::status::{Count, Phase, Report, Status, now};
 use crate::topics::partition_of_raw;
 use crate::transform::MAX_RECORD;
 
+/// A checkpoint without a change is written when it covers so much more time.
+const COVERS_MORE: Millis = 10_000;
+
 /// An extractor that was not heard of for this long is taken over.
 const TAKEOVER: Millis = 30_000;
 
@@ -481,6 +484,7 @@ impl<E: Extractor> Lane<E> {
             && bad.is_empty()
             && from == Some(&page.next)
             && saved.is_some_and(|saved| saved.snapshot_complete == page.snapshot_complete)
+            && !covers_more(saved, page.reached)
         {
             return Ok(None);
         }
@@ -588,6 +592,17 @@ impl<E: Extractor> Lane<E> {
         self.letters.count_on(&mut letter);
         letter
     }
+}
+
+/// Whether a page without a change says of much more time than the checkpoint
+/// that everything of it was read. Others must know: who waits for a record of
+/// the object waits in vain from then on.
+fn covers_more(saved: Option<&Checkpoint>, reached: Reached) -> bool {
+    let Reached::Now { as_of } = reached else {
+        return false;
+    };
+    let known = saved.and_then(|saved| saved.as_of);
+    known.is_none_or(|known| as_of - known >= COVERS_MORE)
 }
 
 /// The key of something that is no record. What has no id is named by its

@@ -230,6 +230,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use rdkafka::producer::BaseProducer;
 
     use super::*;
@@ -282,6 +284,27 @@ kafka:
             .create::<BaseProducer>()
             .expect("SASL over TLS is built in");
         assert!(!format!("{:?}", config.kafka).contains("sesame"));
+    }
+
+    /// The bundled librdkafka stalls for minutes under the consumer protocol of
+    /// KIP-848 (Blizzard/node-rdkafka 1146), and refuses the settings that static
+    /// range assignment needs under it (wolverine 3486).
+    #[test]
+    fn node_rdkafka_1146_members_speak_the_classic_protocol() {
+        let config = KafkaConfig {
+            brokers: "127.0.0.1:1".into(),
+            partitions: 1,
+            replication: None,
+            client: BTreeMap::new(),
+        };
+        let member = Client::new(&config, "test").member("g", "i");
+        assert_eq!(member.get("group.protocol"), None, "classic by default");
+        assert_eq!(member.get("partition.assignment.strategy"), Some("range"));
+        assert_eq!(member.get("session.timeout.ms"), Some("8000"));
+        assert_eq!(member.get("auto.offset.reset"), Some("error"));
+        // librdkafka takes them together.
+        let made: Result<BaseConsumer, _> = member.create();
+        assert!(made.is_ok(), "{:?}", made.err());
     }
 
     #[test]

@@ -377,6 +377,13 @@ impl Tail {
         Ok(())
     }
 
+    /// Whether everything below `offset` of the partition was told.
+    pub fn is_at(&self, place: &Place, offset: i64) -> bool {
+        let state = self.lock();
+        !state.seeks.iter().any(|(seek, _)| seek == place)
+            && state.positions.get(place).is_some_and(|at| *at >= offset)
+    }
+
     /// Reads the partition again from `offset` on.
     pub fn seek(&self, place: &Place, offset: i64) {
         let mut state = self.lock();

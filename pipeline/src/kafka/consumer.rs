@@ -4,7 +4,7 @@
 //! rebalance takes all partitions away and gives a new set, so an assignment
 //! has one number (its `epoch`) and one group metadata for its whole life.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::client::{Client, Heard, PATIENCE};
+use super::continuity::{made_anew, position_within};
 use super::heard::{log, log_error};
 use super::{Place, compacted, explain};
 use crate::error::{Code, Error, Result};
@@ -35,6 +36,18 @@ pub trait Rebalance: Send + Sync + 'static {
     /// [`Member::poll`] returns the error.
     fn assigned(&self, assignment: &Assignment) -> Result<()>;
 
+    /// Which incarnation each topic is, as `init` left it; proved with each
+    /// assignment for the topics that are named here.
+    fn incarnations(&self) -> BTreeMap<String, u32> {
+        BTreeMap::new()
+    }
+
+    /// Topics of which nothing is read any more, whatever is assigned: a person
+    /// must act first.
+    fn blocked(&self) -> HashSet<String> {
+        HashSet::new()
+    }
+
     /// All partitions are taken away. Finishes what is under way within 5 s or
     /// drops it: a later commit with the old group metadata is refused.
     fn revoked(&self);
@@ -48,6 +61,9 @@ pub struct Assignment {
     pub starts: HashMap<Place, i64>,
     /// By partition, the text stored with the committed offset.
     pub committed: HashMap<Place, String>,
+    /// Topics of which nothing is read in this assignment, and why: they were
+    /// cut before we read them, or made anew.
+    pub lost: BTreeMap<String, Error>,
     /// The group as it is in this generation.
     pub group: Arc<ConsumerGroupMetadata>,
 }
@@ -93,6 +109,14 @@ impl ConsumerContext for Context {
             }
         } else {
             self.handler.revoked();
+            // The client keeps a pause beyond the assignment: a partition that came
+            // back to us would never be read again.
+            let resumed = consumer
+                .assignment()
+                .and_then(|assigned| consumer.resume(&assigned));
+            if let Err(error) = resumed {
+                tracing::error!(%error, "could not resume what was paused");
+            }
             if let Err(error) = consumer.unassign() {
                 tracing::error!(%error, "could not give partitions back");
             }
@@ -116,15 +140,25 @@ impl Context {
         let group = consumer
             .group_metadata()
             .ok_or_else(|| Error::new(Code::Invariant, "a member without a group"))?;
-        let (starts, committed) = if list.count() == 0 {
-            (HashMap::new(), HashMap::new())
+        let (mut starts, committed, mut lost) = if list.count() == 0 {
+            Default::default()
         } else {
             self.start_offsets(consumer, list)?
         };
+        let places: Vec<Place> = starts.keys().cloned().collect();
+        lost.extend(made_anew(
+            &self.client,
+            &places,
+            &self.handler.incarnations(),
+        )?);
+        let blocked = self.handler.blocked();
+        starts
+            .retain(|place, _| !lost.contains_key(&place.topic) && !blocked.contains(&place.topic));
         let assignment = Assignment {
             epoch,
             starts,
             committed,
+            lost,
             group: Arc::new(group),
         };
         let mut with_offsets = TopicPartitionList::with_capacity(assignment.starts.len());
@@ -142,12 +176,11 @@ impl Context {
     /// The committed offsets. The broker answers only when no transaction with
     /// offsets of these partitions is pending (`require_stable`), so a dead
     /// owner's last commit is either in it or aborted.
-    #[allow(clippy::type_complexity)]
     fn start_offsets(
         &self,
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
-    ) -> Result<(HashMap<Place, i64>, HashMap<Place, String>)> {
+    ) -> Result<Starts> {
         let mut tries = 0;
         let answer = loop {
             match consumer.committed_offsets(list.clone(), PATIENCE) {
@@ -163,6 +196,7 @@ impl Context {
         };
         let mut starts = HashMap::new();
         let mut committed = HashMap::new();
+        let mut lost = BTreeMap::new();
         for elem in answer.elements() {
             elem.error()
                 .map_err(|e| explain("asking for committed offsets", &e))?;
@@ -172,23 +206,25 @@ impl Context {
                 _ => 0,
             };
             let (low, high) = compacted::watermarks(&self.client, &place)?;
-            if offset < low || offset > high {
-                return Err(Error::new(
-                    Code::RecordsLost,
-                    format!(
-                        "{place} holds offsets {low} to {high}, we stand at {offset}: \
-                         the topic was cut, or deleted and made anew"
-                    ),
-                ));
+            // That topic's lane stops; the others go on.
+            if let Err(error) = position_within(&place, offset, low, high) {
+                lost.insert(place.topic.clone(), error);
             }
             if !elem.metadata().is_empty() {
                 committed.insert(place.clone(), elem.metadata().to_owned());
             }
             starts.insert(place, offset);
         }
-        Ok((starts, committed))
+        Ok((starts, committed, lost))
     }
 }
+
+/// Offsets, the texts beside them, and topics that can't be read on.
+type Starts = (
+    HashMap<Place, i64>,
+    HashMap<Place, String>,
+    BTreeMap<String, Error>,
+);
 
 /// A member of a group.
 pub struct Member {

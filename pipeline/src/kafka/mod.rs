@@ -1,11 +1,14 @@
 //! Drover's use of Kafka, in one place: client settings ([`client`]), reading a
 //! compacted topic as a table ([`compacted`]), a group's assignment
-//! ([`consumer`]) and transactions ([`producer`]).
+//! ([`consumer`]), a group seen from outside ([`group`]) and transactions ([`producer`]).
 
 pub mod client;
 pub mod compacted;
 pub mod consumer;
+pub mod continuity;
+pub mod group;
 mod heard;
+pub mod peek;
 pub mod producer;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

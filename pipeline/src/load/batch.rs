@@ -22,11 +22,16 @@ use crate::error::{Class, Code, Error, Result};
 use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
 use crate::kafka::Place;
 use crate::kafka::producer::Failure;
+use crate::orphan::Why;
 use crate::parking::Reason;
 use crate::record::{AbsentReason, CanonicalKey, Fingerprint, Millis, Op, Order};
 use crate::retry::Backoff;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
+use crate::transform::OnOrphan;
+
+/// How often the target's shape is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How a batch ended without success.
 pub(super) enum Dropped {
@@ -76,6 +81,25 @@ pub(super) enum Plan<'w> {
     Send(Box<Sending<'w>>),
     /// It can't be understood.
     Refuse(Error),
+    /// It must refer to that record, which never comes.
+    Orphan(CanonicalKey, Error),
+}
+
+/// What becomes of a record whose reference leads to nothing in the target.
+enum Without {
+    /// It waits for that one.
+    Waits(CanonicalKey),
+    /// It is sent without the link, and again when one of these comes. Neither
+    /// of them: no parent of that kind comes into this target, so nothing is
+    /// kept for it.
+    Links {
+        /// What may come.
+        missing: Vec<CanonicalKey>,
+        /// What never comes, as far as is known.
+        dropped: Vec<CanonicalKey>,
+    },
+    /// It becomes a dead letter, because that one never comes.
+    Orphan(CanonicalKey, Error),
 }
 
 /// A record on its way to the target.
@@ -84,6 +108,8 @@ pub(super) struct Sending<'w> {
     pub(super) links: Vec<(usize, TargetId)>,
     /// Optional links that are not possible yet.
     pub(super) missing: Vec<CanonicalKey>,
+    /// Links that never will be possible.
+    pub(super) dropped: Vec<CanonicalKey>,
     /// What stood before, never Pending: put back when the target refuses.
     pub(super) before: Option<Entry>,
     pub(super) target_id: Option<TargetId>,
@@ -99,6 +125,8 @@ pub(super) struct Worker<L: Loader> {
     pub(super) part: usize,
     pub(super) support: EntitySupport,
     pub(super) share: FailureShare,
+    /// When the target's shape was looked at last.
+    pub(super) looked: Option<Instant>,
 }
 
 impl<L: Loader> Worker<L> {
@@ -106,6 +134,7 @@ impl<L: Loader> Worker<L> {
     /// in memory; on an error nothing of it counts as done.
     pub(super) async fn batch(&mut self, mut batch: Batch) -> Result<(), Dropped> {
         kill_point(Step::Taken);
+        self.look_at_target().await?;
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
         let works = self.works(&mut batch, &mut changes)?;
@@ -131,6 +160,19 @@ impl<L: Loader> Worker<L> {
             self.share.note(failed).map_err(Dropped::Blocked)?;
         }
         Ok(())
+    }
+
+    /// Whether the target is still as it was made: one that was altered may take
+    /// our records and say nothing. What passes is met by the batch itself.
+    async fn look_at_target(&mut self) -> Result<(), Dropped> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        match self.shared.loader.altered(self.entity).await {
+            Err(error) if error.class() == Class::Operator => Err(Dropped::Blocked(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Decodes the batch and keeps the newest version of each key.
@@ -269,12 +311,19 @@ impl<L: Loader> Worker<L> {
             let recovers = known
                 .entry(key)
                 .is_some_and(|entry| matches!(entry.state, State::Pending { .. }));
+            let (orphans, references) = (&self.shared.orphans, &self.shared.references);
             let parked = known.parked(key).filter(|parked| {
-                !matches!(parked.reason, Reason::Link { .. }) || recovers || known.can_go_on(parked)
+                let links = matches!(parked.reason, Reason::Link { .. } | Reason::Dropped { .. });
+                !links
+                    || recovers
+                    || known.can_go_on(parked)
+                    || orphans.in_vain(&known, references, key, parked)
             });
             let parked = parked.and_then(|parked| Some((parked.envelope()?, Some(parked.order))));
             let redo = known.redo(key).map(|value| (value.clone(), None));
-            for (value, order) in parked.into_iter().chain(redo) {
+            let orphan = orphans.get(key);
+            let orphan = orphan.map(|orphan| (orphan.envelope, Some(orphan.order)));
+            for (value, order) in parked.into_iter().chain(redo).chain(orphan) {
                 let work = Envelope::decode(&value).and_then(|envelope| {
                     let order = order.or(envelope.order).ok_or_else(|| {
                         Error::new(Code::ForeignBytes, "a redo record without its order")
@@ -342,6 +391,9 @@ impl<L: Loader> Worker<L> {
                 {
                     // A newer version waits already.
                     return Plan::Drop(Count::Stale);
+                }
+                if let Some(parents) = self.links_in_vain(work, &known) {
+                    return Plan::Park(Reason::Dropped { parents }, None);
                 }
                 let entry = known.entry(&work.key);
                 let incoming = Incoming {
@@ -420,6 +472,7 @@ impl<L: Loader> Worker<L> {
             datum: None,
             links: Vec::new(),
             missing: Vec::new(),
+            dropped: Vec::new(),
             target_id: entry.and_then(|entry| entry.target_id.clone()),
             before,
             recover,
@@ -443,7 +496,7 @@ impl<L: Loader> Worker<L> {
                 continue;
             };
             let field = &self.entity.fields[place];
-            let mut parents = CanonicalKey::of_reference(text);
+            let parents = CanonicalKey::of_reference(text);
             if parents.is_empty() {
                 return Plan::Refuse(
                     Error::new(Code::BadReference, "a reference that names no record")
@@ -456,18 +509,20 @@ impl<L: Loader> Worker<L> {
                 .iter()
                 .filter_map(|parent| Some((parent, known.target_of(parent)?)))
                 .max_by_key(|(parent, _)| known.is_live(parent));
-            match found {
-                Some((parent, id)) => {
-                    sending.links.push((place, id));
-                    if let Some(kind) = self.type_of(field, parent) {
-                        typed.push(kind);
-                    }
+            if let Some((parent, id)) = found {
+                sending.links.push((place, id));
+                if let Some(kind) = self.type_of(field, parent) {
+                    typed.push(kind);
                 }
-                None if parents.len() == 1 && self.shared.required(&work.key, &field.name) => {
-                    let parent = parents.remove(0);
-                    return Plan::Park(Reason::Parent { parent }, None);
+                continue;
+            }
+            match self.without(work, known, parents, &field.name) {
+                Without::Waits(parent) => return Plan::Park(Reason::Parent { parent }, None),
+                Without::Links { missing, dropped } => {
+                    sending.missing.extend(missing);
+                    sending.dropped.extend(dropped);
                 }
-                None => sending.missing.append(&mut parents),
+                Without::Orphan(parent, error) => return Plan::Orphan(parent, error),
             }
         }
         for (place, entity) in typed {
@@ -484,6 +539,80 @@ impl<L: Loader> Worker<L> {
         let (place, _) = self.entity.field(field.type_field.as_deref()?)?;
         let (_, object, _, slot) = parent.parts();
         Some((place, self.shared.entity_of(object, slot)?.to_owned()))
+    }
+
+    /// What becomes of a record because of a reference to what is not there.
+    /// Which of several slots will be filled nobody knows yet, so a record does
+    /// not wait for them: it is linked later.
+    fn without(
+        &self,
+        work: &Work,
+        known: &super::tables::Known,
+        parents: Vec<CanonicalKey>,
+        field: &str,
+    ) -> Without {
+        let (orphans, references) = (&self.shared.orphans, &self.shared.references);
+        let rule = references.rule(&work.key, field);
+        let required = rule.required && parents.len() == 1;
+        let (mut missing, mut dropped) = (Vec::new(), Vec::new());
+        let mut cause = None;
+        for parent in parents {
+            let circle = match required {
+                true => orphans.circle(known, &work.key, &parent),
+                false => None,
+            };
+            let (error, may_come) = if let Some(circle) = circle {
+                let way: Vec<&str> = circle.iter().map(CanonicalKey::as_str).collect();
+                let message = format!("requires {}", way.join(", which requires "));
+                (Error::new(Code::ReferenceCycle, message), true)
+            } else {
+                match orphans.never(known, references, &parent, work.version) {
+                    Some(why) => {
+                        let why_not = why.text();
+                        let message = format!("refers to {parent}, which never comes: {why_not}");
+                        let error = Error::new(Code::ParentNeverComes, message);
+                        (error, why != Why::NotMigrated)
+                    }
+                    None if required => return Without::Waits(parent),
+                    None => {
+                        missing.push(parent);
+                        continue;
+                    }
+                }
+            };
+            cause.get_or_insert_with(|| (parent.clone(), error.at(field)));
+            if may_come {
+                dropped.push(parent);
+            }
+        }
+        match cause {
+            Some((parent, error)) if missing.is_empty() && rule.orphan == OnOrphan::DeadLetter => {
+                Without::Orphan(parent, error)
+            }
+            _ => Without::Links { missing, dropped },
+        }
+    }
+
+    /// The links of a record that is in the target and waits for nothing but
+    /// them, where none of them ever will be possible: nothing is to be sent.
+    fn links_in_vain(
+        &self,
+        work: &Work,
+        known: &super::tables::Known,
+    ) -> Option<Vec<CanonicalKey>> {
+        let parked = known.parked(&work.key)?;
+        let Reason::Link { parents } = &parked.reason else {
+            return None;
+        };
+        let pending = known
+            .entry(&work.key)
+            .is_none_or(|entry| matches!(entry.state, State::Pending { .. }));
+        let (orphans, references) = (&self.shared.orphans, &self.shared.references);
+        (parked.order == work.order
+            && !pending
+            && !parents.iter().any(|p| known.target_of(p).is_some())
+            && orphans.in_vain(known, references, &work.key, parked))
+        .then(|| parents.clone())
     }
 
     /// Asks the target what became of earlier requests.

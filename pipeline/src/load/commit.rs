@@ -115,6 +115,7 @@ impl<L: Loader> Shared<L> {
     ) -> Result<(), Failure> {
         let metadata = self.offset_metadata(offsets.keys());
         let producer = self.producer();
+        let offsets = &self.lanes.not_behind(offsets);
         let ends = producer.transaction(
             |transaction| changes.produce(&self.topics, transaction),
             Some(Offsets {
@@ -154,9 +155,14 @@ impl<L: Loader> Shared<L> {
                 let key = crate::deadletter::topic_key(Stage::Loader, key);
                 (key, letter.as_ref().map(DeadLetter::to_json))
             });
+            let written: Vec<(String, Option<Vec<u8>>)> = written.collect();
+            for (key, letter) in &written {
+                self.orphans.note(key.as_bytes(), letter.as_deref());
+            }
             self.letters.committed(letters, written);
             known.committed_through(ends);
             let mut arrived = Vec::new();
+            let mut parents = Vec::new();
             for (key, parked) in &changes.parked {
                 // The look again: what it waits for may have arrived between
                 // the judgement and the moment the parked record was durable.
@@ -167,7 +173,9 @@ impl<L: Loader> Shared<L> {
             }
             for (key, entry) in &changes.entries {
                 arrived.extend(known.put_entry(key, entry.as_ref()));
+                parents.push(key);
             }
+            self.orphans_of(&known, &parents, &mut released);
             for key in arrived {
                 if let Some(parked) = known.parked(&key) {
                     released.push((key.clone(), parked.entity.clone()));

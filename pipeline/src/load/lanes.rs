@@ -6,7 +6,7 @@
 //! while one part's batch is written the other's is decoded or committed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,9 @@ struct Lane {
     part: usize,
     parts: usize,
     queue: Mutex<Queue>,
+    /// Its messages wait for the first copy of what they require; records that
+    /// are let go on do not.
+    held_back: AtomicBool,
     wake: Notify,
     /// Records were taken out of the queue.
     room: Condvar,
@@ -110,6 +113,7 @@ impl Lanes {
                         part,
                         parts,
                         queue: Mutex::default(),
+                        held_back: AtomicBool::new(false),
                         wake: Notify::new(),
                         room: Condvar::new(),
                     };
@@ -231,6 +235,26 @@ impl Lanes {
         self.lanes.get(entity).into_iter().flatten().all(half_empty)
     }
 
+    /// The lanes' names: their entities.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.lanes.keys().cloned().collect()
+    }
+
+    /// Lets a lane's messages wait, or lets them go on.
+    pub(super) fn hold_back(&self, entity: &str, hold: bool) {
+        for lane in self.lanes.get(entity).into_iter().flatten() {
+            if lane.held_back.swap(hold, Ordering::SeqCst) != hold {
+                lane.wake.notify_one();
+            }
+        }
+    }
+
+    /// Whether any lane's messages wait.
+    pub(super) fn anyone_waits(&self) -> bool {
+        let waits = |lane: &Lane| lane.held_back.load(Ordering::SeqCst);
+        self.lanes.values().flatten().any(waits)
+    }
+
     /// Lets parked or redo records of an entity go on, now or after a while.
     pub(super) fn release(&self, entity: &str, key: CanonicalKey, after: Duration) {
         let partition = partition_of(key.as_str().as_bytes(), self.partitions);
@@ -276,9 +300,10 @@ impl Lanes {
                     .keys()
                     .next()
                     .map(|at| at.saturating_duration_since(now));
-                if queue.messages.len() >= most || !queue.released.is_empty() {
+                let held_back = lane.held_back.load(Ordering::SeqCst);
+                if (queue.messages.len() >= most && !held_back) || !queue.released.is_empty() {
                     Some(Duration::ZERO)
-                } else if let Some(first) = queue.first_at {
+                } else if let Some(first) = queue.first_at.filter(|_| !held_back) {
                     Some(linger.saturating_sub(first.elapsed()))
                 } else {
                     next_timer
@@ -311,13 +336,18 @@ impl Lanes {
         }
         let group = state.group.clone()?;
         let mut queue = lane.queue();
-        let count = queue.messages.len().min(most);
+        let count = match lane.held_back.load(Ordering::SeqCst) {
+            true => 0,
+            false => queue.messages.len().min(most),
+        };
         let messages: Vec<Message> = queue.messages.drain(..count).collect();
         queue.bytes -= messages
             .iter()
             .map(|m| m.value.len() + m.key.len())
             .sum::<usize>();
-        queue.first_at = (!queue.messages.is_empty()).then(Instant::now);
+        if count > 0 {
+            queue.first_at = (!queue.messages.is_empty()).then(Instant::now);
+        }
         let count = queue.released.len().min(most);
         let released: Vec<CanonicalKey> = queue.released.drain(..count).collect();
         drop(queue);
@@ -384,6 +414,21 @@ impl Lanes {
         self.idle.notify_all();
     }
 
+    /// The lane stops until its partitions are assigned anew: nothing more of its
+    /// topic is read, and what it holds is not begun.
+    pub(super) fn stop(&self, entity: &str) {
+        self.state().held.insert(entity.to_owned());
+        for lane in self.lanes.get(entity).into_iter().flatten() {
+            *lane.queue() = Queue::default();
+            lane.room.notify_all();
+        }
+    }
+
+    /// By partition, what is read next once everything begun is done.
+    pub(super) fn positions(&self) -> HashMap<Place, i64> {
+        self.state().committed.clone()
+    }
+
     /// Of the given positions, those that are not committed yet although the
     /// lane holds nothing of the partition: what lies between is commit markers.
     pub(super) fn uncommitted(
@@ -414,6 +459,22 @@ impl Lanes {
             })
             .collect();
         (!next.is_empty()).then_some((group, next))
+    }
+
+    /// These offsets, none of them behind what is committed by now. A batch sends
+    /// offsets again that it does not move, as they were when it began; the
+    /// reader's position may have been committed since, and nobody would commit
+    /// it a second time.
+    pub(super) fn not_behind(&self, offsets: &HashMap<Place, i64>) -> HashMap<Place, i64> {
+        let state = self.state();
+        let newest = |place: &Place, offset: i64| {
+            let committed = state.committed.get(place).copied();
+            offset.max(committed.unwrap_or(offset))
+        };
+        offsets
+            .iter()
+            .map(|(place, offset)| (place.clone(), newest(place, *offset)))
+            .collect()
     }
 
     /// Whether these positions are all committed.
@@ -447,5 +508,99 @@ impl Lane {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Redpanda Connect's `salesforce_cdc` dropped what did not fit into its
+    /// buffer, and moved the checkpoint past it (redpanda-data/connect 4689).
+    #[test]
+    fn redpanda_4689_a_full_lane_drops_nothing_and_holds_its_position() {
+        let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
+        let place = Place::new("t", 0);
+        let message = |offset| Message {
+            place: Place::new("t", 0),
+            offset,
+            key: vec![1],
+            value: vec![0; 10],
+        };
+        let mut full = false;
+        let mut sent = 0;
+        while !full {
+            full = lanes.push("company", message(sent));
+            sent += 1;
+        }
+        // What was under way when the partition was paused comes all the same.
+        assert!(lanes.push("company", message(sent)));
+        sent += 1;
+        assert!(!lanes.has_room("company"));
+        let lane = &lanes.lanes["company"][0];
+        let held: Vec<i64> = lane.queue().messages.iter().map(|m| m.offset).collect();
+        assert_eq!(held, (0..sent).collect::<Vec<i64>>());
+        // The reader stands behind all of it, and none of that is committed.
+        let positions = HashMap::from([(place, sent)]);
+        assert!(lanes.uncommitted(positions).is_none());
+    }
+
+    /// A lane of companies whose partitions are ours.
+    fn assigned(starts: HashMap<Place, i64>) -> Lanes {
+        let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
+        let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+            .set("group.id", "g")
+            .create()
+            .expect("a client");
+        let group = rdkafka::consumer::Consumer::group_metadata(&reader).expect("a group");
+        lanes.assign(Arc::new(group), starts);
+        lanes
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_waits_begins_no_message_and_lets_released_records_go_on() {
+        let place = Place::new("t", 0);
+        let lanes = assigned(HashMap::from([(place.clone(), 0)]));
+        lanes.hold_back("company", true);
+        lanes.push(
+            "company",
+            Message {
+                place,
+                offset: 0,
+                key: vec![1],
+                value: vec![2],
+            },
+        );
+        let key = CanonicalKey::parse("s/o/1#x").expect("a key");
+        lanes.release("company", key.clone(), Duration::ZERO);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert!(batch.messages.is_empty(), "they wait for their parents");
+        assert_eq!(batch.released, [key]);
+        lanes.done("company", 0, batch.epoch, Some(&HashMap::new()));
+        lanes.hold_back("company", false);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert_eq!(batch.messages.len(), 1);
+    }
+
+    /// The position behind the last commit marker is committed once, and a batch
+    /// of released records that began before must not take it back: whoever waits
+    /// for the end of the topic would wait for ever.
+    #[tokio::test]
+    async fn a_batch_that_began_before_takes_no_committed_position_back() {
+        let place = Place::new("t", 0);
+        let starts = HashMap::from([(place.clone(), 5)]);
+        let lanes = assigned(starts.clone());
+        // The position is on its way to the broker while the batch begins.
+        let positions = HashMap::from([(place, 7)]);
+        let (_, next) = lanes.uncommitted(positions.clone()).expect("to commit");
+        let key = CanonicalKey::parse("s/o/1#x").expect("a key");
+        lanes.release("company", key, Duration::ZERO);
+        let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+        assert_eq!(batch.starts, starts);
+        lanes.committed(next);
+        assert_eq!(lanes.not_behind(&batch.starts), positions);
+        // A batch that moves it further does so.
+        let moved = HashMap::from([(Place::new("t", 0), 9)]);
+        assert_eq!(lanes.not_behind(&moved), moved);
     }
 }

@@ -5,9 +5,12 @@ pub mod ask;
 mod batch;
 mod commit;
 mod lanes;
+mod orphans;
+mod references;
 mod run;
 mod settle;
 mod tables;
+mod upstream;
 
 pub use run::run;
 
@@ -70,6 +73,18 @@ pub trait Loader: Sized + Send + Sync + 'static {
 
     /// Creates tables or fields. Safe to repeat and to run from two processes.
     fn prepare(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether what the target has for an entity is still as [`Loader::prepare`]
+    /// made it, asked of an entity that was loaded before: at the start, before
+    /// `prepare`, and now and then between batches. [`Code::TargetAltered`] when
+    /// somebody took away or changed what holds loaded data, which `prepare`
+    /// would only make anew without it. A target without a shape of its own has
+    /// nothing to say.
+    ///
+    /// [`Code::TargetAltered`]: crate::error::Code::TargetAltered
+    fn altered(&self, _entity: &Entity) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Sends a batch of one entity. The outer error concerns the whole batch,
     /// of which nothing may have been applied (class Transient: try again;

@@ -2,17 +2,20 @@
 //! transactional producer that the lanes use in turn, one tail that follows
 //! the tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Dropped, Worker, next_offsets};
 use super::lanes::{Lanes, Message};
-use super::tables::Tables;
+use super::orphans::Orphans;
+use super::references::References;
+use super::tables::{Known, Tables};
+use super::upstream::{Upstream, watch};
 use super::{EntitySupport, Loader, Step};
 use crate::control::Plan;
 use crate::deadletter::{FailureShare, LiveLetters};
@@ -23,6 +26,8 @@ use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
+use crate::kafka::continuity::{Finding, Guard, Watched, explains};
+use crate::kafka::group::GroupOffsets;
 use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
 use crate::lasting::through_losses;
 use crate::parking::Parked;
@@ -32,7 +37,6 @@ use crate::retry::{Backoff, patiently};
 use crate::spec::Stage;
 use crate::status::{Phase, Status};
 use crate::topics::Topics;
-use crate::transform::{FieldRule, Mapping};
 
 /// How long a batch waits for more records.
 const LINGER: Duration = Duration::from_millis(20);
@@ -57,8 +61,12 @@ pub(super) struct Shared<L> {
     pub(super) letters: LiveLetters,
     producer: Mutex<TransactionalProducer>,
     tail: Mutex<Option<Tail>>,
+    /// How long what a lane waits for may stand still.
+    pub(super) patience: Duration,
+    pub(super) orphans: Orphans,
+    pub(super) references: References,
+    pub(super) upstream: Upstream,
     incarnations: HashMap<String, u32>,
-    required: Required,
     pub(super) plan: Plan,
 }
 
@@ -73,10 +81,25 @@ impl<L> Shared<L> {
         self.incarnations.get(topic).copied().unwrap_or(1)
     }
 
-    /// Whether a record must wait for what that field refers to.
-    pub(super) fn required(&self, key: &CanonicalKey, field: &str) -> bool {
-        let (_, object, _, slot) = key.parts();
-        self.required.asks(object, slot, field)
+    /// Whether `init` wrote a record into every partition of that topic.
+    pub(super) fn is_stamped(&self, topic: &str) -> bool {
+        self.incarnations.contains_key(topic)
+    }
+
+    /// Whether everything below these offsets of our tables is in memory.
+    pub(super) fn has_told(&self, ends: &BTreeMap<Place, i64>) -> bool {
+        // Where our own commits change a table the tail's position says nothing:
+        // a commit that others see already may not be in memory yet. Whoever has
+        // the producer has remembered what was committed before.
+        drop(self.producer());
+        let others: Vec<(&Place, i64)> = {
+            let known = self.tables.lock();
+            let others = ends.iter().filter(|(place, _)| !known.is_ours(place));
+            others.map(|(place, end)| (place, *end)).collect()
+        };
+        let tail = self.tail();
+        let told = |tail: &Tail| others.iter().all(|(place, end)| tail.is_at(place, *end));
+        tail.as_ref().is_some_and(told)
     }
 
     /// The entity that a slot of an object gives.
@@ -88,7 +111,8 @@ impl<L> Shared<L> {
     }
 
     /// The text beside each committed offset: how long the idempotency table
-    /// was, so that a shorter one is noticed and nothing is created again.
+    /// was, so that a shorter one is noticed and nothing is created again; and
+    /// whether the lane has waited for its parents already.
     pub(super) fn offset_metadata<'p>(
         &self,
         places: impl Iterator<Item = &'p Place>,
@@ -97,60 +121,18 @@ impl<L> Shared<L> {
         places
             .map(|place| {
                 let end = known.idempotency_end(place.partition);
-                (place.clone(), format!("{{\"idempotency\":{end}}}"))
+                let entity = self.topics.entity_of(&place.topic);
+                let promise = Promise {
+                    idempotency: end,
+                    free: entity.is_some_and(|entity| self.upstream.is_free(entity)),
+                };
+                (place.clone(), promise.text())
             })
             .collect()
     }
 
     fn tail(&self) -> MutexGuard<'_, Option<Tail>> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Which references a record must wait for, by object, slot and field.
-struct Required {
-    listed: HashSet<(String, String, String)>,
-    objects: HashSet<String>,
-    custom: HashSet<(String, String)>,
-}
-
-impl Required {
-    fn of(mapping: &Mapping) -> Self {
-        let fields = |object: &crate::transform::ObjectMapping| {
-            object
-                .slots
-                .iter()
-                .flat_map(|(slot, rules)| {
-                    rules
-                        .fields
-                        .iter()
-                        .filter(|(_, rule)| matches!(rule, FieldRule::Rule(rule) if rule.required))
-                        .map(move |(field, _)| (slot.clone(), field.clone()))
-                })
-                .collect::<Vec<_>>()
-        };
-        Required {
-            listed: mapping
-                .objects
-                .iter()
-                .flat_map(|(object, rules)| {
-                    fields(rules)
-                        .into_iter()
-                        .map(move |(slot, field)| (object.clone(), slot, field))
-                })
-                .collect(),
-            objects: mapping.objects.keys().cloned().collect(),
-            custom: mapping.custom_objects.iter().flat_map(fields).collect(),
-        }
-    }
-
-    fn asks(&self, object: &str, slot: &str, field: &str) -> bool {
-        if self.objects.contains(object) {
-            self.listed
-                .contains(&(object.to_owned(), slot.to_owned(), field.to_owned()))
-        } else {
-            self.custom.contains(&(slot.to_owned(), field.to_owned()))
-        }
     }
 }
 
@@ -175,10 +157,12 @@ impl<L: Loader> Rebalance for Shared<L> {
             let table = Place::new(self.topics.idempotency(), partition);
             let end = ends.get(&table).copied().unwrap_or(0);
             for (place, text) in &assignment.committed {
-                let promised = serde_json::from_str::<serde_json::Value>(text)
-                    .ok()
-                    .and_then(|text| text["idempotency"].as_i64())
-                    .unwrap_or(0);
+                let text: Promise = serde_json::from_str(text).unwrap_or_default();
+                if let Some(entity) = self.topics.entity_of(&place.topic).filter(|_| text.free) {
+                    self.upstream.free(entity);
+                    self.lanes.hold_back(entity, false);
+                }
+                let promised = text.idempotency;
                 if place.partition == partition && promised > end {
                     return Err(Error::new(
                         Code::IdempotencyLost,
@@ -193,22 +177,34 @@ impl<L: Loader> Rebalance for Shared<L> {
             }
         }
         kill_point(Step::Restored);
-        let (again, redos) = {
+        let (again, redos, orphans) = {
             let mut known = self.tables.lock();
             known.own(&partitions, ends);
-            (known.look_again(), known.redos())
+            let mut orphans = self.orphans.with_parent(&known);
+            orphans.retain(|child| known.owns(child));
+            (known.look_again(), known.redos(), orphans)
         };
         self.lanes
             .assign(Arc::clone(&assignment.group), assignment.starts.clone());
+        for (topic, error) in &assignment.lost {
+            self.stop_lane(topic, error);
+        }
         for (key, entity) in again {
             self.lanes.release(&entity, key, Duration::ZERO);
         }
         for key in redos {
             self.release_redo(key);
         }
+        for key in orphans {
+            self.release_orphan(key);
+        }
         self.status.phase(Phase::Running);
         tracing::info!(?partitions, epoch = assignment.epoch, "assigned");
         Ok(())
+    }
+
+    fn incarnations(&self) -> BTreeMap<String, u32> {
+        self.incarnations.clone().into_iter().collect()
     }
 
     fn revoked(&self) {
@@ -223,14 +219,103 @@ impl<L: Loader> Rebalance for Shared<L> {
     }
 }
 
+/// What stands beside a committed offset.
+#[derive(Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct Promise {
+    /// How long the idempotency table was.
+    idempotency: i64,
+    /// The lane waits for no first copy any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    free: bool,
+}
+
+impl Promise {
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The entity of an envelope's body.
+fn entity_of(value: &[u8]) -> Option<String> {
+    let envelope = Envelope::decode(value).ok()?;
+    drover_schemas::entity_of_schema(envelope.body_schema).map(|entity| entity.name.clone())
+}
+
 impl<L: Loader> Shared<L> {
+    /// Stops the lane of a topic that can't be read on.
+    fn stop_lane(&self, topic: &str, error: &Error) {
+        if let Some(entity) = self.topics.entity_of(topic) {
+            self.lanes.stop(entity);
+            self.status.lane_failed(entity, error, None);
+        }
+    }
+
+    /// What the guard has found. An error ends the process.
+    fn found(&self, finding: Finding, member: &Member) -> Result<()> {
+        match finding {
+            Finding::Stops(topic, error) => {
+                if self.topics.entity_of(&topic).is_none() {
+                    // A table: no lane can work without it.
+                    return Err(error);
+                }
+                self.stop_lane(&topic, &error);
+                let mut places = member.assigned();
+                places.retain(|place| place.topic == topic);
+                member.pause(&places)?;
+                if self.status.all_blocked() {
+                    return Err(error);
+                }
+            }
+            Finding::Held(place, error) => self.condition(&place, Some(&error)),
+            Finding::Free(place) => self.condition(&place, None),
+            Finding::Unexplained(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn condition(&self, place: &Place, error: Option<&Error>) {
+        if let Some(entity) = self.topics.entity_of(&place.topic) {
+            self.status
+                .lane_condition(entity, &place.to_string(), error);
+        }
+    }
+
+    /// Of parents that have just got an entry, the children of ours that are
+    /// dead letters because of them: those go on.
+    pub(super) fn orphans_of(
+        &self,
+        known: &Known,
+        parents: &[&CanonicalKey],
+        released: &mut Vec<(CanonicalKey, String)>,
+    ) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        for parent in parents {
+            if known.target_of(parent).is_none() {
+                continue;
+            }
+            for child in self.orphans.children(parent) {
+                let orphan = self.orphans.get(&child).filter(|_| known.owns(&child));
+                if let Some(entity) = orphan.and_then(|orphan| entity_of(&orphan.envelope)) {
+                    released.push((child, entity));
+                }
+            }
+        }
+    }
+
+    fn release_orphan(&self, key: CanonicalKey) {
+        let entity = self.orphans.get(&key).and_then(|o| entity_of(&o.envelope));
+        if let Some(entity) = entity {
+            self.lanes.release(&entity, key, Duration::ZERO);
+        }
+    }
+
     fn release_redo(&self, key: CanonicalKey) {
         let entity = {
             let known = self.tables.lock();
-            known.redo(&key).and_then(|value| {
-                let envelope = Envelope::decode(value).ok()?;
-                drover_schemas::entity_of_schema(envelope.body_schema).map(|e| e.name.clone())
-            })
+            known.redo(&key).and_then(|value| entity_of(value))
         };
         match entity {
             Some(entity) => self.lanes.release(&entity, key, Duration::ZERO),
@@ -243,6 +328,26 @@ impl<L: Loader> Follower for Shared<L> {
     fn record(&self, place: &Place, offset: i64, key: &[u8], value: Option<&[u8]>) {
         if self.topics.is_deadletter(&place.topic) {
             self.letters.told(place.partition, offset, key, value);
+            if let Some(child) = self.orphans.note(key, value) {
+                // Its parent may have come before the letter was told.
+                let goes_on = {
+                    let known = self.tables.lock();
+                    let orphan = self.orphans.get(&child);
+                    let parent = orphan.filter(|_| known.owns(&child)).map(|o| o.parent);
+                    parent.is_some_and(|parent| known.target_of(&parent).is_some())
+                };
+                if goes_on {
+                    self.release_orphan(child);
+                }
+            }
+            return;
+        }
+        if place.topic == self.topics.checkpoint() {
+            self.upstream.checkpoint(key, value);
+            return;
+        }
+        if place.topic == self.topics.status() {
+            self.upstream.report(key, value);
             return;
         }
         let Some(key) = std::str::from_utf8(key).ok().and_then(CanonicalKey::parse) else {
@@ -275,6 +380,7 @@ impl<L: Loader> Follower for Shared<L> {
                                 released.push((child.clone(), parked.entity.clone()));
                             }
                         }
+                        self.orphans_of(&known, &[&key], &mut released);
                     }
                     Err(error) => tracing::error!(%place, offset, %error, "an entry is unreadable"),
                 }
@@ -304,20 +410,26 @@ impl<L: Loader> Follower for Shared<L> {
 
 /// Runs the loader until it is told to stop.
 pub async fn run<L: Loader>(loader: L, context: Context) -> Result<()> {
-    if !prepare(&loader, &context).await? {
+    let altered = altered(&loader, &context, &supports(&loader, &context)).await?;
+    // What is gone must not be made anew, empty, as if nothing had been lost.
+    if altered.is_empty() && !prepare(&loader, &context).await? {
         return Ok(());
     }
     let loader = Arc::new(loader);
     through_losses(&context, |context| live(Arc::clone(&loader), context)).await
 }
 
+/// The entities of this migration that the target takes.
+fn supports<L: Loader>(loader: &L, context: &Context) -> Vec<EntitySupport> {
+    let all = loader.entities().into_iter();
+    all.filter(|support| context.plan.entities.contains(&support.entity))
+        .collect()
+}
+
 /// Runs it until it is told to stop, or loses its place in Kafka.
 async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
-    let supports: Vec<EntitySupport> = loader
-        .entities()
-        .into_iter()
-        .filter(|support| context.plan.entities.contains(&support.entity))
-        .collect();
+    let supports = supports(&*loader, &context);
+    let mut altered = altered(&*loader, &context, &supports).await?;
     let topics = context.topics.clone();
     let stop = context.stop.clone();
     let lanes = Lanes::new(
@@ -327,6 +439,12 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
             (support.entity.clone(), topic, parts(support, &topics))
         }),
     );
+    let entities: Vec<&str> = supports.iter().map(|s| s.entity.as_str()).collect();
+    let references = References::of(&context.plan, &entities);
+    let upstream = Upstream::of(&context.plan, &topics, &entities);
+    for entity in &entities {
+        lanes.hold_back(entity, references.parents(entity).next().is_some());
+    }
     let inputs: Vec<String> = supports
         .iter()
         .map(|s| topics.canonical(&s.entity))
@@ -334,29 +452,44 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
     let instance = context.instance.clone();
     let shared = tokio::task::spawn_blocking({
         let inputs = inputs.clone();
-        move || start(loader, context, lanes, &inputs)
+        move || start(loader, context, lanes, references, upstream, &inputs)
     })
     .await
     .map_err(|e| Error::new(Code::Invariant, format!("starting: {e}")))??;
 
     let (fatal, mut failed) = tokio::sync::mpsc::channel::<Error>(8);
     let mut tasks = tokio::task::JoinSet::new();
+    // All of them first: one that is blocked from the start must not look as if
+    // every lane were.
+    for support in &supports {
+        shared.status.lane_runs(&support.entity, None);
+    }
     for support in supports {
         let Some(entity) = drover_schemas::entity(&support.entity) else {
             continue;
         };
-        shared.status.lane_runs(&entity.name, None);
-        for part in 0..parts(&support, &topics) {
+        let mut altered = altered.remove(&entity.name);
+        // A lane that may not begin has one part, which says so.
+        let parts = match altered {
+            Some(_) => 1,
+            None => parts(&support, &topics),
+        };
+        for part in 0..parts {
             let worker = Worker {
                 shared: Arc::clone(&shared),
                 entity,
                 part,
                 support: support.clone(),
                 share: FailureShare::default(),
+                looked: None,
             };
-            tasks.spawn(lane(worker, fatal.clone()));
+            tasks.spawn(lane(worker, altered.take(), fatal.clone()));
         }
     }
+    let watcher = tokio::task::spawn_blocking({
+        let shared = Arc::clone(&shared);
+        move || watch(&shared)
+    });
     let mut poller = tokio::task::spawn_blocking({
         let shared = Arc::clone(&shared);
         move || {
@@ -388,6 +521,7 @@ async fn live<L: Loader>(loader: Arc<L>, context: Context) -> Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(15), poller).await;
     }
     tasks.shutdown().await;
+    let _ = tokio::time::timeout(Duration::from_secs(15), watcher).await;
     // The end of a producer or a consumer may wait for the broker.
     tokio::task::spawn_blocking(move || {
         shared.tail().take();
@@ -419,10 +553,52 @@ async fn prepare<L: Loader>(loader: &L, context: &Context) -> Result<bool> {
     }
 }
 
+/// The entities that were loaded before and whose tables in the target were
+/// altered since, each with what is wrong.
+async fn altered<L: Loader>(
+    loader: &L,
+    context: &Context,
+    supports: &[EntitySupport],
+) -> Result<BTreeMap<String, Error>> {
+    let places: Vec<Place> = supports
+        .iter()
+        .flat_map(|support| {
+            let topic = context.topics.canonical(&support.entity);
+            (0..context.topics.partitions()).map(move |p| Place::new(&topic, p))
+        })
+        .collect();
+    let (client, group) = (context.client.clone(), context.topics.load_group());
+    let stop = context.stop.clone();
+    let committed = tokio::task::spawn_blocking(move || {
+        let ask = || GroupOffsets::open(&client, &group)?.committed(places.iter());
+        patiently(|_| !stop.is_cancelled(), ask)
+    })
+    .await
+    .map_err(|e| Error::new(Code::Invariant, format!("asking for offsets: {e}")))?;
+    let mut altered = BTreeMap::new();
+    // A topic that is not there is refused where it is needed.
+    for (place, offset) in committed.unwrap_or_default() {
+        let stamped = context.plan.incarnations.contains_key(&place.topic);
+        let name = context.topics.entity_of(&place.topic).unwrap_or_default();
+        let (Some(entity), true) = (drover_schemas::entity(name), offset > i64::from(stamped))
+        else {
+            continue;
+        };
+        if let Err(error) = loader.altered(entity).await
+            && error.code == Code::TargetAltered
+        {
+            altered.insert(name.to_owned(), error);
+        }
+    }
+    Ok(altered)
+}
+
 fn start<L: Loader>(
     loader: Arc<L>,
     context: Context,
     lanes: Lanes,
+    references: References,
+    upstream: Upstream,
     inputs: &[String],
 ) -> Result<Arc<Shared<L>>> {
     let topics = context.topics;
@@ -432,12 +608,18 @@ fn start<L: Loader>(
         topics.redo(),
         topics.deadletter(),
     ];
+    let followed: Vec<String> = tables
+        .iter()
+        .cloned()
+        .chain([topics.checkpoint(), topics.status()])
+        .collect();
     let needed: Vec<String> = inputs.iter().chain(&tables).cloned().collect();
     let id = topics.transactional_id(&topics.load_group(), &context.instance);
     let go_on = |_| !context.stop.is_cancelled();
     let producer = patiently(go_on, || {
         context.client.require_topics(&needed)?;
-        context.plan.check_incarnations(&context.client, &needed)?;
+        // The inputs are proved with each assignment, lane by lane.
+        context.plan.check_incarnations(&context.client, &tables)?;
         TransactionalProducer::open(&context.client, &id)
     })?;
     let shared = Arc::new(Shared {
@@ -448,7 +630,10 @@ fn start<L: Loader>(
         producer: Mutex::new(producer),
         tail: Mutex::new(None),
         incarnations: context.plan.incarnations.clone().into_iter().collect(),
-        required: Required::of(&context.plan.mapping),
+        patience: context.patience,
+        orphans: Orphans::default(),
+        references,
+        upstream,
         plan: context.plan,
         topics,
         client: context.client,
@@ -460,7 +645,7 @@ fn start<L: Loader>(
     let follower = || Arc::clone(&shared) as Arc<dyn Follower>;
     let tail = patiently(
         |_| !shared.stop.is_cancelled(),
-        || Tail::start(&shared.client, &tables, follower()),
+        || Tail::start(&shared.client, &followed, follower()),
     )?;
     *shared.tail() = Some(tail);
     Ok(shared)
@@ -473,11 +658,24 @@ fn parts(support: &EntitySupport, topics: &Topics) -> usize {
 }
 
 /// One part of a lane: batch after batch.
-async fn lane<L: Loader>(mut worker: Worker<L>, fatal: tokio::sync::mpsc::Sender<Error>) {
+async fn lane<L: Loader>(
+    mut worker: Worker<L>,
+    altered: Option<Error>,
+    fatal: tokio::sync::mpsc::Sender<Error>,
+) {
     let shared = Arc::clone(&worker.shared);
     let entity = worker.entity.name.clone();
     let part = worker.part;
     let most = worker.support.batch.clamp(1, 10_000);
+    if let Some(error) = altered {
+        shared.status.lane_failed(&entity, &error, None);
+        if shared.status.all_blocked() {
+            tokio::time::sleep(crate::status::INTERVAL).await;
+            let _ = fatal.send(error).await;
+        }
+        // Until a restart.
+        return shared.stop.cancelled().await;
+    }
     while !shared.stop.is_cancelled() {
         let batch = shared.lanes.take(&entity, part, most, LINGER).await;
         let epoch = batch.epoch;
@@ -527,12 +725,33 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
         inputs,
         Arc::clone(shared) as Arc<dyn Rebalance>,
     )?;
+    let watched = Watched {
+        inputs: inputs.to_vec(),
+        tables: vec![
+            shared.topics.idempotency(),
+            shared.topics.parked(),
+            shared.topics.redo(),
+            shared.topics.deadletter(),
+        ],
+        incarnations: shared.incarnations(),
+    };
+    let status = Arc::clone(&shared.status);
+    let guard = Guard::start(&shared.client, &shared.topics, watched, status)?;
     let mut paused: HashMap<String, Vec<Place>> = HashMap::new();
     let mut epoch = shared.lanes.epoch();
     let mut ended = false;
+    let mut told = Instant::now();
     while !shared.stop.is_cancelled() {
         let polled = member.poll(Duration::from_millis(50));
         shared.lanes.polled();
+        let due = told.elapsed() >= Duration::from_secs(1);
+        if due {
+            told = Instant::now();
+            guard.reads(shared.lanes.positions());
+            for finding in guard.findings() {
+                shared.found(finding, &member)?;
+            }
+        }
         match polled {
             Ok(Polled::Message(message)) => {
                 let partition = message.partition();
@@ -577,10 +796,16 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
                 shared.status.note_error(&error);
                 tracing::warn!(%error, "reading");
             }
+            Err(error) if explains(&error) => guard.suspect(error),
             Err(error) => return Err(error),
         }
+        // Also while other topics keep us busy: lanes may wait for the end of this
+        // one. Not before the message is in its lane, which holds the position.
+        if due && ended {
+            ended = !commit_positions(shared, &member)?;
+        }
         if epoch != shared.lanes.epoch() {
-            // A new assignment starts unpaused.
+            // A new assignment starts unpaused; see `Member`.
             epoch = shared.lanes.epoch();
             paused.clear();
         }
@@ -614,9 +839,9 @@ fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<bo
         metadata: &metadata,
         group: &group,
     };
-    let committed = shared
-        .producer()
-        .transaction(|_| Ok(()), Some(offsets), |_| {});
+    // Noted before a lane's transaction can begin, which would go back otherwise.
+    let producer = shared.producer();
+    let committed = producer.transaction(|_| Ok(()), Some(offsets), |_| {});
     match committed {
         Ok(_) => {
             shared.lanes.committed(next);
@@ -649,5 +874,29 @@ pub(super) fn kill_point(step: Step) {
     if *wanted == step && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
         eprintln!("kill point {step:?} reached");
         let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A map of what was done out of order does not fit beside an offset: the
+    /// broker takes 4,096 bytes, and the consumer stands still from then on
+    /// (confluentinc/parallel-consumer 647, 832). Ours does not grow with what
+    /// is under way: that is what the idempotency topic is for.
+    #[test]
+    fn parallel_consumer_647_what_stands_beside_an_offset_does_not_grow() {
+        let promise = Promise {
+            idempotency: i64::MAX,
+            free: true,
+        };
+        let text = promise.text();
+        assert!(text.len() < 100, "{text}");
+        let back: Promise = serde_json::from_str(&text).expect("it reads its own");
+        assert_eq!(back, promise);
+        // What an older version wrote is read, too.
+        let old: Promise = serde_json::from_str(r#"{"idempotency":7}"#).expect("it reads");
+        assert_eq!((old.idempotency, old.free), (7, false));
     }
 }

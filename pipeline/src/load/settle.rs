@@ -12,7 +12,7 @@ use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
 use crate::parking::{Parked, Reason};
-use crate::record::{Fingerprint, Op, Order};
+use crate::record::{CanonicalKey, Fingerprint, Op, Order};
 use crate::spec::Stage;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
@@ -43,7 +43,7 @@ impl<L: Loader> Worker<L> {
                     // The same content once more: its links still wait, and go
                     // on waiting behind the order that is noted now.
                     if count == Count::Unchanged
-                        && let Some(reason @ Reason::Link { .. }) =
+                        && let Some(reason @ (Reason::Link { .. } | Reason::Dropped { .. })) =
                             known.parked(&work.key).map(|parked| parked.reason.clone())
                     {
                         let again = Order {
@@ -63,13 +63,33 @@ impl<L: Loader> Worker<L> {
                         changes.timers.push((work.key.clone(), after));
                     }
                     if !waits {
-                        changes.count(&work.object, Count::Parked);
+                        changes.count(
+                            &work.object,
+                            match reason.waits() {
+                                true => Count::Parked,
+                                false => Count::Unlinked,
+                            },
+                        );
                         park = Some((reason, work.order));
                     }
                 }
                 Plan::Refuse(error) => {
                     succeeded = false;
-                    tried.push(self.letter(work, &error, changes));
+                    tried.push(self.letter(work, &error, None, changes));
+                }
+                // Not counted against the lane: it waited in vain for another
+                // one, which says nothing about the next record.
+                Plan::Orphan(parent, error) => {
+                    succeeded = false;
+                    let same = self.shared.orphans.get(&work.key).is_some_and(|orphan| {
+                        orphan.parent == parent && orphan.code == error.code.as_str()
+                    });
+                    // Which letters are live is asked of what knows our own
+                    // commits: the tail may still show one that is taken back.
+                    let live = self.shared.letters.is_at(work.key.as_str(), &work.order);
+                    if !(same && live) {
+                        self.letter(work, &error, Some(parent), changes);
+                    }
                 }
                 Plan::Send(sending) => match sending.outcome {
                     Some(Outcome::Applied(applied)) => {
@@ -84,18 +104,23 @@ impl<L: Loader> Worker<L> {
                         );
                         let entry = self.applied(work, sending.before.as_ref(), &applied);
                         changes.entries.push((work.key.clone(), Some(entry)));
-                        if !sending.missing.is_empty() {
-                            let again = Order {
-                                reapply: work.order.reapply + 1,
-                                ..work.order
-                            };
-                            let parents = sending.missing;
+                        let again = Order {
+                            reapply: work.order.reapply + 1,
+                            ..work.order
+                        };
+                        let mut parents = sending.missing;
+                        let waits = !parents.is_empty();
+                        parents.extend(sending.dropped);
+                        if waits {
                             park = Some((Reason::Link { parents }, again));
+                        } else if !parents.is_empty() {
+                            changes.count(&work.object, Count::Unlinked);
+                            park = Some((Reason::Dropped { parents }, again));
                         }
                     }
                     Some(Outcome::Rejected(error)) => {
                         succeeded = false;
-                        tried.push(self.letter(work, &error, changes));
+                        tried.push(self.letter(work, &error, None, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let entry = self.refused(work, sending.before, sending.target_id);
@@ -200,9 +225,16 @@ impl<L: Loader> Worker<L> {
         partition_of(work.key.as_str().as_bytes(), partitions)
     }
 
-    /// Writes a dead letter. Says whether it counts as a failure of its lane: the
+    /// Writes a dead letter; `waits_for` is the parent that never comes, where
+    /// that is the cause. Says whether it counts as a failure of its lane: the
     /// same version, tried again, was counted before.
-    fn letter(&self, work: &Work, error: &Error, changes: &mut Changes) -> bool {
+    fn letter(
+        &self,
+        work: &Work,
+        error: &Error,
+        waits_for: Option<CanonicalKey>,
+        changes: &mut Changes,
+    ) -> bool {
         let key = work.key.as_str().to_owned();
         changes.count(&work.object, Count::Dead);
         if self.shared.letters.is_behind(&key, &work.order) {
@@ -219,6 +251,7 @@ impl<L: Loader> Worker<L> {
             now(),
             &work.value,
         );
+        letter.waits_for = waits_for;
         let again = self.shared.letters.count_on(&mut letter);
         let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);
         tracing::warn!(%key, code, message, attempt, "dead letter");

@@ -212,7 +212,10 @@ impl Known {
                         }
                     }
                 }
-                let arrived = entry.target_id.is_some();
+                // What was deleted before it had an id never comes: who waits for
+                // it goes on to its end.
+                let settled = matches!(entry.state, State::Deleted { .. });
+                let arrived = entry.target_id.is_some() || settled;
                 let before = self.entries.get(key).as_ref().map(Held::of);
                 self.entries.put(key, entry);
                 self.recount(before, Some(Held::of(entry)));
@@ -291,11 +294,29 @@ impl Known {
         };
     }
 
-    /// Whether what a parked record waits for has come. A lease is asked of the
-    /// rule, which knows.
+    /// Whether what a parked record waits for has come, or is known to be gone.
+    /// A lease is asked of the rule, which knows.
     pub(super) fn can_go_on(&self, parked: &Parked) -> bool {
         let parents = parked.reason.parents();
-        parents.is_empty() || parents.iter().any(|p| self.target_of(p).is_some())
+        let waits = parked.reason.waits();
+        parents.is_empty()
+            || parents
+                .iter()
+                .any(|p| self.target_of(p).is_some() || waits && self.is_gone(p))
+    }
+
+    /// Whether the target has nothing for a key, and never had.
+    fn is_gone(&self, key: &CanonicalKey) -> bool {
+        self.entry(key).is_some_and(|entry| {
+            entry.target_id.is_none() && matches!(entry.state, State::Deleted { .. })
+        })
+    }
+
+    /// Our parked records that wait for other records.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&CanonicalKey, &Parked)> {
+        self.parked
+            .iter()
+            .filter(|(key, parked)| !parked.reason.parents().is_empty() && self.owns(key))
     }
 
     /// Our parked records that could go on now, with their entities, and those
@@ -320,6 +341,13 @@ impl Known {
             .filter(|key| self.owns(key))
             .cloned()
             .collect()
+    }
+
+    /// Whether a partition of a table is changed by our own commits alone. Of the
+    /// dead letters none is: other stages write them, too.
+    pub(super) fn is_ours(&self, place: &Place) -> bool {
+        let ours = place.topic == self.idempotency || place.topic == self.parked_topic;
+        ours && self.owned.contains(&place.partition)
     }
 
     /// Whether a record of a table is told by the tail, or by our own commits.

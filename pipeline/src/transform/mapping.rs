@@ -99,6 +99,11 @@ pub struct Convert {
     /// again with it as soon as the link is possible.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
+    /// For a reference: what becomes of the record when it is known that what
+    /// it points to never comes. Without it: a dead letter where the reference
+    /// is required, else the link is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_orphan: Option<OnOrphan>,
     /// The source may lack the field, as one that not every edition or account
     /// has: the rule then gives nothing, instead of being a problem.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -133,7 +138,25 @@ pub enum Form {
     Country,
 }
 
+/// What becomes of a record whose parent never comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOrphan {
+    /// It is loaded without the link.
+    DropLink,
+    /// It becomes a dead letter, which names the parent and why it is missing.
+    DeadLetter,
+}
+
 impl Convert {
+    /// What becomes of the record when this reference's parent never comes.
+    pub fn orphan(&self) -> OnOrphan {
+        self.on_orphan.unwrap_or(match self.required {
+            true => OnOrphan::DeadLetter,
+            false => OnOrphan::DropLink,
+        })
+    }
+
     /// The object and the slot of a reference.
     pub fn points_to(&self) -> Option<(&str, &str)> {
         let text = self.reference.as_deref()?;

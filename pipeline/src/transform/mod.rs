@@ -18,7 +18,7 @@ mod tests;
 
 pub(crate) use batch::MAX_RECORD;
 pub use kinds::{can_become, kind_name};
-pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, Slot};
+pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, OnOrphan, Slot};
 pub use merge::merge;
 pub use outputs::{Output, Outputs};
 pub(crate) use parse::own_rule;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Convert, FieldRule, Mapping, ObjectMapping, Slot};
+use super::{Convert, FieldRule, Mapping, ObjectMapping, OnOrphan, Slot};
 use crate::config::{Field, Node, Problem, Value, nearest, parse_document};
 
 impl Mapping {
@@ -74,6 +74,7 @@ pub(crate) const RULE: &[&str] = &[
     "constant",
     "reference",
     "required",
+    "onOrphan",
     "optional",
     "values",
     "default",
@@ -189,6 +190,7 @@ impl<'d> Reader<'d> {
             constant: self.text(node, path, "constant"),
             reference: self.text(node, path, "reference"),
             required: self.flag(node, path, "required").unwrap_or_default(),
+            on_orphan: self.on_orphan(node, path),
             optional: self.flag(node, path, "optional").unwrap_or_default(),
             values: self.values(node, path),
             default: node.get("default").and_then(|default| {
@@ -280,6 +282,19 @@ impl<'d> Reader<'d> {
         }
     }
 
+    fn on_orphan(&mut self, node: &'d Node, path: &str) -> Option<OnOrphan> {
+        match self.text(node, path, "onOrphan")?.as_str() {
+            "drop-link" => Some(OnOrphan::DropLink),
+            "dead-letter" => Some(OnOrphan::DeadLetter),
+            other => {
+                let path = join(path, "onOrphan");
+                let message = format!("`{other}` is nothing that can become of a record");
+                self.problem(&path, &message, "write `drop-link` or `dead-letter`");
+                None
+            }
+        }
+    }
+
     fn flag(&mut self, node: &'d Node, path: &str, name: &str) -> Option<bool> {
         let node = node.get(name)?;
         match node.value {
@@ -358,7 +373,7 @@ objects:
         custom: false
         fields:
           lastName: LastName
-          companyId: { from: Id, reference: Lead#company, required: true }
+          companyId: { from: Id, reference: Lead#company, required: true, onOrphan: drop-link }
           title: { from: Title, optional: true }
 customObjects:
   slots:
@@ -377,7 +392,7 @@ customObjects:
                 "emptyWithout": ["LastName"], "custom": false,
                 "fields": {
                     "lastName": "LastName",
-                    "companyId": {"from": "Id", "reference": "Lead#company", "required": true},
+                    "companyId": {"from": "Id", "reference": "Lead#company", "required": true, "onOrphan": "drop-link"},
                     "title": {"from": "Title", "optional": true},
                 },
             }}}},

@@ -1,9 +1,9 @@
 //! The transformer's loop: a batch of raw records → one Kafka transaction of
 //! canonical records, dead letters and input offsets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -18,6 +18,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
 use crate::kafka::consumer::{Assignment, Member, Polled, Rebalance};
+use crate::kafka::continuity::{Finding, Guard, Watched, explains};
 use crate::kafka::producer::{Failure, Offsets, TransactionalProducer};
 use crate::lasting::through_losses;
 use crate::process::Context;
@@ -68,6 +69,11 @@ struct Shared {
     redo: String,
     client: crate::kafka::client::Client,
     status: Arc<Status>,
+    incarnations: BTreeMap<String, u32>,
+    /// By raw topic, its lane's name: the object.
+    lanes: HashMap<String, String>,
+    /// Topics of which nothing is read any more, whatever is assigned.
+    blocked: Mutex<HashSet<String>>,
 }
 
 impl Rebalance for Shared {
@@ -88,8 +94,19 @@ impl Rebalance for Shared {
             Some(Arc::clone(&assignment.group));
         self.redos.assigned(&assignment.starts);
         self.status.phase(Phase::Running);
+        for (topic, error) in &assignment.lost {
+            self.block(topic, error);
+        }
         tracing::info!(partitions = assignment.starts.len(), "assigned");
         Ok(())
+    }
+
+    fn incarnations(&self) -> BTreeMap<String, u32> {
+        self.incarnations.clone()
+    }
+
+    fn blocked(&self) -> HashSet<String> {
+        self.blocked_topics().clone()
     }
 
     fn revoked(&self) {
@@ -97,6 +114,26 @@ impl Rebalance for Shared {
         self.busy.wait(Duration::from_secs(5));
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.redos.revoked();
+    }
+}
+
+impl Shared {
+    /// Reads nothing more of a topic: its lane waits for a person.
+    fn block(&self, topic: &str, error: &Error) {
+        if let Some(lane) = self.lanes.get(topic) {
+            self.status.lane_failed(lane, error, None);
+        }
+        self.blocked_topics().insert(topic.to_owned());
+    }
+
+    fn blocked_topics(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn condition(&self, place: &Place, error: Option<&Error>) {
+        if let Some(lane) = self.lanes.get(&place.topic) {
+            self.status.lane_condition(lane, &place.to_string(), error);
+        }
     }
 }
 
@@ -187,7 +224,10 @@ impl<T: Transformer> Runner<T> {
         let go_on = |_| !context.stop.is_cancelled();
         patiently(go_on, || {
             context.client.require_topics(&needed)?;
-            context.plan.check_incarnations(&context.client, &needed)
+            // The inputs are proved with each assignment, lane by lane; what is
+            // written is proved by those who read it.
+            let tables = [context.topics.deadletter()];
+            context.plan.check_incarnations(&context.client, &tables)
         })?;
         for lane in lanes.values() {
             context.status.lane_runs(lane, None);
@@ -203,6 +243,9 @@ impl<T: Transformer> Runner<T> {
             redo: context.topics.redo_transform(),
             client: context.client.clone(),
             status: Arc::clone(&context.status),
+            incarnations: context.plan.incarnations.clone(),
+            lanes: lanes.clone(),
+            blocked: Mutex::default(),
         });
         let tail = patiently(go_on, || {
             let follower = Arc::clone(&shared) as Arc<dyn Follower>;
@@ -249,13 +292,28 @@ impl<T: Transformer> Runner<T> {
             &topics,
             Arc::clone(&self.shared) as Arc<dyn Rebalance>,
         )?;
+        let watched = Watched {
+            inputs: topics,
+            tables: vec![self.context.topics.deadletter()],
+            incarnations: self.context.plan.incarnations.clone(),
+        };
+        let guard = Guard::start(
+            &self.context.client,
+            &self.context.topics,
+            watched,
+            Arc::clone(&self.context.status),
+        )?;
         let mut ended = false;
         while !self.context.stop.is_cancelled() {
+            guard.reads(self.committed.clone());
+            for finding in guard.findings() {
+                self.found(finding, &member)?;
+            }
             let Collected::Some {
                 messages,
                 ended: end,
                 paused,
-            } = self.collect(&member)?
+            } = self.collect(&member, &guard)?
             else {
                 self.lost()?;
                 continue;
@@ -298,8 +356,8 @@ impl<T: Transformer> Runner<T> {
             }
             if self.making.is_empty() {
                 if ended && let Some(group) = self.group() {
-                    self.commit_position(&member, &group)?;
-                    ended = false;
+                    // Tried until it is through: no other end would be met.
+                    ended = !self.commit_position(&member, &group)?;
                 }
             } else if paused || full || self.is_due() {
                 let mut empty = std::mem::take(&mut self.spare);
@@ -312,6 +370,26 @@ impl<T: Transformer> Runner<T> {
         self.context.status.phase(Phase::Stopping);
         if let Some((batch, result)) = self.committer.outcome(true)? {
             self.settle(&batch, result)?;
+        }
+        Ok(())
+    }
+
+    /// What the guard has found. An error ends the process.
+    fn found(&mut self, finding: Finding, member: &Member) -> Result<()> {
+        match finding {
+            Finding::Stops(topic, error) => {
+                if !self.lanes.contains_key(&topic) {
+                    return Err(error);
+                }
+                self.shared.block(&topic, &error);
+                pause(member, &topic)?;
+                if self.context.status.all_blocked() {
+                    return Err(error);
+                }
+            }
+            Finding::Held(place, error) => self.shared.condition(&place, Some(&error)),
+            Finding::Free(place) => self.shared.condition(&place, None),
+            Finding::Unexplained(error) => return Err(error),
         }
         Ok(())
     }
@@ -345,7 +423,7 @@ impl<T: Transformer> Runner<T> {
     /// moment. Whether the partitions were taken away is asked after each poll,
     /// because the next one may already bring messages of the new assignment,
     /// which must not be thrown away.
-    fn collect<'m>(&self, member: &'m Member) -> Result<Collected<'m>> {
+    fn collect<'m>(&self, member: &'m Member, guard: &Guard) -> Result<Collected<'m>> {
         let epoch = self.shared.epoch.load(Ordering::SeqCst);
         let mut messages = Vec::with_capacity(CHUNK);
         let mut ended = false;
@@ -364,6 +442,10 @@ impl<T: Transformer> Runner<T> {
                 Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
                     tracing::warn!(%error, "reading");
+                    paused = true;
+                }
+                Err(error) if explains(&error) => {
+                    guard.suspect(error);
                     paused = true;
                 }
                 Err(error) => return Err(error),
@@ -490,17 +572,16 @@ impl<T: Transformer> Runner<T> {
         }
         // Committed all the same, so that the dead letters can be read.
         for (topic, error) in &too_many {
-            if let Some(lane) = self.lanes.get(topic) {
-                self.context.status.lane_failed(lane, error, None);
-            }
+            self.shared.block(topic, error);
         }
         let stopped = too_many.into_iter().map(|(topic, _)| topic);
         Ok(Some(Trouble::Stopped(stopped.collect())))
     }
 
     /// Commits positions behind commit markers, so that a drained topic shows
-    /// no lag. Called when nothing is held.
-    fn commit_position(&mut self, member: &Member, group: &ConsumerGroupMetadata) -> Result<()> {
+    /// no lag. Called when nothing is held. `false` when the broker did not take
+    /// them.
+    fn commit_position(&mut self, member: &Member, group: &ConsumerGroupMetadata) -> Result<bool> {
         let next: HashMap<Place, i64> = member
             .positions()
             .into_iter()
@@ -508,7 +589,7 @@ impl<T: Transformer> Runner<T> {
             .filter(|(place, _)| !self.sought.contains(place))
             .collect();
         if next.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let offsets = Offsets {
             next: &next,
@@ -522,11 +603,12 @@ impl<T: Transformer> Runner<T> {
         {
             Ok(_) => {
                 self.committed.extend(next);
-                Ok(())
+                Ok(true)
             }
             Err(Failure::Aborted(error)) => {
-                tracing::warn!(%error, "the position was not committed; again at the next end");
-                Ok(())
+                tracing::debug!(%error, "the position is committed later");
+                self.context.status.note_error(&error);
+                Ok(false)
             }
             Err(Failure::Dead(error)) => Err(error),
         }
@@ -544,8 +626,7 @@ impl<T: Transformer> Runner<T> {
         }
         match trouble {
             Trouble::Lane(topic, error) => {
-                let lane = self.lanes.get(&topic).cloned().unwrap_or_default();
-                self.context.status.lane_failed(&lane, &error, None);
+                self.shared.block(&topic, &error);
                 pause(member, &topic)?;
             }
             Trouble::Stopped(topics) => {

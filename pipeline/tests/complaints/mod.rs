@@ -63,7 +63,11 @@ fn contact(name: &str, parent: &str) -> Option<String> {
 /// and nobody was told why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn multiwoven_923_rejected_rows_are_not_forgotten() {
-    let mut rig = Rig::new(ordered());
+    // The mock broker tells no commits: a second run would read all of it again,
+    // and refuse it again at a newer order than the letters' that are retried.
+    let Some(mut rig) = Rig::real(ordered()) else {
+        return;
+    };
     for n in 0..10 {
         rig.source
             .add("company", &n.to_string(), 1, name("refuse me"));

@@ -5,6 +5,7 @@
 
 use drover_pipeline::idempotency::FirstTouch;
 use drover_pipeline::kafka::compacted::scan;
+use drover_pipeline::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::parking::Reason;
 use drover_pipeline::topics::partition_of;
@@ -46,8 +47,10 @@ fn load<L: Loader>(rig: &mut Rig, target: L) {
 /// older generation.
 fn refuse_offsets(rig: &Rig) {
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION; 1000];
-    rig._cluster
-        .request_errors(RDKafkaApiKey::TxnOffsetCommit, &refused);
+    let Broker::Mock(cluster) = &rig.broker else {
+        panic!("a real broker refuses nothing on demand");
+    };
+    cluster.request_errors(RDKafkaApiKey::TxnOffsetCommit, &refused);
 }
 
 /// Ends the stages, whatever the broker refuses them while they end.
@@ -366,4 +369,68 @@ async fn what_is_found_parked_at_a_start_is_looked_at() {
     })
     .await;
     rig.end().await;
+}
+
+/// A member that notes what it is assigned.
+#[derive(Default)]
+struct Noting {
+    assigned: std::sync::Mutex<Vec<usize>>,
+}
+
+impl Rebalance for Noting {
+    fn assigned(&self, assignment: &Assignment) -> Result<()> {
+        let partitions = assignment.starts.len();
+        self.assigned.lock().expect("lock").push(partitions);
+        Ok(())
+    }
+
+    fn revoked(&self) {}
+}
+
+/// A lane that is full pauses its partitions; when others come and go meanwhile,
+/// the client keeps the pause of those that come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_was_paused_is_read_again_after_a_rebalance() {
+    let rig = Rig::new(Target::default());
+    let topic = rig.topics.raw("company", false);
+    tokio::task::block_in_place(|| {
+        let producer = PlainProducer::open(&rig.client()).expect("a producer");
+        for partition in 0..PARTITIONS {
+            let record = Record {
+                partition: Some(partition),
+                ..Record::new(&topic, b"k", Some(b"v"))
+            };
+            producer.send(record).expect("sent");
+        }
+        producer.flush(Duration::from_secs(10)).expect("durable");
+        let join = |instance: &str| {
+            let noting = Arc::new(Noting::default());
+            let handler = Arc::clone(&noting) as Arc<dyn Rebalance>;
+            let topics = [topic.clone()];
+            let member = Member::join(&rig.client(), "g", instance, &topics, handler);
+            (member.expect("a member"), noting)
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let (one, noting) = join("one");
+        let poll = |member: &Member| {
+            assert!(std::time::Instant::now() < deadline, "nothing within 60 s");
+            matches!(
+                member.poll(Duration::from_millis(50)),
+                Ok(Polled::Message(_))
+            )
+        };
+        while !poll(&one) {}
+        one.pause(&one.assigned()).expect("a pause");
+        // Another one takes some of them, and the rest comes back.
+        let (other, _) = join("other");
+        while noting.assigned.lock().expect("lock").len() < 2 {
+            poll(&one);
+            poll(&other);
+        }
+        let back = *noting.assigned.lock().expect("lock").last().expect("one");
+        assert!(back > 0 && back < PARTITIONS as usize, "{back}");
+        while !poll(&one) {
+            poll(&other);
+        }
+    });
 }

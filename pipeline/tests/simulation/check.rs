@@ -4,8 +4,8 @@
 use drover_pipeline::idempotency::State;
 use drover_pipeline::record::Order;
 
-use crate::worker::{Parked, Reason};
-use crate::world::{Canonical, Fate, IDEMPOTENCY, KEYS, Key, Logged, PARKED, Value, World};
+use crate::worker::{Reason, Row};
+use crate::world::{Canonical, Fate, KEYS, Key, Logged, TABLES, Value, World};
 use drover_pipeline::idempotency::Entry;
 
 impl World {
@@ -55,7 +55,7 @@ impl World {
                 || self.truth.parked[key]
                     .as_ref()
                     .is_some_and(|parked| parked.order >= order)
-                || self.truth.dead[key].is_some_and(|dead| dead >= order);
+                || self.truth.dead[key].is_some_and(|dead| dead.order >= order);
             if !accounted {
                 let detail = format!(
                     "{} v{} at {partition}@{}, committed up to {next}",
@@ -67,17 +67,19 @@ impl World {
     }
 
     /// The tables as a reader from the start sees them.
-    fn tables(&self) -> Vec<(Option<Entry>, Option<Parked>)> {
-        let mut tables = vec![(None, None); KEYS.len()];
-        for table in [IDEMPOTENCY, PARKED] {
+    fn tables(&self) -> Vec<Row> {
+        let mut tables = vec![Row::default(); KEYS.len()];
+        for table in 0..TABLES {
             for item in self.logs[table].iter().flat_map(|log| &log.items) {
                 let Logged::Record { by, key, value } = item else {
                     continue;
                 };
                 if self.transactions[*by].fate == Fate::Committed {
                     match Value::clone(value) {
-                        Value::Entry(entry) => tables[*key].0 = entry,
-                        Value::Parked(parked) => tables[*key].1 = parked,
+                        Value::Entry(entry) => tables[*key].entry = entry,
+                        Value::Parked(parked) => tables[*key].parked = parked,
+                        Value::Letter(letter) => tables[*key].letter = letter,
+                        Value::Redo(redo) => tables[*key].redo = redo,
                     }
                 }
             }
@@ -107,34 +109,49 @@ impl World {
                 self.broken("memory is not what the tables say", detail);
             }
         }
-        for (key, (entry, parked)) in tables.iter().enumerate() {
-            self.check_key(key, entry.as_ref(), parked.as_ref(), &tables);
+        for key in 0..KEYS.len() {
+            self.check_key(key, &tables);
         }
     }
 
-    fn check_key(
-        &mut self,
-        key: Key,
-        entry: Option<&Entry>,
-        parked: Option<&Parked>,
-        tables: &[(Option<Entry>, Option<Parked>)],
-    ) {
+    fn check_key(&mut self, key: Key, tables: &[Row]) {
         let name = KEYS[key].name;
+        let (entry, parked) = (tables[key].entry.as_ref(), tables[key].parked.as_ref());
+        let has_id = |key: Key| {
+            let entry = tables[key].entry.as_ref();
+            entry.is_some_and(|entry| entry.target_id.is_some())
+        };
+        if tables[key].redo.is_some() {
+            self.broken("a redo record is left", name.to_owned());
+        }
+        if let Some(parent) = tables[key].letter.and_then(|letter| letter.waits_for)
+            && has_id(parent)
+        {
+            let detail = format!("{name}, whose parent is {}", KEYS[parent].name);
+            self.broken("an orphan was not healed", detail);
+        }
         if let Some(parked) = parked {
             match parked.reason {
                 Reason::Lease => {
                     self.broken("a record waits for a lease for ever", name.to_owned());
                 }
-                Reason::Parent(parent) | Reason::Link(parent) => {
-                    if tables[parent]
-                        .0
-                        .as_ref()
-                        .is_some_and(|e| e.target_id.is_some())
-                    {
-                        let detail = format!("{name} waits for {}", KEYS[parent].name);
-                        self.broken("a parked record was not woken", detail);
-                    }
+                Reason::Parent(parent) | Reason::Link(parent) | Reason::Dropped(parent)
+                    if has_id(parent) =>
+                {
+                    let detail = format!("{name} waits for {}", KEYS[parent].name);
+                    self.broken("a parked record was not woken", detail);
                 }
+                // Everything is covered now, so a parent can only be waited for
+                // that is dead for a reason of its own.
+                Reason::Parent(parent) | Reason::Link(parent)
+                    if tables[parent]
+                        .letter
+                        .is_none_or(|letter| letter.waits_for.is_some()) =>
+                {
+                    let detail = format!("{name} waits for {}", KEYS[parent].name);
+                    self.broken("a record waits in vain for ever", detail);
+                }
+                Reason::Parent(_) | Reason::Link(_) | Reason::Dropped(_) => {}
             }
         }
         let log = &self.canonical[KEYS[key].entity][self.partition(key)];
@@ -147,7 +164,7 @@ impl World {
         let waits = parked.is_some_and(|parked| {
             matches!(parked.reason, Reason::Parent(_)) && parked.order == newest
         });
-        if waits || self.truth.dead[key].is_some_and(|dead| dead >= newest) {
+        if waits || self.truth.dead[key].is_some_and(|dead| dead.order >= newest) {
             return;
         }
         if entry.is_none_or(|entry| {
@@ -174,10 +191,7 @@ impl World {
         let unlinked = row.is_some_and(|row| !row.linked && !row.content.absent);
         if let Some((parent, _)) = KEYS[key].parent
             && unlinked
-            && tables[parent]
-                .0
-                .as_ref()
-                .is_some_and(|e| e.target_id.is_some())
+            && has_id(parent)
         {
             self.broken("a link that is possible was not made", name.to_owned());
         }

@@ -3,7 +3,8 @@
 
 use crate::rules::Rules;
 use crate::world::{
-    CHILDREN, Edit, Event, Fate, Key, Kind, PARENTS, REVOKE, SESSION, Setting, Violation, World,
+    CHILDREN, Edit, Event, Fate, Key, Kind, PARENTS, REVOKE, SESSION, Setting, TABLES, Violation,
+    World,
 };
 
 /// The choices of a history before the faults stop.
@@ -34,6 +35,14 @@ pub enum Choice {
     TimeOut(usize),
     Refuse(usize),
     Throttle,
+    /// The worker learns how far an entity is covered.
+    Cover(usize, usize),
+    /// The worker searches for records that wait in vain.
+    Search(usize),
+    /// A person retries a dead letter.
+    Retry(Key),
+    /// The children's lane is held back, or let go.
+    Hold(usize, bool),
 }
 
 /// A small generator (SplitMix64), so that a seed means the same for ever.
@@ -114,13 +123,15 @@ pub fn make(seed: u64, rules: Rules, kind: Option<Kind>) -> (History, World) {
 }
 
 /// The keys that a history is about.
-const FOCUS: [&[Key]; 6] = [
+const FOCUS: [&[Key]; 8] = [
     &[0],
     &[2, 1],
     &[3, 0],
     &[4, 1],
     &[0, 3, 4],
     &[0, 1, 2, 3, 4],
+    &[5, 6],
+    &[2, 3, 4, 5],
 ];
 
 /// Makes choices.
@@ -169,13 +180,19 @@ impl Chooser {
             }
             34..=51 => Choice::Poll(place, nth),
             52..=65 => {
-                let (table, p) = (random.below(2), random.below(world.setting.partitions));
+                let (table, p) = (random.below(TABLES), random.below(world.setting.partitions));
                 Choice::Tail(place, table, p, random.below(3) == 0)
             }
             66..=77 => Choice::Marker(nth),
             78..=83 => Choice::Effect(nth),
             84..=89 => Choice::Answer(nth),
-            90..=92 => self.edit(),
+            90 | 91 => self.edit(),
+            92 => match random.below(5) {
+                0 | 1 => Choice::Cover(place, random.below(2)),
+                2 => Choice::Search(place),
+                3 => Choice::Retry(random.one_of(self.keys)),
+                _ => Choice::Hold(place, random.below(2) == 0),
+            },
             93 => Choice::End(place),
             94 => Choice::Start(place),
             95 | 96 => Choice::Resume(place),
@@ -334,6 +351,10 @@ fn perform(world: &mut World, choice: Choice) -> bool {
             });
             true
         }
+        Choice::Cover(place, entity) => world.cover(place, entity),
+        Choice::Search(place) => world.search(place),
+        Choice::Retry(key) => world.retry(key),
+        Choice::Hold(place, hold) => world.hold_back(place, hold),
         Choice::Throttle => {
             world.throttling = !world.throttling;
             true
@@ -349,6 +370,8 @@ fn settle(world: &mut World) {
     }
     world.refusing = [false; 2];
     world.throttling = false;
+    // What the source wrote in this very moment is in the past.
+    world.tick(1);
     world.say("", || {
         "faults stop; everything goes on until it is quiet".to_owned()
     });
@@ -391,7 +414,7 @@ fn round(world: &mut World) -> bool {
         for choice in 0..4 {
             did |= world.poll(place, choice);
         }
-        for table in 0..2 {
+        for table in 0..TABLES {
             for p in 0..world.setting.partitions {
                 while world.follow(place, table, p, false) {
                     did = true;
@@ -407,6 +430,11 @@ fn round(world: &mut World) -> bool {
             }
         }
         did |= world.end(place);
+        did |= world.hold_back(place, false);
+        for entity in [PARENTS, CHILDREN] {
+            did |= world.cover(place, entity);
+        }
+        did |= world.search(place);
     }
     for choice in [Choice::Marker(0), Choice::Effect(0), Choice::Answer(0)] {
         while perform(world, choice) {

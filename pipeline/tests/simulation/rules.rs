@@ -65,11 +65,23 @@ pub enum Rule {
     /// Where no Pending is written, nothing is skipped because of what the
     /// table says alone: a dead owner may have sent something in between.
     NoShortcutWithoutPending,
+    /// A dead letter whose parent came before the letter was told is tried again
+    /// when it is told.
+    OrphanWhoseParentCame,
+    /// Dead letters whose parent has come are tried again after an assignment.
+    OrphansOnAssignment,
+    /// Redo records are tried again after each assignment.
+    RedoOnAssignment,
+    /// It is searched for records that wait in vain: nothing else would wake them.
+    SearchInVain,
+    /// Whether a dead letter stands already is asked of our own commits, not of
+    /// the tail, which may still show one that was taken back.
+    LettersAsCommitted,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 25] = [
+    pub const ALL: [Rule; 30] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -95,13 +107,18 @@ impl Rule {
         Rule::UnchangedKeepsLink,
         Rule::NewestDeadLetter,
         Rule::NoShortcutWithoutPending,
+        Rule::OrphanWhoseParentCame,
+        Rule::OrphansOnAssignment,
+        Rule::RedoOnAssignment,
+        Rule::SearchInVain,
+        Rule::LettersAsCommitted,
     ];
 }
 
 /// Which rules hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    off: u32,
+    off: u64,
 }
 
 impl Rules {
@@ -111,12 +128,12 @@ impl Rules {
     /// All but one.
     pub fn without(rule: Rule) -> Self {
         Rules {
-            off: 1 << rule as u32,
+            off: 1 << rule as u64,
         }
     }
 
     /// Whether a rule holds.
     pub fn has(self, rule: Rule) -> bool {
-        self.off & (1 << rule as u32) == 0
+        self.off & (1 << rule as u64) == 0
     }
 }

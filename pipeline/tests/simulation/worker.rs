@@ -7,12 +7,14 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use drover_pipeline::idempotency::{Entry, Incoming, State, Verdict, judge};
-use drover_pipeline::record::{AbsentReason, Fingerprint, Order};
+use drover_pipeline::orphan::{Sight, circle, never};
+use drover_pipeline::record::{AbsentReason, CanonicalKey, Fingerprint, Order};
 
 use crate::rules::Rule;
 use crate::world::{
-    Canonical, Content, Event, Fate, IDEMPOTENCY, KEYS, Key, Kind, LEASE, Logged, MOST_PARTITIONS,
-    Meta, Next, PARKED, REVOKE, Request, Value, World,
+    CHILDREN, Canonical, Content, Event, Fate, IDEMPOTENCY, KEYS, Key, Kind, LEASE, LETTERS,
+    Letter, Logged, MOST_PARTITIONS, Meta, Next, PARKED, REVOKE, Redone, Request, TABLES, Value,
+    World,
 };
 
 /// The most messages of a batch.
@@ -43,6 +45,8 @@ pub enum Reason {
     Parent(Key),
     /// An optional link.
     Link(Key),
+    /// Nobody: its optional link never comes, as far as is known.
+    Dropped(Key),
     /// The end of a lease.
     Lease,
 }
@@ -51,7 +55,7 @@ impl Reason {
     /// The key whose arrival releases the record.
     pub fn parent(self) -> Option<Key> {
         match self {
-            Reason::Parent(key) | Reason::Link(key) => Some(key),
+            Reason::Parent(key) | Reason::Link(key) | Reason::Dropped(key) => Some(key),
             Reason::Lease => None,
         }
     }
@@ -83,12 +87,15 @@ enum Plan {
     /// The entry, and whether it is the content that is known.
     Note(Entry, bool),
     Park(Reason, Option<u64>),
+    /// The parent, and whether it is a circle.
+    Orphan(Key, bool),
     Send(Box<Sending>),
 }
 
 #[derive(Debug)]
 struct Sending {
     missing: Option<Key>,
+    dropped: Option<Key>,
     before: Option<Entry>,
     id: Option<String>,
     recover: bool,
@@ -100,7 +107,8 @@ struct Sending {
 struct Changes {
     entries: Vec<(Key, Option<Entry>)>,
     parked: Vec<(Key, Option<Parked>)>,
-    letters: Vec<(Key, Option<Order>)>,
+    letters: Vec<(Key, Option<Letter>)>,
+    redone: Vec<Key>,
     timers: Vec<(Key, u64)>,
 }
 
@@ -161,6 +169,8 @@ struct Lane {
     in_flight: bool,
     /// The assignment in which it dropped a batch: it begins no other in it.
     held: Option<u64>,
+    /// It waits for the first copy of its parents.
+    held_back: bool,
 }
 
 /// What the thread that polls is at.
@@ -199,9 +209,13 @@ pub struct Known {
     entries: [Option<Entry>; KEYS.len()],
     seen: [Option<u64>; KEYS.len()],
     parked: [Option<Parked>; KEYS.len()],
+    letters: [Option<Letter>; KEYS.len()],
+    redo: [Option<Redone>; KEYS.len()],
+    /// Up to when everything that the source wrote of an entity is known.
+    covered: [Option<u64>; 2],
     owned: Vec<usize>,
     epoch: Option<u64>,
-    through: [[usize; MOST_PARTITIONS]; 2],
+    through: [[usize; MOST_PARTITIONS]; TABLES],
 }
 
 /// A worker's place, and the process that runs there.
@@ -222,7 +236,7 @@ pub struct Worker {
     group: Option<Meta>,
     fetched: HashMap<(usize, usize), usize>,
     lanes: [Lane; 2],
-    tail: [[Following; MOST_PARTITIONS]; 2],
+    tail: [[Following; MOST_PARTITIONS]; TABLES],
     letting_go: Vec<Key>,
     known: Known,
     holder: Option<usize>,
@@ -237,7 +251,72 @@ impl Known {
             .is_some_and(|entry| entry.target_id.is_some())
     }
 
-    /// As `Known::put_entry`: `true` when the key has an id in the target now.
+    /// Whether the target has nothing for a key, and never had.
+    fn is_gone(&self, key: Key) -> bool {
+        self.entries[key]
+            .as_ref()
+            .is_some_and(|e| e.target_id.is_none() && matches!(e.state, State::Deleted { .. }))
+    }
+
+    fn waits_for(&self, key: Key) -> Option<Key> {
+        match self.parked[key].as_ref().map(|parked| parked.reason) {
+            Some(Reason::Parent(parent)) => Some(parent),
+            _ => self.letters[key].and_then(|letter| letter.waits_for),
+        }
+    }
+
+    /// The circle that a child closes by waiting for its parent, by the real
+    /// rule.
+    fn closes_circle(&self, child: Key, parent: Key) -> bool {
+        let waits_for = |of: &CanonicalKey| self.waits_for(number_of(of)?).map(name_of);
+        circle(&name_of(child), &name_of(parent), waits_for).is_some()
+    }
+
+    /// Whether a parent without an id never comes for a child of that time, by
+    /// the real rule.
+    fn never(&self, parent: Key, child: u64) -> bool {
+        let entry = self.entries[parent].as_ref();
+        let letter = self.letters[parent];
+        let sight = Sight {
+            unmigrated: false,
+            absent: entry.and_then(|entry| match entry.state {
+                State::Deleted { reason } => Some(reason),
+                _ => None,
+            }),
+            underway: entry.is_some() || self.parked[parent].is_some() || letter.is_some(),
+            orphan: letter.is_some_and(|letter| letter.waits_for.is_some()),
+            covered: self.covered[KEYS[parent].entity].map(|at| at as i64),
+        };
+        never(&sight, child as i64).is_some()
+    }
+
+    /// Whether a parked record waits in vain.
+    fn in_vain(&self, key: Key) -> bool {
+        self.parked[key]
+            .as_ref()
+            .is_some_and(|parked| match parked.reason {
+                Reason::Parent(parent) => {
+                    !self.has_id(parent)
+                        && (self.never(parent, parked.content.at)
+                            || self.closes_circle(key, parent))
+                }
+                Reason::Link(parent) => {
+                    !self.has_id(parent) && self.never(parent, parked.content.at)
+                }
+                Reason::Dropped(_) | Reason::Lease => false,
+            })
+    }
+
+    /// As `Known::can_go_on`.
+    fn can_go_on(&self, parked: &Parked) -> bool {
+        parked.reason.parent().is_none_or(|parent| {
+            let waits = !matches!(parked.reason, Reason::Dropped(_));
+            self.has_id(parent) || waits && self.is_gone(parent)
+        })
+    }
+
+    /// As `Known::put_entry`: `true` when the key has an id in the target now,
+    /// or never will.
     fn put_entry(&mut self, key: Key, entry: Option<Entry>, now: u64) -> bool {
         let pending = entry
             .as_ref()
@@ -247,8 +326,11 @@ impl Known {
         } else if self.entries[key] != entry || self.seen[key].is_none() {
             self.seen[key] = Some(now);
         }
+        let settled = entry
+            .as_ref()
+            .is_some_and(|e| matches!(e.state, State::Deleted { .. }));
         self.entries[key] = entry;
-        self.has_id(key)
+        self.has_id(key) || settled
     }
 }
 
@@ -295,14 +377,36 @@ impl Worker {
     }
 
     /// Which of the keys differ in memory from that table.
-    pub fn differs(&self, log: &[(Option<Entry>, Option<Parked>)]) -> Option<&'static str> {
+    pub fn differs(&self, log: &[Row]) -> Option<&'static str> {
+        let known = &self.known;
         log.iter()
             .enumerate()
-            .find(|(key, (entry, parked))| {
-                &self.known.entries[*key] != entry || &self.known.parked[*key] != parked
+            .find(|(key, row)| {
+                known.entries[*key] != row.entry
+                    || known.parked[*key] != row.parked
+                    || known.letters[*key] != row.letter
+                    || known.redo[*key] != row.redo
             })
             .map(|(key, _)| KEYS[key].name)
     }
+}
+
+/// What the tables say of a key.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    pub entry: Option<Entry>,
+    pub parked: Option<Parked>,
+    pub letter: Option<Letter>,
+    pub redo: Option<Redone>,
+}
+
+/// A key of the simulation as the real rule takes it.
+fn name_of(key: Key) -> CanonicalKey {
+    CanonicalKey::parse(&format!("s/o/{key}#x")).expect("a key")
+}
+
+fn number_of(key: &CanonicalKey) -> Option<Key> {
+    key.parts().2.parse().ok()
 }
 
 impl World {
@@ -402,7 +506,7 @@ impl World {
             Poller::Ends(meta, partitions, starts) => {
                 let ends = partitions
                     .iter()
-                    .flat_map(|p| [IDEMPOTENCY, PARKED].map(|table| (table, *p)))
+                    .flat_map(|p| (0..TABLES).map(move |table| (table, *p)))
                     .map(|(table, p)| {
                         let log = &self.logs[table][p];
                         if self.has(Rule::RestoreToHighWatermark) {
@@ -476,6 +580,8 @@ impl World {
         ends: &[(usize, usize, usize)],
     ) -> bool {
         let look_again = self.has(Rule::LookAgainOnAssignment);
+        let heals = self.has(Rule::OrphansOnAssignment);
+        let redoes = self.has(Rule::RedoOnAssignment);
         let owned: Vec<bool> = (0..KEYS.len())
             .map(|key| partitions.contains(&self.partition(key)))
             .collect();
@@ -498,12 +604,16 @@ impl World {
             worker.fetched.insert((*entity, *p), *next);
             worker.lanes[*entity].committed.insert(*p, *next);
         }
-        for key in (0..KEYS.len()).filter(|key| owned[*key] && look_again) {
+        for key in (0..KEYS.len()).filter(|key| owned[*key]) {
             let known = &worker.known;
-            if known.parked[key]
-                .as_ref()
-                .is_some_and(|p| p.reason.parent().is_none_or(|parent| known.has_id(parent)))
-            {
+            let parked = known.parked[key].as_ref();
+            let again = look_again && parked.is_some_and(|parked| known.can_go_on(parked));
+            let healed = heals
+                && known.letters[key]
+                    .and_then(|letter| letter.waits_for)
+                    .is_some_and(|parent| known.has_id(parent));
+            let redone = redoes && known.redo[key].is_some();
+            if again || healed || redone {
                 worker.lanes[KEYS[key].entity].released.push(key);
             }
         }
@@ -688,8 +798,29 @@ impl World {
 
     fn note(&mut self, place: usize, table: usize, p: usize, at: usize, key: Key, value: Value) {
         let now = self.now;
+        let heals = self.has(Rule::OrphanWhoseParentCame);
         let worker = &mut self.workers[place];
-        if worker.known.owned.contains(&p) {
+        let owned = worker.known.owned.contains(&p);
+        match value {
+            // These two are followed as they are, whoever owns the partition.
+            Value::Letter(letter) => {
+                worker.known.letters[key] = letter;
+                let parent = letter.and_then(|letter| letter.waits_for);
+                if heals && owned && parent.is_some_and(|p| worker.known.has_id(p)) {
+                    worker.letting_go.push(key);
+                }
+                return;
+            }
+            Value::Redo(redo) => {
+                worker.known.redo[key] = redo;
+                if owned && redo.is_some() {
+                    worker.letting_go.push(key);
+                }
+                return;
+            }
+            Value::Entry(_) | Value::Parked(_) => {}
+        }
+        if owned {
             return;
         }
         worker.known.through[table][p] = at + 1;
@@ -701,19 +832,79 @@ impl World {
                 }
             }
             Value::Parked(parked) => worker.known.parked[key] = parked,
+            Value::Letter(_) | Value::Redo(_) => {}
         }
     }
 
+    /// Those of ours that go on when that key has come, or is gone.
     fn waiters(&self, place: usize, parent: Key) -> Vec<Key> {
         let known = &self.workers[place].known;
         (0..KEYS.len())
             .filter(|key| known.owned.contains(&self.partition(*key)))
             .filter(|key| {
-                known.parked[*key]
-                    .as_ref()
-                    .is_some_and(|p| p.reason.parent() == Some(parent))
+                let parked = known.parked[*key].as_ref();
+                let letter = known.letters[*key];
+                parked.is_some_and(|p| p.reason.parent() == Some(parent))
+                    || known.has_id(parent)
+                        && letter.is_some_and(|letter| letter.waits_for == Some(parent))
             })
             .collect()
+    }
+
+    // --- the stages in front --------------------------------------------------
+
+    /// Takes note of what the source had of an entity until now, where all of it
+    /// has reached this worker's tables.
+    pub fn cover(&mut self, place: usize, entity: usize) -> bool {
+        let worker = &self.workers[place];
+        let Some(until) = self.now.checked_sub(1).filter(|_| worker.runs()) else {
+            return false;
+        };
+        let through = (0..self.setting.partitions).all(|p| {
+            self.group.offsets[entity][p] >= self.canonical[entity][p].len()
+                && [IDEMPOTENCY, PARKED, LETTERS].iter().all(|table| {
+                    let following = worker.tail[*table][p];
+                    following.seek.is_none()
+                        && following.position >= self.logs[*table][p].items.len()
+                })
+        });
+        let known = &mut self.workers[place].known;
+        if !through || known.covered[entity] >= Some(until) {
+            return false;
+        }
+        known.covered[entity] = Some(until);
+        true
+    }
+
+    /// Lets go on to their end those that wait in vain.
+    pub fn search(&mut self, place: usize) -> bool {
+        let worker = &self.workers[place];
+        if !worker.runs() || !self.has(Rule::SearchInVain) {
+            return false;
+        }
+        let found: Vec<Key> = (0..KEYS.len())
+            .filter(|key| worker.known.owned.contains(&self.partition(*key)))
+            .filter(|key| worker.known.in_vain(*key))
+            .filter(|key| !worker.lanes[KEYS[*key].entity].released.contains(key))
+            .collect();
+        let worker = &mut self.workers[place];
+        for key in &found {
+            worker.lanes[KEYS[*key].entity].released.push(*key);
+        }
+        !found.is_empty()
+    }
+
+    /// The children's lane waits for its parents' first copy, or does no more.
+    pub fn hold_back(&mut self, place: usize, hold: bool) -> bool {
+        let lane = &mut self.workers[place].lanes[CHILDREN];
+        if lane.held_back == hold {
+            return false;
+        }
+        lane.held_back = hold;
+        if hold {
+            self.count(Event::HeldBack);
+        }
+        true
     }
 
     /// What the tail found to be released gets to the lanes.
@@ -830,7 +1021,10 @@ impl World {
             .map(|(_, key)| *key);
         current.released.extend(due);
         current.timers.retain(|(at, _)| *at > now);
-        let count = current.messages.len().min(BATCH);
+        let count = match current.held_back {
+            true => 0,
+            false => current.messages.len().min(BATCH),
+        };
         let messages: Vec<(usize, usize)> = current.messages.drain(..count).collect();
         let released = std::mem::take(&mut current.released);
         if messages.is_empty() && released.is_empty() {
@@ -890,18 +1084,30 @@ impl World {
             {
                 continue;
             }
-            if let Some(parked) = &known.parked[*key] {
-                let early = matches!(parked.reason, Reason::Link(parent) if !known.has_id(parent));
-                if early && self.has(Rule::ReleasedForItsReason) {
-                    continue;
-                }
-                let (order, content) = (parked.order, parked.content);
+            let redo = known.redo[*key].map(|redo| (redo.order, redo.content));
+            let letter = known.letters[*key].filter(|letter| letter.waits_for.is_some());
+            let letter = letter.map(|letter| (letter.order, letter.content));
+            let parked = known.parked[*key].as_ref().filter(|parked| {
+                let links = matches!(parked.reason, Reason::Link(_) | Reason::Dropped(_));
+                !links
+                    || !self.has(Rule::ReleasedForItsReason)
+                    || known.can_go_on(parked)
+                    || known.in_vain(*key)
+            });
+            let parked = parked.map(|parked| (parked.order, parked.content));
+            let (was_parked, was_dead) = (parked.is_some(), letter.is_some());
+            for (order, content) in parked.into_iter().chain(redo).chain(letter) {
                 works.push(Work {
                     key: *key,
                     order,
                     content,
                 });
+            }
+            if was_parked {
                 self.count(Event::Released);
+            }
+            if was_dead {
+                self.count(Event::Healed);
             }
         }
         if self.has(Rule::NewestPerKey) {
@@ -922,6 +1128,9 @@ impl World {
                     Plan::Drop => "drops".to_owned(),
                     Plan::Note(..) => "notes".to_owned(),
                     Plan::Park(reason, _) => format!("will park ({})", describe(*reason)),
+                    Plan::Orphan(parent, _) => {
+                        format!("gives up, for want of {}, on", KEYS[*parent].name)
+                    }
                     Plan::Send(sending) if sending.recover => "will recover".to_owned(),
                     Plan::Send(_) => "will send".to_owned(),
                 };
@@ -932,7 +1141,8 @@ impl World {
         }
         if self.setting.kind == Kind::Ordered && self.has(Rule::LinksAreInTheOrder) {
             for (work, plan) in works.iter_mut().zip(&plans) {
-                let linked = matches!(plan, Plan::Send(sending) if sending.missing.is_none());
+                let linked = matches!(plan, Plan::Send(sending)
+                    if sending.missing.is_none() && sending.dropped.is_none());
                 let optional = matches!(KEYS[work.key].parent, Some((_, false)));
                 work.order.reapply += u32::from(linked && optional && !work.content.absent);
             }
@@ -951,6 +1161,16 @@ impl World {
         {
             self.count(Event::Stale);
             return Plan::Drop;
+        }
+        if let Some(parked) = &known.parked[work.key]
+            && let Reason::Link(parent) = parked.reason
+            && parked.order == work.order
+            && known.entries[work.key]
+                .as_ref()
+                .is_some_and(|e| !matches!(e.state, State::Pending { .. }))
+            && known.in_vain(work.key)
+        {
+            return Plan::Park(Reason::Dropped(parent), None);
         }
         let entry = known.entries[work.key].clone();
         let incoming = Incoming {
@@ -1006,18 +1226,24 @@ impl World {
             }) => before.map(|before| *before),
             other => other,
         };
-        let mut missing = None;
+        let (mut missing, mut dropped) = (None, None);
+        let known = &self.workers[place].known;
         if let Some((parent, required)) = KEYS[work.key].parent
             && !work.content.absent
-            && !self.workers[place].known.has_id(parent)
+            && !known.has_id(parent)
         {
-            if required {
-                return Plan::Park(Reason::Parent(parent), None);
+            let circle = required && known.closes_circle(work.key, parent);
+            let never = known.never(parent, work.content.at);
+            match (required, circle || never) {
+                (true, true) => return Plan::Orphan(parent, circle),
+                (true, false) => return Plan::Park(Reason::Parent(parent), None),
+                (false, true) => dropped = Some(parent),
+                (false, false) => missing = Some(parent),
             }
-            missing = Some(parent);
         }
         Plan::Send(Box::new(Sending {
             missing,
+            dropped,
             before,
             id,
             recover,
@@ -1106,7 +1332,7 @@ impl World {
                 order: work.order,
                 content: work.content,
                 id: sending.id.clone(),
-                linked: sending.missing.is_none(),
+                linked: sending.missing.is_none() && sending.dropped.is_none(),
                 sent: self.now,
                 over: false,
                 answer: None,
@@ -1194,6 +1420,7 @@ impl World {
             let key = work.key;
             let parked = self.workers[place].known.parked[key].clone();
             let mut park = None;
+            let mut waits = false;
             let mut succeeded = true;
             match plan {
                 Plan::Drop => succeeded = false,
@@ -1203,7 +1430,8 @@ impl World {
                     // the order that is noted now.
                     if unchanged
                         && keeps_link
-                        && let Some(reason @ Reason::Link(_)) = parked.as_ref().map(|p| p.reason)
+                        && let Some(reason @ (Reason::Link(_) | Reason::Dropped(_))) =
+                            parked.as_ref().map(|p| p.reason)
                     {
                         let reapply = work.order.reapply + 1;
                         park = Some((
@@ -1220,19 +1448,44 @@ impl World {
                     if let Some(after) = after {
                         changes.timers.push((key, after));
                     }
-                    if parked
+                    waits = parked
                         .as_ref()
-                        .is_some_and(|p| p.order == work.order && p.reason == reason)
-                    {
-                        continue;
-                    }
+                        .is_some_and(|p| p.order == work.order && p.reason == reason);
                     let event = match reason {
                         Reason::Parent(_) => Event::Parents,
                         Reason::Link(_) => Event::Links,
+                        Reason::Dropped(_) => Event::DroppedLinks,
                         Reason::Lease => Event::Leases,
                     };
-                    self.count(event);
-                    park = Some((reason, work.order));
+                    if !waits {
+                        self.count(event);
+                        park = Some((reason, work.order));
+                    }
+                }
+                Plan::Orphan(parent, circle) => {
+                    succeeded = false;
+                    let letter = Letter {
+                        order: work.order,
+                        content: work.content,
+                        waits_for: Some(parent),
+                    };
+                    // Asked of what knows our own commits: the tail may still show
+                    // a letter that is taken back.
+                    let known = if self.has(Rule::LettersAsCommitted) {
+                        self.truth.dead[key]
+                    } else {
+                        self.workers[place].known.letters[key]
+                    };
+                    if known != Some(letter)
+                        && self.truth.dead[key].is_none_or(|l| l.order <= work.order)
+                    {
+                        self.count(if circle {
+                            Event::Circles
+                        } else {
+                            Event::Orphans
+                        });
+                        changes.letters.push((key, Some(letter)));
+                    }
                 }
                 Plan::Send(sending) => match sending.outcome {
                     Some(Outcome::Applied { id, newer }) => {
@@ -1246,11 +1499,18 @@ impl World {
                         changes
                             .entries
                             .push((key, Some(Entry { target_id, ..entry })));
-                        if let Some(parent) = sending.missing {
+                        let reason = match (sending.missing, sending.dropped) {
+                            (Some(parent), _) => Some((Reason::Link(parent), Event::Links)),
+                            (None, Some(parent)) => {
+                                Some((Reason::Dropped(parent), Event::DroppedLinks))
+                            }
+                            (None, None) => None,
+                        };
+                        if let Some((reason, event)) = reason {
                             let reapply = work.order.reapply + 1;
-                            self.count(Event::Links);
+                            self.count(event);
                             park = Some((
-                                Reason::Link(parent),
+                                reason,
                                 Order {
                                     reapply,
                                     ..work.order
@@ -1261,8 +1521,13 @@ impl World {
                     Some(Outcome::Rejected) => {
                         succeeded = false;
                         self.count(Event::Rejected);
-                        if !newest || self.truth.dead[key].is_none_or(|o| o <= work.order) {
-                            changes.letters.push((key, Some(work.order)));
+                        if !newest || self.truth.dead[key].is_none_or(|l| l.order <= work.order) {
+                            let letter = Letter {
+                                order: work.order,
+                                content: work.content,
+                                waits_for: None,
+                            };
+                            changes.letters.push((key, Some(letter)));
                         }
                         if !ordered {
                             let mut entry = sending.before;
@@ -1302,13 +1567,16 @@ impl World {
                         }),
                     ));
                 }
-                None if parked.is_some_and(|p| p.order <= work.order) => {
+                None if !waits && parked.is_some_and(|p| p.order <= work.order) => {
                     changes.parked.push((key, None));
                 }
                 None => {}
             }
+            if self.workers[place].known.redo[key].is_some_and(|r| r.order <= work.order) {
+                changes.redone.push(key);
+            }
             // A record that waits is no longer dead.
-            if (succeeded || parks) && self.truth.dead[key].is_some_and(|o| o <= work.order) {
+            if (succeeded || parks) && self.truth.dead[key].is_some_and(|l| l.order <= work.order) {
                 changes.letters.push((key, None));
             }
         }
@@ -1364,8 +1632,22 @@ impl World {
                             .iter()
                             .map(|(key, parked)| (*key, Value::Parked(parked.clone()))),
                     )
+                    .chain(
+                        batch
+                            .changes
+                            .letters
+                            .iter()
+                            .map(|(key, letter)| (*key, Value::Letter(*letter))),
+                    )
+                    .chain(
+                        batch
+                            .changes
+                            .redone
+                            .iter()
+                            .map(|key| (*key, Value::Redo(None))),
+                    )
                     .collect();
-                let number = self.produce(place, records, batch.changes.letters.clone());
+                let number = self.produce(place, records);
                 batch.transaction = Some(number);
                 batch.ends.clear();
                 for (table, p) in &self.transactions[number].unmarked {
@@ -1476,8 +1758,8 @@ impl World {
         }
         let mut released = Vec::new();
         for (key, parked) in changes.parked {
-            let parent = parked.as_ref().and_then(|parked| parked.reason.parent());
-            if look_again && parent.is_some_and(|parent| known.has_id(parent)) {
+            let waits = parked.as_ref().filter(|p| p.reason.parent().is_some());
+            if look_again && waits.is_some_and(|parked| known.can_go_on(parked)) {
                 released.push(key);
             }
             known.parked[key] = parked;
@@ -1492,6 +1774,12 @@ impl World {
             released.extend(self.waiters(place, key));
         }
         let worker = &mut self.workers[place];
+        for (key, letter) in changes.letters {
+            worker.known.letters[key] = letter;
+        }
+        for key in changes.redone {
+            worker.known.redo[key] = None;
+        }
         for key in released {
             worker.lanes[KEYS[key].entity].released.push(key);
         }
@@ -1543,6 +1831,7 @@ fn describe(reason: Reason) -> String {
     match reason {
         Reason::Parent(key) => format!("waits for {}", KEYS[key].name),
         Reason::Link(key) => format!("link to {}", KEYS[key].name),
+        Reason::Dropped(key) => format!("dropped link to {}", KEYS[key].name),
         Reason::Lease => "lease".to_owned(),
     }
 }

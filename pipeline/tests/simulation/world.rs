@@ -30,6 +30,14 @@ pub const CHILDREN: usize = 1;
 pub const IDEMPOTENCY: usize = 0;
 /// The parked topic among the tables.
 pub const PARKED: usize = 1;
+/// The dead letters among the tables.
+pub const LETTERS: usize = 2;
+/// The redo topic among the tables.
+pub const REDO: usize = 3;
+/// How many tables there are.
+pub const TABLES: usize = 4;
+/// Who writes to the redo topic: nobody's worker.
+const ORCHESTRATOR: usize = usize::MAX;
 /// The most partitions of a history.
 pub const MOST_PARTITIONS: usize = 2;
 
@@ -49,7 +57,7 @@ pub struct KeySpec {
 
 /// The keys. Children lie on another partition than their parents where there
 /// are two, so that the owner of a child learns of the parent by its tail.
-pub const KEYS: [KeySpec; 5] = [
+pub const KEYS: [KeySpec; 7] = [
     KeySpec {
         name: "parent-a",
         entity: PARENTS,
@@ -79,6 +87,19 @@ pub const KEYS: [KeySpec; 5] = [
         entity: CHILDREN,
         partition: 0,
         parent: Some((1, false)),
+    },
+    // Each requires the other.
+    KeySpec {
+        name: "circle-a",
+        entity: CHILDREN,
+        partition: 0,
+        parent: Some((6, true)),
+    },
+    KeySpec {
+        name: "circle-b",
+        entity: CHILDREN,
+        partition: 1,
+        parent: Some((5, true)),
     },
 ];
 
@@ -120,6 +141,8 @@ pub struct Content {
     pub absent: bool,
     /// The target refuses it.
     pub refused: bool,
+    /// When the source wrote it.
+    pub at: u64,
 }
 
 /// An item of a canonical partition.
@@ -147,6 +170,41 @@ pub enum Value {
     Entry(Option<Entry>),
     /// A parked record, or its tombstone.
     Parked(Option<Parked>),
+    /// A dead letter, or its tombstone.
+    Letter(Option<Letter>),
+    /// A record to apply again, or its tombstone.
+    Redo(Option<Redone>),
+}
+
+impl Value {
+    fn table(&self) -> usize {
+        match self {
+            Value::Entry(_) => IDEMPOTENCY,
+            Value::Parked(_) => PARKED,
+            Value::Letter(_) => LETTERS,
+            Value::Redo(_) => REDO,
+        }
+    }
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Letter {
+    /// The record's order.
+    pub order: Order,
+    /// What it says.
+    pub content: Content,
+    /// The parent that never comes, where that is the cause.
+    pub waits_for: Option<Key>,
+}
+
+/// A record to apply again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Redone {
+    /// Its own order.
+    pub order: Order,
+    /// What it says.
+    pub content: Content,
 }
 
 /// An item of a table's partition.
@@ -213,7 +271,6 @@ pub struct Transaction {
     /// The offsets it sends, until their marker is written.
     pub offsets: Option<Vec<Next>>,
     records: Vec<(Key, Value)>,
-    letters: Vec<(Key, Option<Order>)>,
 }
 
 impl Transaction {
@@ -309,7 +366,9 @@ pub struct Truth {
     /// The parked records.
     pub parked: [Option<Parked>; KEYS.len()],
     /// The live dead letters.
-    pub dead: [Option<Order>; KEYS.len()],
+    pub dead: [Option<Letter>; KEYS.len()],
+    /// Records to apply again.
+    pub redo: [Option<Redone>; KEYS.len()],
     highest: [Option<Order>; KEYS.len()],
 }
 
@@ -339,11 +398,17 @@ pub enum Event {
     Unchanged,
     Remembered,
     LateAnswersOfCommits,
+    Orphans,
+    Circles,
+    DroppedLinks,
+    Healed,
+    Retried,
+    HeldBack,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [(Event, &'static str); 23] = [
+    pub const ALL: [(Event, &'static str); 29] = [
         (Event::Records, "records written by the source"),
         (Event::Rebalances, "rebalances"),
         (Event::Kills, "processes killed or fenced"),
@@ -367,6 +432,12 @@ impl Event {
         (Event::Unchanged, "unchanged"),
         (Event::Remembered, "absent, only noted"),
         (Event::LateAnswersOfCommits, "commits answered after a loss"),
+        (Event::Orphans, "dead for a parent that never comes"),
+        (Event::Circles, "dead for a circle"),
+        (Event::DroppedLinks, "links dropped"),
+        (Event::Healed, "orphans let go on"),
+        (Event::Retried, "dead letters retried by redo"),
+        (Event::HeldBack, "lanes held back"),
     ];
 }
 
@@ -388,7 +459,7 @@ pub struct World {
     /// The canonical topics, by entity and partition.
     pub canonical: [[Vec<Canonical>; MOST_PARTITIONS]; 2],
     /// The tables, by table and partition.
-    pub logs: [[Log; MOST_PARTITIONS]; 2],
+    pub logs: [[Log; MOST_PARTITIONS]; TABLES],
     /// All transactions.
     pub transactions: Vec<Transaction>,
     /// The consumer group.
@@ -540,6 +611,7 @@ impl World {
             print,
             absent: false,
             refused: false,
+            at: self.now,
         };
         match edit {
             Edit::New => versions.push(fresh),
@@ -594,19 +666,11 @@ impl World {
     // --- transactions -------------------------------------------------------
 
     /// Opens a transaction and produces its records.
-    pub fn produce(
-        &mut self,
-        worker: usize,
-        records: Vec<(Key, Value)>,
-        letters: Vec<(Key, Option<Order>)>,
-    ) -> usize {
+    pub fn produce(&mut self, worker: usize, records: Vec<(Key, Value)>) -> usize {
         let by = self.transactions.len();
         let mut unmarked = Vec::new();
         for (key, value) in &records {
-            let table = match value {
-                Value::Entry(_) => IDEMPOTENCY,
-                Value::Parked(_) => PARKED,
-            };
+            let table = value.table();
             let partition = self.partition(*key);
             let log = &mut self.logs[table][partition];
             if !unmarked.contains(&(table, partition)) {
@@ -626,7 +690,6 @@ impl World {
             unmarked,
             offsets: None,
             records,
-            letters,
         });
         by
     }
@@ -652,16 +715,16 @@ impl World {
     /// Decides a transaction. Its markers are written one by one, later.
     pub fn commit(&mut self, transaction: usize) {
         let records = std::mem::take(&mut self.transactions[transaction].records);
-        let letters = std::mem::take(&mut self.transactions[transaction].letters);
         self.transactions[transaction].fate = Fate::Committed;
         for (key, value) in records {
             match value {
                 Value::Entry(entry) => self.enter(key, entry),
                 Value::Parked(parked) => self.truth.parked[key] = parked,
+                Value::Letter(letter) => {
+                    self.truth.dead[key] = letter;
+                }
+                Value::Redo(redo) => self.truth.redo[key] = redo,
             }
-        }
-        for (key, letter) in letters {
-            self.truth.dead[key] = letter;
         }
         if let Some(offsets) = self.transactions[transaction].offsets.clone() {
             self.decide(&offsets);
@@ -742,6 +805,28 @@ impl World {
         self.say("broker", || {
             format!("aborts the open transaction of worker {who}")
         });
+        true
+    }
+
+    /// A person has a dead letter tried again.
+    pub fn retry(&mut self, key: Key) -> bool {
+        let Some(letter) = self.truth.dead[key] else {
+            return false;
+        };
+        let redone = Redone {
+            order: letter.order,
+            content: letter.content,
+        };
+        if self.truth.redo[key] == Some(redone) {
+            return false;
+        }
+        let number = self.produce(ORCHESTRATOR, vec![(key, Value::Redo(Some(redone)))]);
+        self.commit(number);
+        while !self.transactions[number].unmarked.is_empty() {
+            self.mark(number, Some(0));
+        }
+        self.count(Event::Retried);
+        self.say("a person", || format!("retries {}", KEYS[key].name));
         true
     }
 

@@ -34,7 +34,7 @@ mod run;
 mod schema;
 mod search;
 mod soap;
-mod soql;
+pub mod soql;
 mod staged;
 mod store;
 mod team;

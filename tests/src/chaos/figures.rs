@@ -24,7 +24,7 @@ pub struct Figures {
     pub recovery: BTreeMap<Blow, Vec<Duration>>,
     /// Records that both sides were compared on.
     pub compared: usize,
-    /// Records that wait, for a parent which the source lacks.
+    /// Records that wait, or are dead, for a parent which the source lacks.
     pub waiting: usize,
     /// In the source, and not in the target.
     pub lost: usize,

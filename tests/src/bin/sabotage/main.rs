@@ -172,5 +172,5 @@ fn wanted() -> Result<Option<Wanted>, String> {
 /// Whether the test needs no services, and can be built with the dependencies as
 /// the whole workspace has them: a target of a name that no other package has.
 fn is_quick(test: &Test) -> bool {
-    test.place.is_alone() && test.place.package != "drover-tests"
+    test.place.is_alone() && !test.place.broker && test.place.package != "drover-tests"
 }

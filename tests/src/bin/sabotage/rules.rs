@@ -17,6 +17,8 @@ pub(crate) struct Place {
     pub(crate) target: &'static str,
     /// Whether its tests start the programs, which are built for it then.
     pub(crate) binaries: bool,
+    /// Whether its tests pass for want of a Kafka where none is.
+    pub(crate) broker: bool,
 }
 
 impl Place {
@@ -72,6 +74,7 @@ const fn place(package: &'static str, target: &'static str) -> Place {
         package,
         target,
         binaries: false,
+        broker: false,
     }
 }
 
@@ -80,6 +83,7 @@ const fn programs(target: &'static str) -> Place {
         package: "drover-tests",
         target,
         binaries: true,
+        broker: true,
     }
 }
 
@@ -89,6 +93,11 @@ const fn by(place: Place, name: &'static str) -> Test {
 
 const PIPELINE: Place = place("drover-pipeline", "lib");
 const STAGES: Place = place("drover-pipeline", "stages");
+/// Those of them that need a real one.
+const BROKER: Place = Place {
+    broker: true,
+    ..STAGES
+};
 const SALESFORCE: Place = place("drover-extractor-salesforce", "lib");
 const HISTORIES: Place = place("drover-extractor-salesforce", "histories");
 const EDGES: Place = place("drover-extractor-salesforce", "edges");

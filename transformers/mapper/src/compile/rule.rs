@@ -70,10 +70,11 @@ impl Compiler<'_> {
 
     /// A rule of a field that is no reference must not say where it points.
     fn plain(&mut self, path: &str, field: &Field, rule: &Convert) {
-        if rule.reference.is_some() || rule.required {
-            let what = match rule.reference {
-                Some(_) => "reference",
-                None => "required",
+        if rule.reference.is_some() || rule.required || rule.on_orphan.is_some() {
+            let what = match (&rule.reference, rule.required) {
+                (Some(_), _) => "reference",
+                (None, true) => "required",
+                (None, false) => "onOrphan",
             };
             self.problem(
                 path,

@@ -1,6 +1,6 @@
 //! The rules that the stages show when they run together on a broker in memory.
 
-use super::{FENCING, Rule, STAGES, by};
+use super::{BROKER, FENCING, Rule, STAGES, by};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -169,6 +169,39 @@ pub(super) const RULES: &[Rule] = &[
         test: by(
             STAGES,
             "a_dead_letter_is_taken_back_by_a_success_of_the_same_batch",
+        ),
+    },
+    Rule {
+        name: "a-pause-ends-with-its-assignment",
+        invariant: 8,
+        what: "a partition that was paused is read again when it comes back",
+        file: "pipeline/src/kafka/consumer.rs",
+        find: "                .and_then(|assigned| consumer.resume(&assigned));",
+        replace: "                .map(drop);",
+        test: by(
+            STAGES,
+            "durable::a_partition_that_was_paused_is_read_again_after_a_rebalance",
+        ),
+    },
+    Rule {
+        name: "parents-come-first",
+        invariant: 6,
+        what: "a lane waits for the first copy of what its records require",
+        file: "pipeline/src/load/upstream.rs",
+        find: "                .filter(|parent| !self.loaded.contains(*parent))",
+        replace: "                .filter(|parent| false && !self.loaded.contains(*parent))",
+        test: by(BROKER, "parents_are_copied_first_and_nothing_is_parked"),
+    },
+    Rule {
+        name: "who-waits-in-vain-ends",
+        invariant: 8,
+        what: "a child whose parent never comes is set aside with the reason",
+        file: "pipeline/src/load/upstream.rs",
+        find: "                } else if !self.ended.contains_key(key) {",
+        replace: "                } else if false && !self.ended.contains_key(key) {",
+        test: by(
+            BROKER,
+            "who_waits_in_vain_comes_to_an_end_and_is_healed_when_the_parent_comes",
         ),
     },
 ];
