@@ -33,6 +33,21 @@ pub fn watermarks(client: &Client, place: &Place) -> Result<(i64, i64)> {
         .questions()?
         .fetch_watermarks(&place.topic, place.partition, PATIENCE)
         .map_err(|e| client.explain(&format!("asking for the ends of {place}"), &e))
+        .map_err(|error| or_leaderless(client, place, error))
+}
+
+/// To the client a partition without a leader is one that is not there. A broker
+/// that is fenced for a while has not lost its topics: whether one is there is
+/// asked by name, and where it is the error is a passing one.
+pub(super) fn or_leaderless(client: &Client, place: &Place, error: Error) -> Error {
+    let is_there = |count: i32| place.partition < count;
+    match error.code {
+        Code::TopicMissing if partition_count(client, &place.topic).is_ok_and(is_there) => Error {
+            code: Code::KafkaBusy,
+            ..error
+        },
+        _ => error,
+    }
 }
 
 /// How many partitions a topic has. [`Code::TopicMissing`] when it isn't there.

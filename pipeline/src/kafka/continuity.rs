@@ -4,7 +4,7 @@
 //! | what happened | how it is seen |
 //! | --- | --- |
 //! | records removed before we read them (retention, DeleteRecords) | the log starts behind our position |
-//! | a topic deleted | it is not among the broker's topics |
+//! | a topic deleted | it is not among the broker's topics, at two looks |
 //! | a topic deleted and made anew | it ends before our position, or ends before where it ended, or its first record is not the one that `init` wrote |
 //! | a transaction that nobody ends | the last stable offset stands still before the end |
 //!
@@ -13,7 +13,7 @@
 //! ([`super::consumer`]), every few seconds while a stage runs ([`Guard`]), and
 //! at once when the client complains.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::client::{Client, PATIENCE, Quiet};
-use super::compacted::{first_records, partition_count, read_to_end, watermarks};
+use super::compacted::{first_records, or_leaderless, partition_count, read_to_end, watermarks};
 use super::peek::{record_at, records_from};
 use super::{Place, explain};
 use crate::control::{INCARNATION, Incarnation};
@@ -97,6 +97,8 @@ struct Looker {
     /// Last stable offsets before the end, and since when they stand there.
     stable: HashMap<Place, (i64, Instant, bool)>,
     stopped: Vec<String>,
+    /// Topics that were not there at the last look.
+    missing: HashSet<String>,
     read_first: Option<Instant>,
 }
 
@@ -118,6 +120,7 @@ impl Guard {
             ends: HashMap::new(),
             stable: HashMap::new(),
             stopped: Vec::new(),
+            missing: HashSet::new(),
             read_first: None,
         };
         let thread = std::thread::Builder::new()
@@ -219,8 +222,14 @@ impl Looker {
                 if error.class() != Class::Operator {
                     return Err(error);
                 }
+                // A broker that has just come up may not know its topics yet.
+                if error.code == Code::TopicMissing && self.missing.insert(topic.clone()) {
+                    continue;
+                }
                 self.stopped.push(topic.clone());
                 found.push(Finding::Stops(topic, error));
+            } else {
+                self.missing.remove(&topic);
             }
         }
         let due = self
@@ -268,7 +277,8 @@ impl Looker {
         };
         let (_, stable) = reader
             .fetch_watermarks(&place.topic, place.partition, PATIENCE)
-            .map_err(|e| explain(&format!("asking for the stable end of {place}"), &e))?;
+            .map_err(|e| explain(&format!("asking for the stable end of {place}"), &e))
+            .map_err(|error| or_leaderless(&self.client, place, error))?;
         if stable >= high {
             if self.stable.remove(place).is_some_and(|(.., told)| told) {
                 found.push(Finding::Free(place.clone()));

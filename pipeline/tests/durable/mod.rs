@@ -4,7 +4,8 @@
 //! refused is seen to do its batch again.
 
 use drover_pipeline::idempotency::FirstTouch;
-use drover_pipeline::kafka::compacted::scan;
+use drover_pipeline::kafka::Place;
+use drover_pipeline::kafka::compacted::{scan, watermarks};
 use drover_pipeline::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::parking::Reason;
@@ -432,5 +433,30 @@ async fn a_partition_that_was_paused_is_read_again_after_a_rebalance() {
         while !poll(&one) {
             poll(&other);
         }
+    });
+}
+
+/// A broker that is fenced for a while keeps its topics, and nobody must be told
+/// that they are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_a_leader_is_not_missing() {
+    let rig = Rig::new(Target::default());
+    let topic = rig.topics.raw("company", false);
+    let Broker::Mock(cluster) = &rig.broker else {
+        panic!("a real broker does as it likes");
+    };
+    tokio::task::block_in_place(|| {
+        let ask = |topic: &str| watermarks(&rig.client(), &Place::new(topic, 0));
+        let code = |topic: &str| ask(topic).err().map(|error| error.code);
+        cluster
+            .partition_leader(&topic, 0, None)
+            .expect("no leader");
+        let error = ask(&topic).expect_err("nobody can tell");
+        assert_eq!(error.class(), drover_pipeline::Class::Transient, "{error}");
+        assert_eq!(code("nowhere"), Some(Code::TopicMissing));
+        cluster
+            .partition_leader(&topic, 0, Some(1))
+            .expect("a leader");
+        assert_eq!(code(&topic), None);
     });
 }
