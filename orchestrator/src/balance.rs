@@ -15,7 +15,7 @@ use drover_pipeline::{Code, Error};
 pub(crate) mod facts;
 mod look;
 
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::connectors::Connectors;
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
@@ -84,7 +84,9 @@ pub(crate) async fn take(
         let balance = look::take(&bus, &plan, &slots, &mut |what, done, all| {
             if told.elapsed() > TELL {
                 told = Instant::now();
-                eprintln!("balance: {what}, {done} of {all} records at the most");
+                tell(format_args!(
+                    "balance: {what}, {done} of {all} records at the most"
+                ));
             }
         })?;
         let kept = Balance {

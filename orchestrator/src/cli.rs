@@ -149,28 +149,41 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{}: no runtime: {error}", Code::Invariant);
+            tell(format_args!("{}: no runtime: {error}", Code::Invariant));
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(dispatch(arguments));
-    // A call that hangs in a dead broker must not keep the command alive.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    let handle = runtime.handle().clone();
+    let ending = Ending(Some(runtime));
+    let result = handle.block_on(dispatch(arguments));
+    drop(ending);
     match result {
         Ok(code) => code,
         Err(failures) => {
             // A program reads a failure a line; a person lines that fit, and
             // may want to read on.
             if !std::io::stderr().is_terminal() {
-                eprintln!("{failures}");
+                tell(&failures);
             } else {
                 for line in failures.to_string().lines() {
-                    eprint!("{}", crate::table::wrap(line, ""));
+                    tell(crate::table::wrap(line, "").trim_end());
                 }
                 let codes: Vec<Code> = failures.0.iter().map(|failure| failure.code).collect();
-                eprintln!("{}", explain::hint(&codes));
+                tell(explain::hint(&codes));
             }
             ExitCode::from(failures.exit())
+        }
+    }
+}
+
+/// A runtime that waits for nothing when it ends, be it by a panic: a call that
+/// hangs in a dead broker must not keep the command alive.
+struct Ending(Option<tokio::runtime::Runtime>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
         }
     }
 }
@@ -222,6 +235,12 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A line on standard error. Whoever reads it may be gone (`2>&1 | head`): that is
+/// no reason to end, and `eprintln!` would panic.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 pub(crate) fn print_json(value: &impl serde::Serialize) {

@@ -16,7 +16,7 @@ mod retry;
 mod show;
 mod waive;
 
-use crate::cli::{Format, blocking};
+use crate::cli::{Format, blocking, tell};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use filter::Filter;
@@ -132,12 +132,12 @@ async fn read(bus: Bus, filter: Filter) -> Result<Vec<Letter>> {
                 }),
                 Ok(_) => {}
                 // One that can't be read is one more that could not go on.
-                Err(_) => eprintln!(
+                Err(_) => tell(format_args!(
                     "{}: {} is not readable; {}",
                     Code::ForeignBytes,
                     String::from_utf8_lossy(&key),
                     Code::ForeignBytes.advice()
-                ),
+                )),
             }
         }
         letters.sort_by(|a, b| {

@@ -19,7 +19,7 @@ use drover_pipeline::status::Phase;
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Code, Error};
 
-use crate::cli::{blocking, print};
+use crate::cli::{blocking, print, tell};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use crate::offsets::Lag;
@@ -50,7 +50,7 @@ pub(crate) async fn run(file: &Path, http: Option<SocketAddr>) -> Result<()> {
         Failure::new(Code::ConfigInvalid, what, "choose a free address")
     })?;
     let at = listener.local_addr().unwrap_or(http);
-    eprintln!("http://{at}/metrics; Ctrl-C ends");
+    tell(format_args!("http://{at}/metrics; Ctrl-C ends"));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(scrape))

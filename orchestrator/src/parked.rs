@@ -16,7 +16,7 @@ use serde_json::Value;
 mod release;
 mod why;
 
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{seconds, wrap};
@@ -103,11 +103,11 @@ fn read(bus: &Bus) -> drover_pipeline::Result<BTreeMap<String, Parked>> {
             Some(Ok(parked)) => {
                 all.insert(key, parked);
             }
-            Some(Err(_)) => eprintln!(
+            Some(Err(_)) => tell(format_args!(
                 "{}: the parked record {key} is not readable; {}",
                 Code::ForeignBytes,
                 Code::ForeignBytes.advice()
-            ),
+            )),
             None => {
                 all.remove(&key);
             }

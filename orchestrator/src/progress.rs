@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use drover_pipeline::extract::Object;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::cli::tell;
 use crate::supervise::News;
 use crate::table::{WIDTH, fit};
 use crate::view::{Model, ObjectView};
@@ -59,7 +60,7 @@ impl Screen {
             Some((all, _)) => {
                 let _ = all.println(line);
             }
-            None => eprintln!("{line}"),
+            None => tell(&line),
         }
     }
 
@@ -116,7 +117,7 @@ impl Screen {
         }
         self.at = Some(Instant::now());
         if self.shown != now {
-            eprintln!("{}", plain(&now));
+            tell(plain(&now));
             self.shown = now;
         }
     }

@@ -123,7 +123,7 @@ impl Follower for Watch {
     }
 
     fn failed(&self, error: Error) {
-        eprintln!("{error}");
+        crate::cli::tell(&error);
     }
 }
 

@@ -19,7 +19,7 @@ use drover_pipeline::transform::Mapping;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::cli::{Format, Remap, blocking, print, print_json};
+use crate::cli::{Format, Remap, blocking, print, print_json, tell};
 use crate::connectors::Connectors;
 use crate::failure::{Failures, Result};
 use crate::init::{add_topics, all_topics, differences, entities_of, merged, placed};
@@ -159,7 +159,7 @@ fn set_back(client: &Client, topics: &Topics, plan: &Plan) -> Result<(), Error> 
     let mut told = false;
     while members(&consumer, &group)? > 0 {
         if !told {
-            eprintln!("waiting for the transformers of the mapping before to end");
+            tell("waiting for the transformers of the mapping before to end");
             told = true;
         }
         std::thread::sleep(LOOK);

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
-use crate::cli::{Format, Run, Until, blocking, print, print_json};
+use crate::cli::{Format, Run, Until, blocking, print, print_json, tell};
 use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
@@ -36,10 +36,13 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
         return Ok(ExitCode::SUCCESS);
     };
     match settled.known {
-        true => eprintln!("{} goes on as it was initialised", migration.bus.config.id),
-        false => eprint!("{}", describe(&migration, &settled)),
+        true => tell(format_args!(
+            "{} goes on as it was initialised",
+            migration.bus.config.id
+        )),
+        false => tell(describe(&migration, &settled).trim_end()),
     }
-    eprintln!("logs: {}", dir.join("logs").display());
+    tell(format_args!("logs: {}", dir.join("logs").display()));
     let stages = stages(&migration, &options, &dir);
     let bus = Arc::new(Bus {
         config: migration.bus.config.clone(),
@@ -162,7 +165,7 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
             }
         };
         next().await;
-        eprintln!("ending: the stages finish what is under way; once more ends them at once");
+        tell("ending: the stages finish what is under way; once more ends them at once");
         stop.gently.cancel();
         let signal = next().await;
         code.send_replace(128 + signal);
@@ -198,7 +201,7 @@ async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<S
             .as_ref()
             .is_none_or(|(last, at)| *last != text || at.elapsed() > STILL);
         if again {
-            eprintln!("{text}");
+            tell(&text);
             told = Some((text, Instant::now()));
         }
         tokio::select! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use drover_pipeline::control::Plan;
 use drover_pipeline::retry::passes;
 
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{Column, number, seconds, table, wrap};
@@ -40,7 +40,7 @@ async fn follow(bus: Bus, format: Format) -> Result<()> {
         let mut shown = String::new();
         loop {
             if let Some(error) = watch.trouble() {
-                eprintln!("{error}");
+                tell(&error);
             }
             let text = match watch.look(|model| reader.view(model)) {
                 Ok(view) => match format {

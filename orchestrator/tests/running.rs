@@ -377,6 +377,30 @@ fn run_until_synced_waits_for_the_last_stage() {
     );
 }
 
+/// `drover run 2>&1 | head`: the migration goes on without its reader.
+#[test]
+fn a_reader_that_leaves_ends_nothing() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact"]}));
+    let mut run = bench
+        .command(&["run", "-c", "m.json", "--dir", "here"])
+        .spawn()
+        .unwrap();
+    drop(run.stderr.take());
+    let starts = || bench.read("loader-1.pids").lines().count();
+    soon("the loader runs", || starts() == 1);
+    let first = bench.read("loader-1.pids");
+    std::process::Command::new("kill")
+        .args(["-9", first.trim()])
+        .status()
+        .unwrap();
+    soon("it is started again", || starts() == 2);
+    signal(&run, "TERM");
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_dry_run_starts_no_loader() {
     let Some(kafka) = kafka() else { return };
