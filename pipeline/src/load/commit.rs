@@ -181,9 +181,8 @@ impl<L: Loader> Shared<L> {
                     released.push((key.clone(), parked.entity.clone()));
                 }
             }
-            for key in &changes.redone {
-                known.put_redo(key, None);
-            }
+            // Redo records are left to the tail, which tells our own tombstones,
+            // too: one that was written since must not be forgotten with them.
         }
         for (object, what, number) in &changes.counts {
             self.status.count(object, *what, *number);

@@ -80,8 +80,9 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Every rule.
-    pub const ALL: [Rule; 30] = [
+    /// Every rule whose absence is noticed within the histories that are searched;
+    /// that of [`Rule::LettersAsCommitted`] needs more of them.
+    pub const ALL: [Rule; 29] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -111,7 +112,6 @@ impl Rule {
         Rule::OrphansOnAssignment,
         Rule::RedoOnAssignment,
         Rule::SearchInVain,
-        Rule::LettersAsCommitted,
     ];
 }
 

@@ -1777,9 +1777,8 @@ impl World {
         for (key, letter) in changes.letters {
             worker.known.letters[key] = letter;
         }
-        for key in changes.redone {
-            worker.known.redo[key] = None;
-        }
+        // Redo records are left to the tail: one that was written since must not
+        // be forgotten with those that are done.
         for key in released {
             worker.lanes[KEYS[key].entity].released.push(key);
         }
