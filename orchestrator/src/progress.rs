@@ -60,7 +60,7 @@ impl Screen {
             Some((all, _)) => {
                 let _ = all.println(line);
             }
-            None => tell(&line),
+            None => tell(line),
         }
     }
 
