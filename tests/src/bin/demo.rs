@@ -72,7 +72,9 @@ impl Demo {
     fn outside(&self) -> Option<u64> {
         let mut list = self.drover(&["parked", "list", "--format", "json"]);
         let reasons: Value = serde_json::from_slice(&list.output().ok()?.stdout).ok()?;
-        let outside = reasons.as_array()?.iter().filter(|r| r["reason"] != "link");
+        // What is parked for a link is in the target without it.
+        let loaded = |reason: &Value| ["link", "dropped"].iter().any(|r| reason == r);
+        let outside = reasons.as_array()?.iter().filter(|r| !loaded(&r["reason"]));
         Some(outside.filter_map(|r| r["count"].as_u64()).sum())
     }
 
@@ -322,7 +324,7 @@ async fn run(
         status["objects"].as_array().map_or(0, Vec::len)
     );
     println!(
-        "waiting           {} for a parent that the source does not have",
+        "kept out          {} whose parent the source does not have, each with its reason",
         equal.waiting
     );
     println!(
