@@ -11,6 +11,8 @@ mod heard;
 pub mod peek;
 pub mod producer;
 
+// Only to be linked: it mends librdkafka.
+use drover_librdkafka as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::{Code, Error};

@@ -1,0 +1,52 @@
+//! A Fetch answer that tells of partitions without a leader, with the mended file
+//! and without it. librdkafka's in-process broker can give such an answer by its
+//! C interface only, so the program is in C.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Builds `no_leader.c` with these libraries first, runs it, and gives its exit
+/// code.
+fn run(name: &str, first: &[&str]) -> Option<i32> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/no_leader.c");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut compile = Command::new("cc");
+    compile
+        .args(["-I", env!("LIBRDKAFKA")])
+        .arg(here)
+        .args(first)
+        .arg(concat!(env!("LIBRDKAFKA"), "/librdkafka.a"))
+        .arg(concat!(env!("ZSTD"), "/libzstd.a"))
+        .arg(concat!(env!("ZLIB"), "/libz.a"))
+        .args(["-lssl", "-lcrypto", "-ldl", "-lpthread", "-lm", "-o"])
+        .arg(&program);
+    assert!(compile.status().unwrap().success(), "{compile:?}");
+    Command::new(program).status().unwrap().code()
+}
+
+#[test]
+fn a_partition_without_a_leader_is_left_out() {
+    let whole = [
+        "-Wl,--whole-archive",
+        concat!(env!("MENDED"), "/libmended.a"),
+        "-Wl,--no-whole-archive",
+    ];
+    assert_eq!(run("mended", &whole), Some(0));
+}
+
+/// When this fails, librdkafka counts right itself: drop this crate.
+#[test]
+fn without_the_mended_file_what_nobody_wrote_is_read() {
+    assert_eq!(run("as_it_was", &[]), Some(1));
+}
+
+/// Whatever links this crate has the mended file, by its debug information: this
+/// test too.
+#[test]
+fn the_mended_file_is_linked() {
+    use drover_librdkafka as _;
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    // Put together here, or the test would find its own text.
+    let name = [env!("MENDED"), "rdkafka_fetcher.c"].join("/");
+    assert!(own.windows(name.len()).any(|part| part == name.as_bytes()));
+}
