@@ -23,7 +23,7 @@ use self::subject::Subject;
 use crate::services::{Services, script, services};
 
 /// After this long without the edits in the target the run has failed.
-const STUCK: Duration = Duration::from_secs(90);
+const STUCK: Duration = Duration::from_secs(180);
 /// The longest pause between two blows.
 const PAUSE_MS: u64 = 800;
 

@@ -249,6 +249,7 @@ impl Subject {
         let mut looked = Instant::now();
         while Instant::now() < deadline {
             self.look();
+            self.serve();
             let arrived = self.arrived(&open).await;
             open.retain(|id| !arrived.contains(id));
             if open.is_empty() {
@@ -263,6 +264,16 @@ impl Subject {
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         false
+    }
+
+    /// Starts `drover run` again where it has ended by itself, as a service manager
+    /// does, and says so.
+    fn serve(&mut self) {
+        if let Some(how) = self.migration.stage("drover").ended() {
+            println!("drover run ended by itself ({how:?}); it is started again");
+            self.processes.clear();
+            self.supervise();
+        }
     }
 
     /// Which of these are in the target.
