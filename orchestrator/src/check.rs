@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::cli::{Format, blocking, print, print_json};
 use crate::connectors::Connectors;
 use crate::failure::{Failures, Result};
-use crate::init::{merged, prove_plan, resolve};
+use crate::init::{judge, merged, prove_plan, resolve};
 use crate::migration::{Bus, Migration};
 use crate::quota::at_first;
 use crate::table::{Column, table};
@@ -127,7 +127,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             };
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
             let valid = Row::of("configuration", Ok(file.display().to_string()));
-            let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref());
+            let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref()).await;
             let quota = source.1.as_ref().and_then(|d| quota(migration, d));
             let rows = [valid, source.0].into_iter().chain(quota);
             rows.chain([target, mappings, kafka.0]).collect()
@@ -172,25 +172,42 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
 /// Whether `objects` and `mappings` can be what they ask for: as the plan has it
 /// once the migration is initialised, as the source describes itself before; as
 /// far as the connector's own mapping tells where the source was not asked.
-fn mappings(migration: &Migration, discovery: Option<&Discovery>, plan: Option<&Plan>) -> Row {
+async fn mappings(
+    migration: &Migration,
+    discovery: Option<&Discovery>,
+    plan: Option<&Plan>,
+) -> Row {
     let told = match (plan, discovery) {
         (Some(plan), _) => prove_plan(migration, plan).map(|()| {
             let generation = plan.generation;
             format!("as initialised, generation {generation}")
         }),
-        (None, Some(discovery)) => resolve(migration, discovery).map(|(objects, _)| {
-            let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
-            format!("{} objects: {}", objects.len(), names.join(", "))
-        }),
+        (None, Some(discovery)) => newly(migration, discovery).await,
         (None, None) => match merged(migration, &[]) {
             Ok(_) => {
-                let why = "the source did not describe itself; nothing wrong without that";
+                let why =
+                    "only judged without the source, which does not answer: nothing wrong so far";
                 return Row::skipped("mappings", why);
             }
             Err(failures) => Err(failures),
         },
     };
     Row::of("mappings", told)
+}
+
+/// What `init` would settle.
+async fn newly(migration: &Migration, discovery: &Discovery) -> Result<String> {
+    let (objects, mapping) = resolve(migration, discovery)?;
+    let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+    let text = format!("{} objects: {}", objects.len(), names.join(", "));
+    let plan = Plan {
+        generation: 1,
+        mapping,
+        objects,
+        ..Plan::default()
+    };
+    judge(migration, &plan).await?;
+    Ok(text)
 }
 
 /// The calls that the copy needs against those that the source's account has

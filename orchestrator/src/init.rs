@@ -16,6 +16,7 @@ use drover_pipeline::transform::{Mapping, merge};
 use drover_pipeline::{Code, Error};
 
 mod choice;
+mod judge;
 
 use crate::cli::Format;
 use crate::connectors::Connectors;
@@ -26,6 +27,7 @@ use crate::topics::{Broker, Found, Start, same_policy};
 pub(crate) use choice::differences;
 pub(crate) use choice::entities_of;
 use choice::select;
+pub(crate) use judge::judge;
 
 /// The longest name that Kafka takes.
 const LONGEST_NAME: usize = 249;
@@ -262,12 +264,20 @@ async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<Stri
     let config = &migration.bus.config;
     let discovery = migration.source.connector.discover(&migration.file).await?;
     let (objects, mapping) = resolve(migration, &discovery)?;
+    let mut plan = Plan {
+        generation: 1,
+        mapping,
+        objects,
+        ..Plan::default()
+    };
+    judge(migration, &plan).await?;
+    let (objects, mapping) = (&plan.objects, &plan.mapping);
     let entities: BTreeSet<String> = objects
         .iter()
-        .flat_map(|object| entities_of(&mapping, object))
+        .flat_map(|object| entities_of(mapping, object))
         .collect();
     let entities: Vec<String> = entities.into_iter().collect();
-    let topics = all_topics(&migration.bus.topics, &objects, &entities);
+    let topics = all_topics(&migration.bus.topics, objects, &entities);
     if let Some(topic) = topics.iter().find(|topic| topic.name.len() > LONGEST_NAME) {
         let problem = Problem::at(
             "id",
@@ -320,14 +330,8 @@ async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<Stri
     }
     broker.stamp(&stamps)?;
 
-    let plan = Plan {
-        generation: 1,
-        mapping,
-        objects,
-        entities,
-        incarnations,
-        ..Plan::default()
-    };
+    plan.entities = entities;
+    plan.incarnations = incarnations;
     broker.write(&migration.bus.topics.control(), PLAN, &plan)?;
     // Two who initialise at once: the later one wins, and the other is told.
     let (client, topics) = (migration.bus.client.clone(), migration.bus.topics.clone());

@@ -11,7 +11,8 @@ pub mod migration;
 pub mod quota;
 pub mod table;
 pub mod topics;
-pub mod view;
+pub mod vain;
+mod view;
 
 mod balance;
 mod body;

@@ -22,7 +22,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::cli::{Format, Remap, blocking, print, print_json, tell};
 use crate::connectors::Connectors;
 use crate::failure::{Failures, Result};
-use crate::init::{add_topics, all_topics, differences, entities_of, merged, placed};
+use crate::init::{add_topics, all_topics, differences, entities_of, judge, merged, placed};
 use crate::migration::Migration;
 use crate::table::wrap;
 use crate::topics::Broker;
@@ -95,7 +95,7 @@ async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Pla
     let resumed = mapping == before.mapping;
     let mut plan = next(before, mapping, accept, resumed);
     // A mapping that can't be compiled must not end the transformers.
-    migration.transformer.compile(&plan).await?;
+    judge(migration, &plan).await?;
     let names = plan.entities.clone();
     let topics = all_topics(&migration.bus.topics, &plan.objects, &names);
     let made: Vec<&Topic> = topics

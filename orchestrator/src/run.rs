@@ -32,8 +32,14 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
     let _lock = lock(&dir)?;
     let stop = Stop::default();
     let killed = on_signals(&stop)?;
+    // A run that was told to stop has done what it was for, unless something is
+    // waited for.
+    let stopped = || match options.until {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(*killed.borrow()),
+    };
     let Some(settled) = settle_patiently(&migration, &stop).await? else {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(stopped());
     };
     match settled.known {
         true => tell(format_args!(
@@ -57,7 +63,7 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
         let taken = taken(&settled, &bus);
         return report(&bus, settled.plan, taken, format).await;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(stopped())
 }
 
 /// The entities that the target takes, for the balance.
@@ -149,8 +155,8 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// The first signal ends gently, the second one at once; then the channel holds
-/// the exit code.
+/// The first signal ends gently, the second one at once. The channel holds the
+/// exit code of the last one.
 fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
     let refuse = |e: std::io::Error| Error::new(Code::Invariant, format!("no signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(refuse)?;
@@ -164,7 +170,7 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
                 _ = int.recv() => 2,
             }
         };
-        next().await;
+        code.send_replace(128 + next().await);
         tell("ending: the stages finish what is under way; once more ends them at once");
         stop.gently.cancel();
         let signal = next().await;

@@ -72,7 +72,8 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
     }
     if waiting != Waiting::default() {
         advice.push(
-            "`drover parked list` what the others wait for: they go on by themselves when it comes",
+            "`drover parked list` says what the others wait for: they go on by themselves when it \
+             comes",
         );
     }
     if parts.is_empty() {
@@ -117,7 +118,7 @@ mod tests {
              3 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and `drover parked list` what the others wait for: \
+             and `drover parked list` says what the others wait for: \
              they go on by themselves when it comes"
         );
         assert_eq!(told.code.exit(), 3);

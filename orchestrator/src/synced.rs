@@ -1,21 +1,18 @@
 //! When a migration is synced: everything that the first whole copy produced,
 //! up to the offsets seen when it ended, is committed by the last stage, and no
-//! parked record waits for something that has come.
+//! parked record waits for something that has come, or that never comes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_pipeline::control::Plan;
-use drover_pipeline::idempotency::Entry;
 use drover_pipeline::kafka::Place;
-use drover_pipeline::kafka::compacted::read_to_end;
-use drover_pipeline::parking::{Parked, Reason};
-use drover_pipeline::record::CanonicalKey;
 use drover_pipeline::{Class, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::migration::Bus;
 use crate::offsets::Group;
+use crate::vain::Waits;
 use crate::view::Watch;
 
 const PAUSE: Duration = Duration::from_millis(300);
@@ -61,30 +58,7 @@ pub(crate) fn wait(
     if !through(bus, &bus.topics.load_group(), &canonical, stop)? {
         return Ok(false);
     }
-    until(stop, || nothing_can_go_on(bus))
-}
-
-/// Whether every parked record still waits for something that is not there. A
-/// child whose parent has just been loaded is committed as parked, and goes on
-/// a moment later; ended before that, it would wait for the next run.
-fn nothing_can_go_on(bus: &Bus) -> Result<bool> {
-    let parked = read_to_end(&bus.client, &bus.topics.parked())?;
-    if parked.is_empty() {
-        return Ok(true);
-    }
-    let entries = read_to_end(&bus.client, &bus.topics.idempotency())?;
-    let loaded = |key: &CanonicalKey| {
-        entries
-            .get(key.as_str().as_bytes())
-            .and_then(|value| serde_json::from_slice::<Entry>(value).ok())
-            .is_some_and(|entry| entry.target_id.is_some())
-    };
-    Ok(parked
-        .values()
-        .filter_map(|value| serde_json::from_slice::<Parked>(value).ok())
-        .all(|parked| {
-            parked.reason != Reason::Lease && !parked.reason.parents().iter().any(loaded)
-        }))
+    until(stop, || Ok(Waits::read(bus, plan, entities, watch)?.rest()))
 }
 
 /// Waits until the group has committed the ends that the topics have now.

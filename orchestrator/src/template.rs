@@ -54,7 +54,7 @@ pub(crate) fn run(stage: Stage, name: &str, from: &Path) -> Result<()> {
     }
     let (program, folder) = (program(stage, name), folder.display());
     print(&format!(
-        "{folder} is made: it compiles, and passes the suite. Next:\n\
+        "{folder} is made. It should compile, and pass its suite:\n\
          \n  cargo test --release -p {program}\n  cargo build --release -p {program}\n\
          \nThen make it yours; CONNECTORS.md leads through the files one by one.\n"
     ));

@@ -316,14 +316,11 @@ impl Reader {
         }
         let runs = view.processes.iter().any(|process| process.alive);
         view.phase = match () {
-            () if self.header.dry_run && runs => "dry-running",
-            () if self.header.dry_run => "ready",
-            () if view.objects.iter().all(|object| object.snapshot_complete) => match runs {
-                true => "syncing",
-                false => "paused",
-            },
-            () if model.has_started() => "loading",
-            () => "ready",
+            () if !model.has_started() => "ready",
+            () if !runs => "paused",
+            () if self.header.dry_run => "dry-running",
+            () if view.objects.iter().all(|object| object.snapshot_complete) => "syncing",
+            () => "loading",
         };
         view
     }

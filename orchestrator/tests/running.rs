@@ -337,9 +337,10 @@ fn run_until_synced_waits_for_the_last_stage() {
         &letter,
     );
     for (id, reason) in [
+        // Its parent may be mended, so it is not known to wait in vain.
         (
             6,
-            json!({"kind": "parent", "parent": "fake/Account/9#company"}),
+            json!({"kind": "parent", "parent": "fake/Contact/5#contact"}),
         ),
         (
             7,
@@ -370,7 +371,7 @@ fn run_until_synced_waits_for_the_last_stage() {
              1 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and `drover parked list` what the others wait for: \
+             and `drover parked list` says what the others wait for: \
              they go on by themselves when it comes\n"
         ),
         "{ended:?}"

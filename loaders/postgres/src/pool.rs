@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use drover_pipeline::{Code, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use crate::error::explain;
@@ -107,7 +108,7 @@ impl Pool {
         };
         let session = match idle {
             Some(session) => session,
-            None => self.connect().await.map_err(|error| explain(&error))?,
+            None => self.connect().await.map_err(|error| self.named(&error))?,
         };
         Ok(Connection {
             client: session.client,
@@ -127,6 +128,22 @@ impl Pool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(session);
+    }
+
+    /// An error of connecting, which says to where.
+    fn named(&self, error: &tokio_postgres::Error) -> Error {
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate();
+        let places: Vec<String> = hosts
+            .map(|(at, host)| {
+                let port = ports.get(at).or(ports.first()).unwrap_or(&5432);
+                match host {
+                    Host::Tcp(name) => format!("{name}:{port}"),
+                    Host::Unix(folder) => format!("{}:{port}", folder.display()),
+                }
+            })
+            .collect();
+        explain(error).at(places.join(", "))
     }
 
     async fn connect(&self) -> Result<Session, tokio_postgres::Error> {

@@ -56,13 +56,13 @@ pub(super) fn only_one(lives: Vec<Life>, text: &str) -> Result<Life> {
             let message = format!("no topic knows a record `{text}`");
             let advice = "write it as source/object/id; `drover balance` and \
                           `drover deadletter list` name keys";
-            Err(Failure::new(Code::Refused, message, advice).into())
+            Err(Failure::new(Code::ConfigInvalid, message, advice).into())
         }
         several => {
             let keys: Vec<&str> = known.iter().map(|life| life.key.as_str()).collect();
             let message = format!("`{text}` means {several} records");
             let advice = format!("write one of {}", keys.join(", "));
-            Err(Failure::new(Code::Refused, message, advice).into())
+            Err(Failure::new(Code::ConfigInvalid, message, advice).into())
         }
     }
 }

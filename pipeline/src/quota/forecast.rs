@@ -103,10 +103,11 @@ impl Forecast {
             changes_a_day: changes,
             ..
         } = self;
-        let mut text = format!(
-            "{free} calls may be made now; the first copy needs {} to {}",
-            copy.least, copy.most
-        );
+        let mut text = format!("{free} calls may be made now; the first copy needs ");
+        text += &match copy.most {
+            0 => "none".to_owned(),
+            most => format!("{} to {most}", copy.least),
+        };
         if self.uncounted > 0 {
             text += &format!(" and what {} uncounted object(s) need", self.uncounted);
         }

@@ -242,6 +242,7 @@ impl<'a> Merger<'a> {
                 let message = format!("{} shows no field `{source}`", target.name);
                 self.problem(&path, message, did_you_mean(source, target.sources()));
             }
+            self.also_read(target, source, &path);
             let slots = target.slots(source, canonical);
             if slots.is_empty() {
                 let known = fields_of(target);
@@ -311,6 +312,24 @@ impl<'a> Merger<'a> {
             }
         }
         Some(rules)
+    }
+
+    /// What a rule of the migration reads beside its field must be there, too: a
+    /// rule of the connector may name what an edition does not show, a person's
+    /// has a typo in it.
+    fn also_read(&mut self, target: &Target<'_>, source: &str, path: &str) {
+        let own = self.migration.rules.get(target.name);
+        let Some(rule) = own.and_then(|own| own.get(source)) else {
+            return;
+        };
+        let beside = rule.region_from.iter().map(|name| (name, "regionFrom"));
+        for (name, what) in beside.chain(rule.or.iter().map(|name| (name, "or"))) {
+            if target.described.is_some() && !target.has(name) {
+                let message = format!("{} shows no field `{name}`", target.name);
+                let advice = did_you_mean(name, target.sources());
+                self.problem(&format!("{path}.{what}"), message, advice);
+            }
+        }
     }
 
     /// Notes a mapping of a slot, unless another one fills the same field.
@@ -422,12 +441,16 @@ impl<'a> Merger<'a> {
                 _ => FieldRule::From(one.source.to_owned()),
             };
             let rule = match own.and_then(|own| own.get(one.source)) {
-                Some(own) => FieldRule::Rule(Convert {
-                    from: Some(one.source.to_owned()),
-                    reference: rule.long().reference,
-                    required: rule.long().required,
-                    ..own.clone()
-                }),
+                Some(own) => {
+                    let former = rule.long();
+                    FieldRule::Rule(Convert {
+                        from: Some(one.source.to_owned()),
+                        reference: former.reference,
+                        required: former.required,
+                        on_orphan: own.on_orphan.or(former.on_orphan),
+                        ..own.clone()
+                    })
+                }
                 None => rule,
             };
             slot.fields.insert(one.canonical.to_owned(), rule);

@@ -60,6 +60,7 @@ pub(crate) fn own_rule(
 const OWN_RULE: &[&str] = &[
     "to",
     "or",
+    "onOrphan",
     "values",
     "default",
     "as",
