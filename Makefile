@@ -2,15 +2,20 @@
 .PHONY: help build demo test chaos bench sabotage lint clean-cache
 
 help:
-	@echo "make demo         builds all, and copies a Salesforce org into PostgreSQL over Kafka, here, with a loader killed on the way"
+	@echo "make demo         a Salesforce org is copied into PostgreSQL over Kafka, here,"
+	@echo "                  and a loader killed on the way"
 	@echo "make test         all tests, on a real Kafka and a real PostgreSQL"
-	@echo "make chaos        kills, restarts and faults under running migrations; CHAOS=\"--seconds 3600\" or \"--kills 1000\" for long"
-	@echo "make bench        measures each stage beside the bare cost of its work; keeps the figures in bench/results"
-	@echo "make sabotage     switches off one rule after the other; a named test must turn red each time"
+	@echo "make chaos        kills, restarts and faults under running migrations;"
+	@echo "                  CHAOS=\"--seconds 3600\" or \"--kills 1000\" for long"
+	@echo "make bench        measures each stage beside the bare cost of its work;"
+	@echo "                  keeps the figures in bench/results"
+	@echo "make sabotage     switches off one rule after the other; a named test must"
+	@echo "                  turn red each time"
 	@echo "make build        the binaries, into target/release"
 	@echo "make lint         formatting, clippy, shellcheck where installed"
 	@echo "make clean-cache  removes what was downloaded outside the tree (Kafka's jars)"
-	@echo "What is missing on this machine is installed where possible (Debian, as root): deploy/install"
+	@echo "What is missing on this machine is installed where possible (Debian, as root):"
+	@echo "deploy/install"
 
 build:
 	@deploy/install build

@@ -148,7 +148,12 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                     Some(false) => "failed",
                     None => "skipped",
                 };
-                vec![row.check.clone(), result.to_owned(), row.detail.clone()]
+                // The whole of it stands once, below.
+                let detail = match &row.failures {
+                    Some(failures) => failures.codes(),
+                    None => row.detail.clone(),
+                };
+                vec![row.check.clone(), result.to_owned(), detail]
             });
             let columns = [
                 Column::Text("CHECK"),

@@ -18,6 +18,7 @@ use crate::{
 #[command(
     name = "drover",
     version,
+    max_term_width = 80,
     about = "Moves the data of one SaaS product into another, over Kafka",
     after_help = "Exit codes: 0 ok, 1 a bug, 2 bad configuration, 3 the environment or the \
                   operator must act, 128+n signal n."

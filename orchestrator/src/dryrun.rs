@@ -183,6 +183,7 @@ impl Report {
             }
         }
         let mut text = table(&columns, &cells);
+        text.push_str("References are not followed: what lacks a parent is counted as loaded.\n");
         let list = |counts: &BTreeMap<String, u64>| {
             let mut counts: Vec<_> = counts.iter().collect();
             counts.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
@@ -249,6 +250,7 @@ mod tests {
             "OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
              Contact  contact         12           7       3         2\n\
              Lead     -                0           0       0         0\n\
+             References are not followed: what lacks a parent is counted as loaded.\n\
              \n\
              rejected, by code (see `drover deadletter list`)\n  \
              Contact: TOO_LONG 2\n\

@@ -57,6 +57,17 @@ impl Failures {
             .unwrap_or(3)
     }
 
+    /// The codes alone, each once, for a table.
+    pub fn codes(&self) -> String {
+        let mut codes: Vec<&str> = Vec::new();
+        for failure in &self.0 {
+            if !codes.contains(&failure.code.as_str()) {
+                codes.push(failure.code.as_str());
+            }
+        }
+        codes.join(", ")
+    }
+
     /// As a command tells it that goes on running.
     pub fn while_running(&self) -> String {
         let lines = self.0.iter().map(|failure| match failure.code.meanwhile() {
@@ -132,7 +143,7 @@ mod tests {
         let line = failure.to_string();
         assert_eq!(
             line,
-            "UNAUTHORIZED: bad token (at login); renew the credentials, then restart this process"
+            "UNAUTHORIZED: bad token (at login); renew the credentials, then run this again"
         );
         assert_eq!(Failure::parse(&line), Some(failure));
         assert_eq!(Failure::parse("2026-01-01 INFO: x"), None);

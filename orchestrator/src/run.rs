@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_pipeline::control::Plan;
+use drover_pipeline::record::Millis;
+use drover_pipeline::status::now;
 use drover_pipeline::{Class, Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -267,7 +269,8 @@ async fn attend(
     let mut following: Option<Arc<Watch>> = None;
     let mut waiting = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
-    let mut away: Option<Instant> = None;
+    // Since when the broker is known to be away, and when that was last said.
+    let mut away: Option<(Millis, Instant)> = None;
     let mut result = Ok(Ended::Stopped);
     loop {
         tokio::select! {
@@ -326,12 +329,21 @@ async fn attend(
             _ = tick.tick() => {
                 if let Some(watch) = &following {
                     watch.look(|model| screen.update(model));
-                    if let Some(error) = watch.trouble()
-                        && error.class() == Class::Transient
-                        && away.is_none_or(|at| at.elapsed() > STILL)
+                    if let Some(error) = watch.trouble() {
+                        if error.class() == Class::Transient {
+                            if away.is_none_or(|(_, told)| told.elapsed() > STILL) {
+                                screen.say(&error.while_running());
+                                away = Some((now(), Instant::now()));
+                            } else if let Some((last, _)) = &mut away {
+                                *last = now();
+                            }
+                        }
+                    } else if let Some((last, _)) = away
+                        && watch.look(|model| model.reports().any(|report| report.at > last))
                     {
-                        screen.say(&error.while_running());
-                        away = Some(Instant::now());
+                        // A report made since then has come through.
+                        screen.say("Kafka answers again; the stages go on");
+                        away = None;
                     }
                 }
             }

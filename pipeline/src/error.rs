@@ -116,9 +116,9 @@ codes! {
     /// The account's quota is used up.
     QuotaExhausted = "QUOTA_EXHAUSTED", Throttled, "wait until the quota is renewed, or ask the vendor for more";
     /// The credentials are wrong or have expired (401).
-    Unauthorized = "UNAUTHORIZED", Operator, "renew the credentials, then restart this process";
+    Unauthorized = "UNAUTHORIZED", Operator, "renew the credentials, then run this again";
     /// The credentials lack a right (403).
-    Forbidden = "FORBIDDEN", Operator, "grant the missing right or scope, then restart this process";
+    Forbidden = "FORBIDDEN", Operator, "grant the missing right or scope, then run this again";
     /// The source does not know the object.
     UnknownObject = "UNKNOWN_OBJECT", Operator, "remove it from `objects`, or grant the right to see it";
     /// The source does not know the field.
@@ -132,7 +132,7 @@ codes! {
     /// The target can't be reached, or restarts.
     TargetUnavailable = "TARGET_UNAVAILABLE", Transient, "check that the target runs";
     /// A lane had more dead letters than its limit allows.
-    TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then restart this process";
+    TooManyDeadLetters = "TOO_MANY_DEAD_LETTERS", Operator, "see `drover deadletter list`; mend the cause, then run this again";
     /// A changed mapping or filter takes more of the target's records away than may go unasked.
     EmptiedByMapping = "EMPTIED_BY_MAPPING", Operator, "look at the changed mapping and filters; if they are right: `drover remap --accept-absent`";
     /// A run has ended, and records are missing in the target.

@@ -33,7 +33,7 @@ use crate::transform::{self, Mapping, Transformer};
 const REMAPPING: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
-#[command(version, about = "A stage of a Drover migration")]
+#[command(version, max_term_width = 80, about = "A stage of a Drover migration")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,

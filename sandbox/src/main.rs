@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Stand-in servers of SaaS APIs.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, max_term_width = 80)]
 struct Command {
     #[command(subcommand)]
     verb: Verb,

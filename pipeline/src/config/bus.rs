@@ -67,6 +67,19 @@ pub(super) fn kafka(
             _ => check.unknown(field, "kafka", &KAFKA_FIELDS),
         }
     }
+    // librdkafka's own mechanism then is GSSAPI, which it is built without here.
+    let protocol = client
+        .get("security.protocol")
+        .map(|p| p.to_ascii_lowercase());
+    let mechanism = ["sasl.mechanism", "sasl.mechanisms"].map(|name| client.contains_key(name));
+    if protocol.is_some_and(|p| p.starts_with("sasl")) && mechanism == [false, false] {
+        check.problem(
+            given.line,
+            "kafka.client",
+            "has a `security.protocol` with SASL, but no `sasl.mechanism`",
+            "name the broker's: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        );
+    }
     let number = |name: &str, most: i64, check: &mut Check<'_>| {
         check
             .whole(field(&given.node, name), &join("kafka", name), (1, most))

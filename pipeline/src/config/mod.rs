@@ -42,7 +42,8 @@ const DEFAULT_TARGET: &str = "postgres";
 /// what a customer commonly has.
 const DEFAULT_POLL_INTERVAL_MS: u64 = 120_000;
 const DEFAULT_PARTITIONS: i32 = 4;
-const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
+/// Where Kafka is looked for when nothing says where it is.
+pub const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 /// The largest configuration that is read.
 const MAX_FILE: u64 = 10 << 20;
 

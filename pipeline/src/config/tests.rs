@@ -327,6 +327,26 @@ fn a_missing_secret_is_told_where_it_is_named() {
 }
 
 #[test]
+fn sasl_without_a_mechanism_is_told() {
+    let text = |more: &str| {
+        format!(
+            "id: m\ntenantId: t\nsourceType: s\nmappings: {{}}\ndryRun: true\nkafka:\n  \
+             client:\n      security.protocol: SASL_SSL\n{more}"
+        )
+    };
+    let load = |text: &str| load_in("m.yaml", text, &environment(&[]), Part::Skip);
+    assert_eq!(
+        problems(load(&text(""))),
+        [
+            "6 kafka.client: has a `security.protocol` with SASL, but no `sasl.mechanism`; name \
+             the broker's: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+        ]
+    );
+    let named = load(&text("      sasl.mechanism: PLAIN\n"));
+    assert!(named.is_ok(), "{named:?}");
+}
+
+#[test]
 fn no_secret_is_in_a_message() {
     let text = r#"{"id":"m","tenantId":"t","sourceType":"s",
         "sourceConfig":{"instanceUrl":"TOPSECRET","clientId":"TOPSECRET","clientSecret":"TOPSECRET","login":"TOPSECRET","pageSize":"TOPSECRET","hosts":"TOPSECRET"},

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 
 use super::explain;
 pub use super::heard::{Heard, Quiet};
-use crate::config::KafkaConfig;
+use crate::config::{DEFAULT_BROKERS, KafkaConfig};
 use crate::error::{Code, Error, Result};
 
 /// How long one question to the broker may take before it counts as unreachable.
@@ -61,7 +61,12 @@ impl Client {
     /// Kafka's error in Drover's terms, as [`explain`]; where no broker answers
     /// it names the brokers and why the connection failed.
     pub fn explain(&self, doing: &str, error: &KafkaError) -> Error {
-        self.named(explain(doing, error))
+        let mut explained = explain(doing, error);
+        if explained.code == Code::BrokerUnreachable {
+            // librdkafka's own words only say again that it is so.
+            doing.clone_into(&mut explained.message);
+        }
+        self.named(explained)
     }
 
     /// Names the brokers in an error that says that they can't be reached.
@@ -73,6 +78,10 @@ impl Client {
             "{}: Kafka at {} does not answer",
             error.message, self.brokers
         );
+        if self.brokers == DEFAULT_BROKERS {
+            error.message += ", where it is looked for if neither `kafka.brokers` nor \
+                              KAFKA_BROKERS is set";
+        }
         // A client's log comes by its queue, and nobody else polls this one.
         if let Ok(client) = self.questions() {
             (0..100)

@@ -1,6 +1,7 @@
 //! What the clients of a bus said last about their connections: the call that
 //! fails later knows only that no broker answered, not why.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,33 @@ use rdkafka::{ClientContext, Statistics};
 /// What was said longer ago explains nothing any more.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// The last reason why a connection failed, shared by all clients of a bus.
+/// A line that comes again within this time says nothing new.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Lines that are remembered, at most.
+const LINES: usize = 100;
+
+/// What the clients of a bus have logged, shared by all of them.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<Mutex<Option<(Instant, String)>>>);
+pub struct Heard(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// The last reason why a connection failed.
+    failed: Option<(Instant, String)>,
+    /// When each line was last let through.
+    told: HashMap<String, Instant>,
+}
+
+/// A line without the thread that tells it: `[thrd:main]: 1/1 brokers are down`.
+fn text(line: &str) -> &str {
+    line.split_once("]: ").map_or(line, |(_, text)| text)
+}
 
 impl Heard {
     /// Why the connection failed, in librdkafka's words, if that was lately.
     pub fn reason(&self) -> Option<String> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, reason) = heard.as_ref()?;
+        let (at, reason) = heard.failed.as_ref()?;
         (at.elapsed() < FRESH).then(|| reason.clone())
     }
 
@@ -35,12 +54,28 @@ impl Heard {
             level,
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Debug
         ) {
-            let told = line.split_once("]: ").map_or(line, |(_, told)| told);
-            let told = told.split(" (after ").next().unwrap_or(told);
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((Instant::now(), told.trim().to_owned()));
+            let told = text(line).split(" (after ").next().unwrap_or_default();
+            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.failed = Some((Instant::now(), told.trim().to_owned()));
         }
         true
+    }
+
+    /// Whether the line was let through lately. While a broker is away a client
+    /// says the same hundreds of times a second.
+    fn again(&self, line: &str, now: Instant) -> bool {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |at: &Instant| now.duration_since(*at) < AGAIN;
+        if heard.told.get(text(line)).is_some_and(fresh) {
+            return true;
+        }
+        if heard.told.len() >= LINES {
+            heard.told.retain(|_, at| fresh(at));
+        }
+        if heard.told.len() < LINES {
+            heard.told.insert(text(line).to_owned(), now);
+        }
+        false
     }
 }
 
@@ -64,10 +99,11 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Logs a line of a client's own log. Connections come and go, and each call
-/// that fails by it tells why: here they are for who looks closely.
+/// that fails by it tells why: here they are for who looks closely, as is what
+/// was said a moment ago.
 pub(super) fn log(heard: &Heard, level: RDKafkaLogLevel, facility: &str, line: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
-    if heard.note(level, facility, line) {
+    if heard.note(level, facility, line) || heard.again(line, Instant::now()) {
         tracing::debug!(target: "librdkafka", facility, "{line}");
         return;
     }
@@ -116,5 +152,20 @@ mod tests {
         // An idle connection that is closed is no failure.
         assert!(heard.note(RDKafkaLogLevel::Info, "FAIL", "[thrd:x]: x: Disconnected"));
         assert_eq!(heard.reason().as_deref(), Some(reason));
+    }
+
+    #[test]
+    fn a_line_is_told_again_only_after_a_while() {
+        let heard = Heard::default();
+        let now = Instant::now();
+        assert!(!heard.again("[thrd:main]: 1/1 brokers are down", now));
+        assert!(heard.again("[thrd:app]: 1/1 brokers are down", now + AGAIN / 2));
+        assert!(!heard.again("[thrd:main]: another", now + AGAIN / 2));
+        assert!(!heard.again("[thrd:main]: 1/1 brokers are down", now + AGAIN));
+        // Never more lines in memory than that; what finds no room is told.
+        for number in 0..2 * LINES {
+            assert!(!heard.again(&format!("[thrd:main]: {number}"), now));
+        }
+        assert_eq!(heard.0.lock().unwrap().told.len(), LINES);
     }
 }

@@ -11,7 +11,7 @@ use drover_tests::chaos::{Options, run};
 /// Breaks what can break under two running migrations, then proves that nothing
 /// was lost and nothing doubled. Ends with 1 when something was.
 #[derive(Parser)]
-#[command(name = "drover-chaos")]
+#[command(name = "drover-chaos", max_term_width = 80)]
 struct Arguments {
     /// For how many seconds.
     #[arg(long, default_value_t = 240)]

@@ -166,13 +166,28 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(demo()) {
+    // A demo that is broken off ends its processes, and waits for them.
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = demo() => ended,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+        }
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the demo failed: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A binary's path from here, where it lies below.
+fn short(name: &str) -> String {
+    let binary = binary(name);
+    let here = std::env::current_dir().unwrap_or_default();
+    let short = binary.strip_prefix(&here).unwrap_or(&binary);
+    short.display().to_string()
 }
 
 fn setting(name: &str, default: u64) -> Result<u64, String> {
@@ -340,17 +355,17 @@ async fn run(
             sandbox.process().pid()
         );
         println!(
-            "  {} status -c {}",
-            binary("drover").display(),
+            "  {} status \\\n    -c {}",
+            short("drover"),
             demo.config.display()
         );
         println!(
-            "  psql {} -c 'select * from {SCHEMA}.contact limit 5'",
+            "  psql {} \\\n    -c 'select * from {SCHEMA}.contact limit 5'",
             demo.postgres
         );
         println!(
-            "  (with DROVER_SALESFORCE_CLIENT_SECRET from `{} credentials --system salesforce`)",
-            binary("drover-sandbox").display()
+            "  (with DROVER_SALESFORCE_CLIENT_SECRET from\n    `{} credentials --system salesforce`)",
+            short("drover-sandbox")
         );
         std::mem::forget(sandbox);
         std::mem::forget(runner);
