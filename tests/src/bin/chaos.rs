@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use drover_tests::chaos::{Options, run};
+use drover_tests::chaos::{Blow, Options, run};
 
 /// Breaks what can break under two running migrations, then proves that nothing
 /// was lost and nothing doubled. Ends with 1 when something was.
@@ -19,6 +19,9 @@ struct Arguments {
     /// Until so many processes were killed, however long that takes.
     #[arg(long, conflicts_with = "seconds")]
     kills: Option<usize>,
+    /// Only these blows, in turn
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Blow>,
     /// Replays the random choices of an earlier run.
     #[arg(long)]
     seed: Option<u64>,
@@ -45,6 +48,7 @@ async fn main() -> ExitCode {
             Some(_) => Duration::MAX,
         },
         kills: arguments.kills,
+        only: arguments.only,
         seed: arguments.seed.unwrap_or_else(rand::random),
         loaders: arguments.loaders,
         records: arguments.records,

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 const KILLS: usize = 3;
 
 /// One thing that happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Blow {
     /// Stages die by SIGKILL; `drover run` starts them again.
     Kill,
@@ -65,16 +65,30 @@ impl Blow {
     }
 }
 
-/// The order of blows: each of the others comes once before one comes again.
+/// The order of blows: kills, and between them each of the others once before
+/// one comes again; or only what was asked for, in turn.
 #[derive(Default)]
 pub struct Deck {
+    only: Vec<Blow>,
     left: Vec<Blow>,
     kills: usize,
 }
 
 impl Deck {
+    /// With these blows and no others; with none named, all of them.
+    pub fn of(only: &[Blow]) -> Deck {
+        Deck {
+            only: only.to_vec(),
+            ..Deck::default()
+        }
+    }
+
     /// The next blow.
     pub fn draw(&mut self, random: &mut StdRng) -> Blow {
+        if let Some(blow) = self.only.first().copied() {
+            self.only.rotate_left(1);
+            return blow;
+        }
         if self.kills < KILLS {
             self.kills += 1;
             return Blow::Kill;

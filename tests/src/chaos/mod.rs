@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+pub use self::blow::Blow;
 pub use self::figures::Figures;
 
-use self::blow::{Blow, Deck};
+use self::blow::Deck;
 use self::subject::Subject;
 use crate::services::{Services, script, services};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub time: Duration,
     /// Until so many processes were killed.
     pub kills: Option<usize>,
+    /// Only these blows, in turn; empty for all.
+    pub only: Vec<Blow>,
     /// Of all random choices.
     pub seed: u64,
     /// Loaders of each migration.
@@ -55,7 +58,7 @@ pub async fn run(options: &Options) -> Figures {
         Subject::appendonly(options).await,
     ];
     let began = Instant::now();
-    let mut deck = Deck::default();
+    let mut deck = Deck::of(&options.only);
     let goes_on = |figures: &Figures| match options.kills {
         Some(kills) => figures.kills < kills,
         None => began.elapsed() < options.time,
