@@ -25,6 +25,8 @@ use crate::error::{Code, Error, Result};
 
 /// How long one call of a transaction may take before it is looked at again.
 const CALL: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer a question that needs no coordinator.
+const REACH: Duration = Duration::from_secs(2);
 
 /// Counts deliveries and keeps their offsets.
 #[derive(Default)]
@@ -271,16 +273,32 @@ impl TransactionalProducer {
             .map_err(|failure| Failure::Dead(failure.into_error()))
     }
 
+    /// A broker that is away is waited for. But librdkafka can lose the way to a
+    /// coordinator that is there again (its request then waits in `TxnCoordinator`'s
+    /// queue for good): a producer that gets no answer for as long as a whole call,
+    /// while others do, is given up. The next one of its id learns from the
+    /// coordinator how the transaction ended, or ends it.
     fn until_known(
         &self,
         doing: &str,
         call: impl Fn() -> Result<(), KafkaError>,
     ) -> Result<(), Failure> {
+        let client = &self.inner.context().client;
+        let mut deaf: Option<Instant> = None;
         loop {
             match call() {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() => {
                     tracing::warn!(doing, %error, "the broker did not answer; asking again");
+                    if client.reach(REACH).is_err() {
+                        deaf = None;
+                    } else if deaf.get_or_insert_with(Instant::now).elapsed() >= CALL {
+                        let text = format!(
+                            "{doing}: the coordinator has not answered this producer for {CALL:?}, \
+                             while Kafka answers others"
+                        );
+                        return Err(Failure::Dead(Error::new(Code::KafkaBusy, text)));
+                    }
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => return Err(self.judge(doing, &error)),
