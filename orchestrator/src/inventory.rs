@@ -189,17 +189,14 @@ fn count(client: &Client, ranges: &Ranges) -> PipelineResult<(u64, u64)> {
 
 fn render(listed: &[Listed], now: Millis) -> String {
     let counted = listed.iter().any(|topic| topic.live.is_some());
-    let mut columns = vec![
-        Column::Text("TOPIC"),
-        Column::Number("PARTS"),
-        Column::Text("CLEANUP"),
-        Column::Number("OFFSETS"),
-        Column::Number("OLDEST"),
-        Column::Number("NEWEST"),
-    ];
+    let mut columns = vec![Column::Text("TOPIC")];
+    // How a topic is made gives way to what is counted: names stay whole.
+    if !counted {
+        columns.extend([Column::Number("PARTS"), Column::Text("CLEANUP")]);
+    }
+    columns.extend(["OFFSETS", "OLDEST", "NEWEST"].map(Column::Number));
     if counted {
-        columns.push(Column::Number("LIVE"));
-        columns.push(Column::Number("BYTES"));
+        columns.extend(["LIVE", "BYTES"].map(Column::Number));
     }
     let prefix = common(listed);
     let ago = |at: Option<Millis>| {
@@ -210,14 +207,15 @@ fn render(listed: &[Listed], now: Millis) -> String {
     let rows: Vec<Vec<String>> = listed
         .iter()
         .map(|topic| {
-            let mut row = vec![
-                topic.topic[prefix.len()..].to_owned(),
-                topic.partitions.to_string(),
-                topic.cleanup.to_owned(),
+            let mut row = vec![topic.topic[prefix.len()..].to_owned()];
+            if !counted {
+                row.extend([topic.partitions.to_string(), topic.cleanup.to_owned()]);
+            }
+            row.extend([
                 topic.offsets.map_or_else(|| "missing".to_owned(), number),
                 ago(topic.oldest),
                 ago(topic.newest),
-            ];
+            ]);
             if counted {
                 row.push(or_none(topic.live));
                 row.push(topic.live_bytes.map_or_else(|| "-".to_owned(), size));

@@ -495,7 +495,7 @@ where
     status.phase(Phase::Stopped);
     shared.abort();
     reporting.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(4), published).await;
+    let _ = tokio::time::timeout(Duration::from_secs(8), published).await;
     served.abort();
     Ok(result?)
 }

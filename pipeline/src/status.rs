@@ -534,7 +534,7 @@ impl Status {
             }
         }
         let flushed =
-            tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(2))).await;
+            tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(6))).await;
         if let Ok(Err(error)) = flushed {
             tracing::debug!(%error, "the last report did not arrive");
         }

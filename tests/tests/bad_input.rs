@@ -173,7 +173,7 @@ async fn a_configuration_is_refused_at_its_place() {
             "Fax: mobileNumber",
             "Fax: phoneNumber",
             "mappings.Phone: ",
-            "`mappings.Contact.Fax` and `mappings.Phone` both fill contact.phoneNumber",
+            "`mappings.Contact.Fax` and `mappings.Phone` both fill `phoneNumber`",
             11,
             "keep one of them",
         ),

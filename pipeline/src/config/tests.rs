@@ -96,8 +96,6 @@ fn every_problem_is_told_at_once_with_line_and_path() {
             "4 sourceType: is no connector's name; write `salesforce`",
             "5 sourceConfig: must be a group of fields, not a list; write the value in that form",
             "6 dryRun: must be true or false, not a text; leave the quotes out",
-            "9 mappings.MobilePhone: `phoneNumber` is filled twice, by line 8 and by line 9; keep one of them, or map the other source field elsewhere",
-            "10 mappings.Contact.OtherFax: `fax` is filled twice, by line 10 and by line 10; keep one of them, or map the other source field elsewhere",
             "10 mappings.Contact.Phone: must be the name of a canonical field, not a number; write the value in that form",
             "13 objects[2]: `Contact` stands twice, in line 12 and line 13; keep one of them",
             "13 objects[3]: must be a text, not a number; put it in quotes",

@@ -295,13 +295,11 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
         check.wrong_type(given, "mappings", "a group of fields");
         return mappings;
     }
-    let mut taken = BTreeMap::new();
     for field in given.node.fields() {
         let path = join("mappings", &field.name);
         match &field.node.value {
             Value::Map(inner) => {
                 let name = &field.name;
-                let mut taken = BTreeMap::new();
                 let object = mappings.by_object.entry(field.name.clone()).or_default();
                 for field in inner {
                     let path = join(&path, &field.name);
@@ -315,7 +313,6 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
                         match own_rule(check.file, &field.node, &path) {
                             Err(problems) => check.problems.extend(problems),
                             Ok((to, rule)) => {
-                                fills(field, &path, &to, &mut taken, check);
                                 object.insert(field.name.clone(), to);
                                 let rules = mappings.rules.entry(name.clone()).or_default();
                                 rules.insert(field.name.clone(), rule);
@@ -323,10 +320,10 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
                         }
                         continue;
                     }
-                    mapping(field, &path, &mut taken, object, check);
+                    mapping(field, &path, object, check);
                 }
             }
-            _ => mapping(field, &path, &mut taken, &mut mappings.everywhere, check),
+            _ => mapping(field, &path, &mut mappings.everywhere, check),
         }
     }
     mappings
@@ -350,14 +347,8 @@ fn filter(
     )
 }
 
-/// One mapping. `taken` says which line of the same scope fills a field already.
-fn mapping(
-    field: &Field,
-    path: &str,
-    taken: &mut BTreeMap<String, usize>,
-    into: &mut BTreeMap<String, String>,
-    check: &mut Check<'_>,
-) {
+/// One mapping.
+fn mapping(field: &Field, path: &str, into: &mut BTreeMap<String, String>, check: &mut Check<'_>) {
     if field.name.trim().is_empty() {
         check.problem(
             field.line,
@@ -373,31 +364,7 @@ fn mapping(
     let Some(target) = check.text(Some(field), path) else {
         return;
     };
-    fills(field, path, &target, taken, check);
     into.insert(field.name.clone(), target);
-}
-
-/// Notes what a mapping fills; two that fill the same are a problem.
-fn fills(
-    field: &Field,
-    path: &str,
-    target: &str,
-    taken: &mut BTreeMap<String, usize>,
-    check: &mut Check<'_>,
-) {
-    if let Some(first) = taken.get(target) {
-        check.problem(
-            field.line,
-            path,
-            format!(
-                "`{target}` is filled twice, by line {first} and by line {}",
-                field.line
-            ),
-            "keep one of them, or map the other source field elsewhere",
-        );
-    } else {
-        taken.insert(target.to_owned(), field.line);
-    }
 }
 
 fn objects(given: Option<&Field>, check: &mut Check<'_>) -> Vec<String> {

@@ -340,18 +340,14 @@ impl<'a> Merger<'a> {
         slot: &'s str,
         new: Move<'a>,
     ) {
-        let entity_name = &target.rules.slots[slot].entity;
         let moves = moves.entry(slot).or_default();
         if let Some(first) = moves.iter().find(|one| one.canonical == new.canonical) {
             let message = format!(
-                "`{}` and `{}` both fill {entity_name}.{}",
+                "`{}` and `{}` both fill `{}`",
                 first.path, new.path, new.canonical
             );
-            self.problem(
-                &new.path,
-                message,
-                "keep one of them, or map the other one elsewhere",
-            );
+            let advice = "keep one of them, or map the other one elsewhere";
+            self.problem(&new.path, message, advice);
             return;
         }
         self.fits(target, slot, &new);

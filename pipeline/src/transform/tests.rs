@@ -267,7 +267,7 @@ fn names_that_nobody_knows() {
 
 #[test]
 fn two_mappings_to_one_field() {
-    let conflict = "mappings.Phone: `mappings.MobilePhone` and `mappings.Phone` both fill contact.phoneNumber; \
+    let conflict = "mappings.Phone: `mappings.MobilePhone` and `mappings.Phone` both fill `phoneNumber`; \
                     keep one of them, or map the other one elsewhere";
     assert_eq!(
         told(json!({"Phone": "phoneNumber", "MobilePhone": "phoneNumber"})),
@@ -276,7 +276,7 @@ fn two_mappings_to_one_field() {
     assert_eq!(
         problems(json!({"Phone": "phoneNumber", "Contact": {"MobilePhone": "phoneNumber"}}))[0]
             .message,
-        "`mappings.Contact.MobilePhone` and `mappings.Phone` both fill contact.phoneNumber"
+        "`mappings.Contact.MobilePhone` and `mappings.Phone` both fill `phoneNumber`"
     );
 }
 
