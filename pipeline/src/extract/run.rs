@@ -530,11 +530,12 @@ impl<E: Extractor> Lane<E> {
         blocking(move || batch.write(&producer)).await?;
         let noted = noted
             .iter()
-            .map(|letter| (letter.topic_key(), Some(letter.to_json())));
+            .map(|letter| (0, letter.topic_key(), Some(letter.to_json())));
         let cleared = cleared
             .iter()
-            .map(|key| (topic_key(Stage::Extractor, key), None));
-        self.letters.committed([], noted.chain(cleared));
+            .map(|key| (0, topic_key(Stage::Extractor, key), None));
+        // No tail follows them here, so no partition matters.
+        self.letters.committed([], noted.chain(cleared), |_, _| {});
         for (id, version, print) in fresh {
             self.seen.note(id, version, print);
         }
