@@ -143,6 +143,7 @@ pub(crate) enum Until {
 
 /// `main` of the program.
 pub fn main() -> ExitCode {
+    drover_pipeline::clock::jump_as_told("drover");
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

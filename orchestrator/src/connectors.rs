@@ -21,6 +21,10 @@ use crate::failure::{Failure, Failures, Result};
 /// The one transformer there is.
 pub const TRANSFORMER: &str = "mapper";
 
+/// The connector that new ones are copied from: built with the others, and
+/// nothing that a person would migrate from or to.
+pub const TEMPLATE: &str = "dummy";
+
 /// Where programs are looked for, in order.
 #[derive(Debug, Clone)]
 pub struct Connectors {
@@ -66,7 +70,7 @@ impl Connectors {
             })
     }
 
-    /// The names of all that are installed for a stage.
+    /// The names of all that are installed for a stage, without the template.
     pub fn list(&self, stage: Stage) -> BTreeSet<String> {
         let prefix = program(stage, "");
         let entries = self
@@ -82,7 +86,7 @@ impl Connectors {
                 let name = name
                     .strip_prefix(&prefix)
                     .filter(|name| !name.contains('.'))?;
-                is_program(&entry.path()).then(|| name.to_owned())
+                (name != TEMPLATE && is_program(&entry.path())).then(|| name.to_owned())
             })
             .collect()
     }
@@ -253,5 +257,28 @@ impl Connector {
             last.unwrap_or("no message")
         ))
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+
+    use super::*;
+
+    #[test]
+    fn the_template_is_found_and_not_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["dummy", "ledger"] {
+            let path = folder.path().join(program(Stage::Loader, name));
+            write(&path, "").expect("a file");
+            set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
+        }
+        let connectors = Connectors {
+            folders: vec![folder.path().to_owned()],
+        };
+        let listed: Vec<String> = connectors.list(Stage::Loader).into_iter().collect();
+        assert_eq!(listed, ["ledger"]);
+        assert!(connectors.find(Stage::Loader, TEMPLATE).is_some());
     }
 }

@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 
 use drover_pipeline::Code;
 use drover_pipeline::spec::Stage;
+use drover_pipeline::topics;
 
 use crate::cli::print;
-use crate::connectors::program;
+use crate::connectors::{TEMPLATE, program};
 use crate::failure::{Failure, Result};
-
-/// The connector that is copied.
-const TEMPLATE: &str = "dummy";
 
 /// The longest name; it becomes part of topics and keys.
 const LONGEST: usize = 50;
@@ -22,6 +20,7 @@ const LONGEST: usize = 50;
 /// A file of the template, with the names replaced.
 struct File {
     path: PathBuf,
+    before: String,
     text: String,
 }
 
@@ -38,6 +37,7 @@ pub(crate) fn run(stage: Stage, name: &str, from: &Path) -> Result<()> {
         name,
         &mut files,
     )?;
+    free(name, &files)?;
     // Whoever makes the folder owns it: one that is there is never written into.
     fs::create_dir(&place).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => refused(
@@ -73,6 +73,10 @@ fn judge(name: &str) -> Result<()> {
     let fits = name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.bytes().all(good)
         && name.len() <= LONGEST;
+    if fits && topics::is_reserved(name) {
+        let what = format!("`{name}` is a word of Drover's own topics and settings");
+        return Err(refused(what, "choose another name").into());
+    }
     if fits {
         return Ok(());
     }
@@ -87,6 +91,28 @@ fn judge(name: &str) -> Result<()> {
         false => format!("write small letters and digits, a letter first: `{smaller}`"),
     };
     Err(refused(format!("`{name}` is no connector's name"), advice).into())
+}
+
+/// The name also becomes a type: one that the template has already would stand
+/// there twice, and not compile.
+fn free(name: &str, files: &[File]) -> Result<()> {
+    let wanted = type_name(name);
+    let has = |file: &&File| {
+        let code = file.before.lines();
+        let code = code.filter(|line| !line.trim_start().starts_with("//"));
+        file.path.extension().is_some_and(|kind| kind == "rs")
+            && code
+                .flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+                .any(|word| word == wanted)
+    };
+    match files.iter().find(has).filter(|_| name != TEMPLATE) {
+        None => Ok(()),
+        Some(file) => {
+            let place = file.path.display();
+            let what = format!("`{name}` would make the type {wanted}, which {place} uses");
+            Err(refused(what, "choose another name").into())
+        }
+    }
 }
 
 /// The source tree: the nearest folder that holds the template.
@@ -113,11 +139,12 @@ fn read(template: &Path, below: &Path, name: &str, files: &mut Vec<File>) -> Res
         }
         let whole = entry.path();
         let text = fs::read_to_string(&whole).map_err(|error| failed(&whole, &error))?;
-        let text = text
+        let before = text;
+        let text = before
             .replace(TEMPLATE, name)
             .replace(&TEMPLATE.to_uppercase(), &name.to_uppercase())
             .replace(&type_name(TEMPLATE), &type_name(name));
-        files.push(File { path, text });
+        files.push(File { path, before, text });
     }
     Ok(())
 }
@@ -154,6 +181,8 @@ mod tests {
             ("a/b", ": `ab`"),
             ("..", "at most 50"),
             ("", "at most 50"),
+            ("transform", "own topics and settings; choose another name"),
+            ("config", "own topics and settings; choose another name"),
         ] {
             let said = said(judge(name));
             assert!(said.starts_with("CONFIG_INVALID: `"), "{said}");
@@ -174,7 +203,11 @@ mod tests {
         let template = tree.path().join("loaders/dummy/src");
         fs::create_dir_all(&template).expect("a template");
         fs::write(template.join("../Cargo.toml"), "dummy").expect("a file");
-        fs::write(template.join("lib.rs"), "dummy Dummy DUMMY_X").expect("a file");
+        fs::write(
+            template.join("lib.rs"),
+            "// No Ledger.\nuse Item; dummy Dummy DUMMY_X",
+        )
+        .expect("a file");
         let taken = tree.path().join("loaders/ledger");
         fs::create_dir(&taken).expect("a folder");
         assert!(said_of(&template).contains("loaders/ledger is there already; choose"));
@@ -184,6 +217,15 @@ mod tests {
         assert_eq!(run(Stage::Loader, "ledger", &template), Ok(()));
         let text = |name: &str| fs::read_to_string(taken.join(name)).expect("a file");
         assert_eq!(text("Cargo.toml"), "ledger");
-        assert_eq!(text("src/lib.rs"), "ledger Ledger LEDGER_X");
+        assert_eq!(
+            text("src/lib.rs"),
+            "// No Ledger.\nuse Item; ledger Ledger LEDGER_X"
+        );
+        let said = said(run(Stage::Loader, "item", &template));
+        assert!(
+            said.contains("the type Item, which src/lib.rs uses"),
+            "{said}"
+        );
+        assert!(!tree.path().join("loaders/item").exists());
     }
 }

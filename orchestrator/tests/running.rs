@@ -452,6 +452,7 @@ fn a_dry_run_starts_no_loader() {
     let report = "synced\n\
         OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
         Contact  contact          4           2       1         0\n\
+        References are not followed: what lacks a parent is counted as loaded.\n\
         \n\
         absent, by reason\n  \
         Contact to contact: filtered 1\n\

@@ -412,6 +412,7 @@ where
     let instance = run
         .instance
         .unwrap_or_else(|| format!("{}-{}", stage.as_str(), &owner[..8]));
+    crate::clock::jump_as_told(&instance);
     let listener = tokio::net::TcpListener::bind(run.http)
         .await
         .map_err(|e| Error::new(Code::ConfigInvalid, format!("--http {}: {e}", run.http)))?;

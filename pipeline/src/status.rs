@@ -234,10 +234,7 @@ pub struct Status {
     last_quota: Mutex<Option<Usage>>,
 }
 
-/// Now, by our clock, in milliseconds.
-pub fn now() -> Millis {
-    chrono::Utc::now().timestamp_millis()
-}
+pub use crate::clock::now;
 
 impl Status {
     /// The report of a process that starts.
@@ -289,6 +286,9 @@ impl Status {
     fn go_on_from(&self, last: Report) {
         *self.last_quota() = last.quota;
         let mut report = self.lock();
+        // Whoever started later is younger, also where the clock went back
+        // meanwhile: by this a process tells whether it was replaced.
+        report.started_at = report.started_at.max(last.started_at + 1);
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
         }
@@ -595,5 +595,18 @@ mod tests {
         second.go_on_from(first.report());
         second.count("Contact", Count::Unchanged, 1);
         assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
+
+    #[test]
+    fn who_starts_later_is_younger_though_the_clock_went_back() {
+        let status = || Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        let second = status();
+        let first = Report {
+            started_at: second.report().started_at + 3_600_000,
+            ..status().report()
+        };
+        let before = first.started_at;
+        second.go_on_from(first);
+        assert!(second.report().started_at > before);
     }
 }

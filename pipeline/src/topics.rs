@@ -262,6 +262,40 @@ impl Topics {
     }
 }
 
+/// The words that Drover's own topics, groups, variables and settings are made
+/// of. A target `transform` would share `redo.transform` with the transformers,
+/// a source `kafka` its variables with the bus; the others would only mislead.
+const RESERVED: [&str; 23] = [
+    "canonical",
+    "checkpoint",
+    "config",
+    "control",
+    "cursor",
+    "custom",
+    "deadletter",
+    "drover",
+    "extract",
+    "extractor",
+    "idempotency",
+    "journal",
+    "kafka",
+    "load",
+    "loader",
+    "parked",
+    "plan",
+    "raw",
+    "redo",
+    "rollback",
+    "status",
+    "transform",
+    "transformer",
+];
+
+/// Whether no connector may be called that.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// A name as a part of a topic's: lower case, and only `[a-z0-9-]`. Where
 /// anything but case is lost, six hex digits of a hash keep it apart; two
 /// objects that differ only in case are refused by `init`.

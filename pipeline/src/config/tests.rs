@@ -68,6 +68,25 @@ fn the_playbooks_document_is_accepted_as_it_stands() {
 }
 
 #[test]
+fn a_connector_has_no_name_of_drovers_own() {
+    let text = "id: m\ntenantId: t\nsourceType: cursor\ntargetType: transform\n";
+    assert_eq!(
+        problems(load("m.yaml", text)),
+        ["3 sourceType", "4 targetType"].map(|place| {
+            let name = if place.starts_with('3') {
+                "cursor"
+            } else {
+                "transform"
+            };
+            format!(
+                "{place}: `{name}` is a word of Drover's own topics and settings; no connector \
+                 is called that; write the connector's name"
+            )
+        })
+    );
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_line_and_path() {
     let text = r#"{
   "id": "mig tenant",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Field, Node, Value, join, number};
+use crate::topics;
 use crate::transform::own_rule;
 
 use super::secrets::{Environment, add_variables, fill};
@@ -219,6 +220,15 @@ pub(super) fn migration(
 /// It becomes part of a program's name, of topics and of keys.
 fn connector_name(root: &Node, path: &str, name: Option<&str>, check: &mut Check<'_>) {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if let Some(name) = name.filter(|name| topics::is_reserved(name)) {
+        check.problem(
+            root.line_of(path),
+            path,
+            format!("`{name}` is a word of Drover's own topics and settings"),
+            "no connector is called that; write the connector's name",
+        );
+        return;
+    }
     let Some(name) = name.filter(|n| n.len() > 50 || !n.bytes().all(good)) else {
         return;
     };

@@ -13,7 +13,9 @@ use crate::spec::Stage;
 /// The stage's own commits change it, and a tail of the topic tells what others
 /// have written before the partition was ours. What lies below the end of our
 /// own last commit is passed over: the tail lags behind, and would bring a
-/// letter back that is gone.
+/// letter back that is gone. Nor does a commit change what the tail has told
+/// from behind it already: a process that was stopped between its commit and
+/// this, for so long that another one took its partitions over.
 #[derive(Debug)]
 pub struct LiveLetters {
     prefix: String,
@@ -25,6 +27,8 @@ struct Known {
     letters: HashMap<String, Live>,
     /// By partition of the topic, the end of our own last commit.
     through: HashMap<i32, i64>,
+    /// By partition of the topic, the offset behind the last record told.
+    told: HashMap<i32, i64>,
 }
 
 /// What is kept of a letter.
@@ -49,6 +53,7 @@ impl LiveLetters {
     /// Notes what the topic says about a key, as a tail reads it.
     pub fn told(&self, partition: i32, offset: i64, topic_key: &[u8], value: Option<&[u8]>) {
         let mut known = self.lock();
+        known.told.insert(partition, offset + 1);
         if known
             .through
             .get(&partition)
@@ -59,16 +64,24 @@ impl LiveLetters {
     }
 
     /// Notes what this process has committed: by partition of the topic, the
-    /// end of its records, and those records (`None`: taken back).
+    /// end of its records; and those records, each with its partition (`None`:
+    /// taken back). `noted` hears of each that is not out of date by now.
     pub fn committed<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         ends: impl IntoIterator<Item = (i32, i64)>,
-        records: impl IntoIterator<Item = (K, Option<V>)>,
+        records: impl IntoIterator<Item = (i32, K, Option<V>)>,
+        mut noted: impl FnMut(&[u8], Option<&[u8]>),
     ) {
+        let ends: HashMap<i32, i64> = ends.into_iter().collect();
         let mut known = self.lock();
-        for (key, value) in records {
+        for (partition, key, value) in records {
+            let told = known.told.get(&partition);
+            if ends.get(&partition).is_some_and(|end| told > Some(end)) {
+                continue;
+            }
             let value = value.as_ref().map(AsRef::as_ref);
             known.note(&self.prefix, key.as_ref(), value);
+            noted(key.as_ref(), value);
         }
         known.through.extend(ends);
     }
@@ -205,8 +218,8 @@ mod tests {
         let live = LiveLetters::of(Stage::Transformer);
         let dead = letter(7);
         let key = dead.topic_key();
-        live.committed([(0, 5)], [(&key, Some(dead.to_json()))]);
-        live.committed([(0, 7)], [(&key, None::<Vec<u8>>)]);
+        live.committed([(0, 5)], [(0, &key, Some(dead.to_json()))], |_, _| {});
+        live.committed([(0, 7)], [(0, &key, None::<Vec<u8>>)], |_, _| {});
         live.told(0, 4, dead.topic_key().as_bytes(), Some(&dead.to_json()));
         assert!(!live.clears(KEY, 7), "it was taken back at offset 6");
         live.told(0, 9, dead.topic_key().as_bytes(), Some(&dead.to_json()));
@@ -214,10 +227,40 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_that_is_remembered_late_brings_no_letter_back() {
+        let live = LiveLetters::of(Stage::Loader);
+        let dead = DeadLetter {
+            stage: Stage::Loader,
+            ..letter(7)
+        };
+        let (key, json) = (dead.topic_key(), dead.to_json());
+        let mut noted = Vec::new();
+        let mut remember = |end, partition| {
+            live.committed(
+                [(partition, end)],
+                [(partition, &key, Some(&json))],
+                |key, _| noted.push((partition, key.to_vec())),
+            );
+        };
+        // Committed at offset 4, with its marker at 5; stopped before it is
+        // remembered. The next owner takes it back at 6, and the tail tells that.
+        live.told(0, 4, key.as_bytes(), Some(&json));
+        live.told(0, 6, key.as_bytes(), None);
+        remember(5, 0);
+        assert!(!live.clears(KEY, 7), "taken back at offset 6");
+        // In another partition the tail has come to our own record only.
+        live.told(1, 4, key.as_bytes(), Some(&json));
+        remember(5, 1);
+        assert!(live.clears(KEY, 7));
+        assert_eq!(noted, [(1, key.clone().into_bytes())]);
+    }
+
+    #[test]
     fn a_further_failure_of_the_same_version_counts_on() {
         let live = LiveLetters::of(Stage::Transformer);
         let known = letter(7);
-        live.committed([], [(known.topic_key(), Some(known.to_json()))]);
+        let record = (0, known.topic_key(), Some(known.to_json()));
+        live.committed([], [record], |_, _| {});
         let mut again = DeadLetter {
             at: 99,
             first_seen: 99,

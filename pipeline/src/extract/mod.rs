@@ -3,6 +3,7 @@
 
 pub mod drift;
 mod look;
+mod others;
 mod parity;
 mod run;
 

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::drift::{Policy, settle};
 use super::look::{Looks, look};
+use super::others::Others;
 use super::{BadRecord, Change, Discovery, Extractor, Object, Page, Reached, SourceField};
 use crate::deadletter::{
     Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
@@ -33,7 +34,7 @@ use crate::transform::MAX_RECORD;
 const COVERS_MORE: Millis = 10_000;
 
 /// An extractor that was not heard of for this long is taken over.
-const TAKEOVER: Millis = 30_000;
+const TAKEOVER: Duration = Duration::from_secs(30);
 
 /// Where a lane stands, as the value of the topic `checkpoint`, keyed
 /// `source/object`.
@@ -94,6 +95,7 @@ pub async fn run<E: Extractor>(extractor: E, context: Context) -> Result<()> {
 /// Waits until no other extractor of this migration is alive. `false` when told
 /// to stop.
 async fn stand_by(context: &Arc<Context>, name: &str) -> Result<bool> {
+    let mut others = Others::default();
     loop {
         let reports = {
             let (client, topic) = (context.client.clone(), context.topics.status());
@@ -107,7 +109,7 @@ async fn stand_by(context: &Arc<Context>, name: &str) -> Result<bool> {
                     && report.name == name
                     && report.instance != context.instance
                     && !matches!(report.phase, Phase::Stopped | Phase::Standby)
-                    && now() - report.at < TAKEOVER
+                    && others.is_alive(report, TAKEOVER, Instant::now(), now())
             });
         let Some(other) = other else { return Ok(true) };
         tracing::info!(other = other.instance, "another extractor is at work");
@@ -530,11 +532,12 @@ impl<E: Extractor> Lane<E> {
         blocking(move || batch.write(&producer)).await?;
         let noted = noted
             .iter()
-            .map(|letter| (letter.topic_key(), Some(letter.to_json())));
+            .map(|letter| (0, letter.topic_key(), Some(letter.to_json())));
         let cleared = cleared
             .iter()
-            .map(|key| (topic_key(Stage::Extractor, key), None));
-        self.letters.committed([], noted.chain(cleared));
+            .map(|key| (0, topic_key(Stage::Extractor, key), None));
+        // No tail follows them here, so no partition matters.
+        self.letters.committed([], noted.chain(cleared), |_, _| {});
         for (id, version, print) in fresh {
             self.seen.note(id, version, print);
         }

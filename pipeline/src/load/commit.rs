@@ -151,15 +151,13 @@ impl<L: Loader> Shared<L> {
                 .iter()
                 .filter(|(place, _)| place.topic == deadletter)
                 .map(|(place, end)| (place.partition, *end));
-            let written = changes.letters.iter().map(|(key, _, letter)| {
+            let written = changes.letters.iter().map(|(key, partition, letter)| {
                 let key = crate::deadletter::topic_key(Stage::Loader, key);
-                (key, letter.as_ref().map(DeadLetter::to_json))
+                (*partition, key, letter.as_ref().map(DeadLetter::to_json))
             });
-            let written: Vec<(String, Option<Vec<u8>>)> = written.collect();
-            for (key, letter) in &written {
-                self.orphans.note(key.as_bytes(), letter.as_deref());
-            }
-            self.letters.committed(letters, written);
+            self.letters.committed(letters, written, |key, letter| {
+                self.orphans.note(key, letter);
+            });
             known.committed_through(ends);
             let mut arrived = Vec::new();
             let mut parents = Vec::new();

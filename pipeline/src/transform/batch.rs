@@ -106,6 +106,17 @@ pub(super) struct Letter {
     headers: Option<OwnedHeaders>,
 }
 
+/// A retry that ends with a batch.
+pub(super) struct Retried {
+    /// As it was taken.
+    pub redo: Redo,
+    pub object: String,
+    /// `None` where nothing was left to do.
+    pub became: Option<Became>,
+    /// Whether another one was asked for since: a tombstone would hide that.
+    pub renewed: bool,
+}
+
 /// What was read of a partition.
 pub(super) struct Span {
     pub place: Place,
@@ -163,8 +174,8 @@ pub(super) struct Batch {
     /// By raw key, the versions of the dead letters that this batch leaves;
     /// `None` where it takes one back.
     pub touched: Touched,
-    /// Retries that end with this batch: key, object, and what became of it.
-    pub retried: Vec<(String, String, Option<Became>)>,
+    /// Retries that end with this batch.
+    pub retried: Vec<Retried>,
     /// Offsets to commit once more where nothing was read: only offsets are
     /// fenced.
     pub fence: HashMap<Place, i64>,
@@ -300,7 +311,12 @@ impl Batch {
             };
         }
         let object = envelope.object.to_owned();
-        self.retried.push((redo.key.clone(), object, became));
+        self.retried.push(Retried {
+            redo: redo.clone(),
+            object,
+            became,
+            renewed: false,
+        });
         Ok(())
     }
 
@@ -439,8 +455,9 @@ impl Batch {
                 letter.headers.clone(),
             ))?;
         }
-        for (key, _, _) in &self.retried {
-            transaction.send(Record::new(&sinks.redo, key.as_bytes(), None))?;
+        for retried in self.retried.iter().filter(|retried| !retried.renewed) {
+            let key = retried.redo.key.as_bytes();
+            transaction.send(Record::new(&sinks.redo, key, None))?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ struct Inner {
 }
 
 /// A raw record to transform once more.
+#[derive(Clone)]
 pub(super) struct Redo {
     pub(super) key: String,
     pub(super) partition: i32,
@@ -85,11 +86,18 @@ impl Redos {
         (due, starts)
     }
 
-    /// The outcome of these is committed, and their tombstones with it.
-    pub(super) fn done(&self, keys: impl IntoIterator<Item = String>) {
+    /// Whether the topic says nothing newer about a key than what was taken.
+    pub(super) fn is_newest(&self, key: &str, taken: &[u8]) -> bool {
+        let inner = self.lock();
+        inner.records.get(key).is_none_or(|(_, now)| now == taken)
+    }
+
+    /// The outcome of what was taken is committed. What was asked for since is
+    /// another retry, and stays.
+    pub(super) fn done(&self, key: &str, taken: &[u8]) {
         let mut inner = self.lock();
-        for key in keys {
-            inner.records.remove(&key);
+        if inner.records.get(key).is_some_and(|(_, now)| now == taken) {
+            inner.records.remove(key);
         }
     }
 
@@ -125,7 +133,7 @@ mod tests {
         assert!(redos.due(9).0.is_empty(), "a person must act");
         redos.told(0, b"a", Some(b"3"));
         assert_eq!(redos.due(9).0[0].value, b"3", "asked for again");
-        redos.done(["a".to_owned()]);
+        redos.done("a", b"3");
         assert!(redos.due(9).0.is_empty(), "its outcome is committed");
         redos.told(0, b"a", Some(b"4"));
         redos.told(0, b"a", None);
@@ -133,5 +141,19 @@ mod tests {
         redos.told(0, b"a", Some(b"5"));
         redos.revoked();
         assert!(redos.due(9).0.is_empty(), "another's by now");
+    }
+    #[test]
+    fn a_retry_asked_for_while_another_is_committed_stays() {
+        let redos = Redos::default();
+        redos.assigned(&HashMap::from([(Place::new("raw", 0), 5)]));
+        redos.told(0, b"a", Some(b"1"));
+        assert_eq!(redos.due(9).0[0].value, b"1");
+        assert!(redos.is_newest("a", b"1"), "its tombstone may be sent");
+        redos.told(0, b"a", Some(b"2"));
+        assert!(!redos.is_newest("a", b"1"), "a tombstone would hide it");
+        redos.done("a", b"1");
+        assert_eq!(redos.due(9).0[0].value, b"2");
+        redos.done("a", b"2");
+        assert!(redos.due(9).0.is_empty());
     }
 }

@@ -364,6 +364,10 @@ impl<T: Transformer> Runner<T> {
                 empty.clear();
                 let mut batch = std::mem::replace(&mut self.making, empty);
                 batch.fence = self.fence(&batch);
+                for retried in &mut batch.retried {
+                    let redo = &retried.redo;
+                    retried.renewed = !self.shared.redos.is_newest(&redo.key, &redo.value);
+                }
                 self.committer.commit(batch)?;
             }
         }
@@ -555,12 +559,17 @@ impl<T: Transformer> Runner<T> {
             .filter(|(place, _)| place.topic == self.shared.deadletter)
             .map(|(place, end)| (place.partition, *end));
         let letters = batch.letters.iter();
-        let letters = letters.map(|letter| (letter.key.as_bytes(), letter.value.as_deref()));
-        self.shared.letters.committed(ends, letters);
-        for (key, object, became) in &batch.retried {
-            self.shared.redos.done([key.clone()]);
-            if let Some(became) = became {
-                self.context.status.count(object, became.count(), 1);
+        let letters = letters.map(|letter| {
+            let (key, value) = (letter.key.as_bytes(), letter.value.as_deref());
+            (letter.partition, key, value)
+        });
+        self.shared.letters.committed(ends, letters, |_, _| {});
+        for retried in &batch.retried {
+            let redo = &retried.redo;
+            self.shared.redos.done(&redo.key, &redo.value);
+            if let Some(became) = &retried.became {
+                let count = became.count();
+                self.context.status.count(&retried.object, count, 1);
             }
         }
         for span in &batch.spans {

@@ -74,15 +74,16 @@ pub enum Rule {
     RedoOnAssignment,
     /// It is searched for records that wait in vain: nothing else would wake them.
     SearchInVain,
-    /// Whether a dead letter stands already is asked of our own commits, not of
-    /// the tail, which may still show one that was taken back.
+    /// Of dead letters, memory is what is newest by offset: the tail does not
+    /// bring back one that our own commit took back, nor does a commit that is
+    /// remembered late bring back one that the tail has told to be gone.
     LettersAsCommitted,
 }
 
 impl Rule {
-    /// Every rule whose absence is noticed within the histories that are searched;
-    /// that of [`Rule::LettersAsCommitted`] needs more of them.
-    pub const ALL: [Rule; 29] = [
+    /// Every rule: the absence of each is noticed within the histories that are
+    /// searched.
+    pub const ALL: [Rule; 30] = [
         Rule::Lease,
         Rule::IndexDelay,
         Rule::HalfLeaseCheck,
@@ -112,6 +113,7 @@ impl Rule {
         Rule::OrphansOnAssignment,
         Rule::RedoOnAssignment,
         Rule::SearchInVain,
+        Rule::LettersAsCommitted,
     ];
 }
 

@@ -216,6 +216,8 @@ pub struct Known {
     owned: Vec<usize>,
     epoch: Option<u64>,
     through: [[usize; MOST_PARTITIONS]; TABLES],
+    /// By partition, behind the last letter that the tail told.
+    told: [usize; MOST_PARTITIONS],
 }
 
 /// A worker's place, and the process that runs there.
@@ -799,12 +801,17 @@ impl World {
     fn note(&mut self, place: usize, table: usize, p: usize, at: usize, key: Key, value: Value) {
         let now = self.now;
         let heals = self.has(Rule::OrphanWhoseParentCame);
+        let committed = self.has(Rule::LettersAsCommitted);
         let worker = &mut self.workers[place];
         let owned = worker.known.owned.contains(&p);
         match value {
-            // These two are followed as they are, whoever owns the partition.
+            // These two are followed whoever owns the partition; but of letters
+            // the tail must not bring back what our own commit took back.
             Value::Letter(letter) => {
-                worker.known.letters[key] = letter;
+                worker.known.told[p] = at + 1;
+                if !committed || at >= worker.known.through[table][p] {
+                    worker.known.letters[key] = letter;
+                }
                 let parent = letter.and_then(|letter| letter.waits_for);
                 if heals && owned && parent.is_some_and(|p| worker.known.has_id(p)) {
                     worker.letting_go.push(key);
@@ -1419,6 +1426,7 @@ impl World {
         for (work, plan) in batch.works.iter().zip(batch.plans.drain(..)) {
             let key = work.key;
             let parked = self.workers[place].known.parked[key].clone();
+            let dead = self.workers[place].known.letters[key];
             let mut park = None;
             let mut waits = false;
             let mut succeeded = true;
@@ -1469,16 +1477,7 @@ impl World {
                         content: work.content,
                         waits_for: Some(parent),
                     };
-                    // Asked of what knows our own commits: the tail may still show
-                    // a letter that is taken back.
-                    let known = if self.has(Rule::LettersAsCommitted) {
-                        self.truth.dead[key]
-                    } else {
-                        self.workers[place].known.letters[key]
-                    };
-                    if known != Some(letter)
-                        && self.truth.dead[key].is_none_or(|l| l.order <= work.order)
-                    {
+                    if dead != Some(letter) && dead.is_none_or(|l| l.order <= work.order) {
                         self.count(if circle {
                             Event::Circles
                         } else {
@@ -1521,7 +1520,7 @@ impl World {
                     Some(Outcome::Rejected) => {
                         succeeded = false;
                         self.count(Event::Rejected);
-                        if !newest || self.truth.dead[key].is_none_or(|l| l.order <= work.order) {
+                        if !newest || dead.is_none_or(|l| l.order <= work.order) {
                             let letter = Letter {
                                 order: work.order,
                                 content: work.content,
@@ -1576,7 +1575,7 @@ impl World {
                 changes.redone.push(key);
             }
             // A record that waits is no longer dead.
-            if (succeeded || parks) && self.truth.dead[key].is_some_and(|l| l.order <= work.order) {
+            if (succeeded || parks) && dead.is_some_and(|l| l.order <= work.order) {
                 changes.letters.push((key, None));
             }
         }
@@ -1773,10 +1772,19 @@ impl World {
         for key in arrived {
             released.extend(self.waiters(place, key));
         }
-        let worker = &mut self.workers[place];
+        let committed = self.has(Rule::LettersAsCommitted);
         for (key, letter) in changes.letters {
-            worker.known.letters[key] = letter;
+            let p = self.partition(key);
+            let known = &mut self.workers[place].known;
+            // What the tail has told from behind this commit is newer: another
+            // owner's, while we were stopped.
+            let mut ends = batch.ends.iter();
+            let newer = ends.any(|(t, q, end)| (*t, *q) == (LETTERS, p) && known.told[p] > *end);
+            if !(committed && newer) {
+                known.letters[key] = letter;
+            }
         }
+        let worker = &mut self.workers[place];
         // Redo records are left to the tail: one that was written since must not
         // be forgotten with those that are done.
         for key in released {
