@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use drover_pipeline::clock::now;
 use drover_pipeline::control::Plan;
 use drover_pipeline::record::Millis;
-use drover_pipeline::status::now;
+
 use drover_pipeline::{Class, Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;

@@ -20,8 +20,8 @@ fn run(name: &str, first: &[&str]) -> Option<i32> {
         .arg(concat!(env!("ZLIB"), "/libz.a"))
         .args(["-lssl", "-lcrypto", "-ldl", "-lpthread", "-lm", "-o"])
         .arg(&program);
-    assert!(compile.status().unwrap().success(), "{compile:?}");
-    Command::new(program).status().unwrap().code()
+    assert!(compile.status().expect("cc").success(), "{compile:?}");
+    Command::new(program).status().expect("it runs").code()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn without_the_mended_file_what_nobody_wrote_is_read() {
 #[test]
 fn the_mended_file_is_linked() {
     use drover_librdkafka as _;
-    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let own = std::fs::read(std::env::current_exe().expect("a path")).expect("this program");
     // Put together here, or the test would find its own text.
     let name = [env!("MENDED"), "rdkafka_fetcher.c"].join("/");
     assert!(own.windows(name.len()).any(|part| part == name.as_bytes()));

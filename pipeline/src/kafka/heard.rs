@@ -166,6 +166,6 @@ mod tests {
         for number in 0..2 * LINES {
             assert!(!heard.again(&format!("[thrd:main]: {number}"), now));
         }
-        assert_eq!(heard.0.lock().unwrap().told.len(), LINES);
+        assert_eq!(heard.0.lock().expect("lock").told.len(), LINES);
     }
 }
