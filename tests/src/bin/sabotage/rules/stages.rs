@@ -77,8 +77,8 @@ pub(super) const RULES: &[Rule] = &[
         invariant: 3,
         what: "a refused update does not forget a record that recovery has found",
         file: "pipeline/src/load/settle.rs",
-        find: "        if target_id.is_none() || known.is_some() {",
-        replace: "        if true || known.is_some() {",
+        find: "        if target_id.is_none() || known.is_some() && !recovered {",
+        replace: "        if true || known.is_some() && !recovered {",
         test: by(
             STAGES,
             "a_version_refused_after_a_lost_create_does_not_lead_to_a_second_create",
@@ -89,8 +89,8 @@ pub(super) const RULES: &[Rule] = &[
         invariant: 3,
         what: "that we created a record is never forgotten",
         file: "pipeline/src/load/settle.rs",
-        find: "            first_touch: fresh.first_touch.or(",
-        replace: "            first_touch: None.or(",
+        find: "            first_touch: fresh.first_touch.or(match (",
+        replace: "            first_touch: None.or(match (",
         test: by(STAGES, "durable::what_we_created_is_known_as_ours_for_ever"),
     },
     Rule {
