@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::bus::Bus;
 use crate::oracle::{Differences, Truth, compare, compare_appendonly};
 use crate::process::{Process, binary};
 use crate::sandbox::Sandbox;
@@ -290,6 +291,50 @@ impl Migration {
             if let Some(status) = process.ended() {
                 panic!("{instance} ended with {status}:\n{}", process.log_tail());
             }
+        }
+    }
+
+    /// Waits until `ask` has an answer. Meanwhile every stage must stay alive.
+    pub async fn until<T>(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut ask: impl AsyncFnMut(&Migration) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(answer) = ask(self).await {
+                return answer;
+            }
+            self.assert_alive();
+            assert!(
+                Instant::now() < deadline,
+                "not within {limit:?}: {what}\n{}\n{}",
+                String::from_utf8_lossy(&self.drover(&["status"]).stdout),
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Its topics.
+    pub fn bus(&self) -> Bus {
+        Bus::new(&self.services.brokers, &self.id)
+    }
+
+    /// How many records are in the target, as Drover counts them.
+    pub fn loaded(&self) -> usize {
+        let status = self.status();
+        let objects = status["objects"].as_array().expect("objects");
+        let loaded = objects.iter().filter_map(|o| o["loaded"].as_u64());
+        loaded.sum::<u64>() as usize
+    }
+
+    /// That no record waits, and none is dead.
+    pub fn assert_none_left_out(&self) {
+        for object in self.status()["objects"].as_array().expect("objects") {
+            let left_out = (object["parked"].as_u64(), object["dead"].as_u64());
+            assert_eq!(left_out, (Some(0), Some(0)), "{object}");
         }
     }
 

@@ -2,11 +2,10 @@
 //! code and place, and nothing is lost by it.
 
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drover_pipeline::envelope::{Envelope, JSON};
 use drover_pipeline::record::{Fingerprint, Op, Phase};
-use drover_tests::bus::Bus;
 use drover_tests::migration::Migration;
 use drover_tests::oracle::connect;
 use drover_tests::sandbox::Sandbox;
@@ -26,31 +25,6 @@ const FEW: [&str; 6] = [
     "Case",
     "Invoice__c",
 ];
-
-/// Waits until `ask` has an answer. Meanwhile every stage must stay alive.
-async fn until<T>(
-    migration: &mut Migration,
-    what: &str,
-    mut ask: impl AsyncFnMut(&Migration) -> Option<T>,
-) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(answer) = ask(migration).await {
-            return answer;
-        }
-        migration.assert_alive();
-        assert!(
-            Instant::now() < deadline,
-            "not within {LIMIT:?}: {what}\n{}",
-            migration.logs()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn bus(migration: &Migration) -> Bus {
-    Bus::new(&migration.services().brokers, &migration.id)
-}
 
 /// Its exit code and what it said of errors.
 fn said(output: &Output) -> (Option<i32>, String) {
@@ -292,7 +266,7 @@ async fn a_configuration_is_refused_at_its_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_secrets_and_lost_tables_stop_what_they_must() {
     let mut migration = Migration::new("stop", &["--seed", "5", "--records", "200"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     let secret = "DROVER_SALESFORCE_CLIENT_SECRET";
     let good = Sandbox::credentials("salesforce")["client_secret"].clone();
     migration.drover_ok(&["init"]);
@@ -401,23 +375,26 @@ async fn faults_of_the_source_lose_nothing() {
     migration.start("extractor", "extractor-1", &[]);
     migration.start("transformer", "transformer-1", &[]);
     migration.start("loader", "loader-1", &[]);
-    until(&mut migration, "every fault has fired", async |migration| {
-        let faults = migration.sandbox.faults().await;
-        let faults = faults.as_array()?;
-        faults
-            .iter()
-            .all(|fault| fault["fired"] == fault["times"])
-            .then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "every fault has fired", async |migration| {
+            let faults = migration.sandbox.faults().await;
+            let faults = faults.as_array()?;
+            faults
+                .iter()
+                .all(|fault| fault["fired"] == fault["times"])
+                .then_some(())
+        })
+        .await;
     // The day's calls are used up: it waits, and says so, until there are more.
     migration.sandbox.quota(1000, 1000).await;
-    until(&mut migration, "the quota is used up", async |migration| {
-        let extractor = process(migration, "extractor");
-        let error = extractor["lastError"].as_str()?;
-        (extractor["phase"] == "throttled" && error.starts_with("QUOTA_EXHAUSTED: ")).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the quota is used up", async |migration| {
+            let extractor = process(migration, "extractor");
+            let error = extractor["lastError"].as_str()?;
+            (extractor["phase"] == "throttled" && error.starts_with("QUOTA_EXHAUSTED: "))
+                .then_some(())
+        })
+        .await;
     migration.sandbox.quota(0, 1_000_000_000).await;
     // It looks again after a quarter of an hour (`quota::WAIT`, tested there with a
     // clock of its own); a new process looks at once.
@@ -428,17 +405,18 @@ async fn faults_of_the_source_lose_nothing() {
     println!("{} records compared", equal.compared);
     // None but those whose parent people have deleted.
     migration.orphans();
-    until(&mut migration, "all is well again", async |migration| {
-        (process(migration, "extractor")["phase"] == "running").then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "all is well again", async |migration| {
+            (process(migration, "extractor")["phase"] == "running").then_some(())
+        })
+        .await;
     migration.stop_all();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_records_harm_only_themselves() {
     let mut migration = Migration::new("records", &["--seed", "13", "--records", "300"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     let before = migration.until_equal(LIMIT).await;
     let parked: Vec<String> = bus.table("parked.postgres").into_keys().collect();
@@ -567,42 +545,41 @@ async fn bad_records_harm_only_themselves() {
         })
         .collect();
     expected.sort();
-    until(
-        &mut migration,
-        "every bad record has its dead letter",
-        async |migration| (dead_letters(migration) == expected).then_some(()),
-    )
-    .await;
+    migration
+        .until(
+            LIMIT,
+            "every bad record has its dead letter",
+            async |migration| (dead_letters(migration) == expected).then_some(()),
+        )
+        .await;
     for (table, id, name) in [
         ("contact", &contacts[2], "last_name"),
         ("company", &accounts[3], "name"),
         ("deal", &deals[3], "name"),
         ("ticket", &cases[1], "subject"),
     ] {
-        until(
-            &mut migration,
-            "what came after is there",
-            async |migration| {
+        migration
+            .until(LIMIT, "what came after is there", async |migration| {
                 (column(migration, table, id, name).await? == "Came after").then_some(())
-            },
-        )
-        .await;
+            })
+            .await;
     }
     let parent = format!("salesforce/Account/{nowhere}#company");
     for key in [
         format!("salesforce/Opportunity/{}#deal", deals[2]),
         format!("salesforce/Contact/{orphan}#contact"),
     ] {
-        until(&mut migration, "what points to nowhere waits", async |_| {
-            let parked = bus.table("parked.postgres").remove(&key)?;
-            assert_eq!(
-                parked["reason"],
-                json!({"kind": "parent", "parent": parent}),
-                "{key}"
-            );
-            Some(())
-        })
-        .await;
+        migration
+            .until(LIMIT, "what points to nowhere waits", async |_| {
+                let parked = bus.table("parked.postgres").remove(&key)?;
+                assert_eq!(
+                    parked["reason"],
+                    json!({"kind": "parent", "parent": parent}),
+                    "{key}"
+                );
+                Some(())
+            })
+            .await;
     }
     assert_eq!(
         column(&migration, "contact", &orphan, "last_name").await,
@@ -648,22 +625,22 @@ async fn bad_records_harm_only_themselves() {
         .await;
     let equal = migration.until_equal(LIMIT).await;
     assert_eq!(equal.waiting, before.waiting);
-    until(
-        &mut migration,
-        "no dead letter is left",
-        async |migration| dead_letters(migration).is_empty().then_some(()),
-    )
-    .await;
+    migration
+        .until(LIMIT, "no dead letter is left", async |migration| {
+            dead_letters(migration).is_empty().then_some(())
+        })
+        .await;
     assert_eq!(
         migration.drover_ok(&["deadletter", "list"]),
         "no dead letters\n"
     );
     // Those that waited for a link at first may have got it meanwhile.
-    until(&mut migration, "nobody else waits", async |_| {
-        let now: Vec<String> = bus.table("parked.postgres").into_keys().collect();
-        now.iter().all(|key| parked.contains(key)).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "nobody else waits", async |_| {
+            let now: Vec<String> = bus.table("parked.postgres").into_keys().collect();
+            now.iter().all(|key| parked.contains(key)).then_some(())
+        })
+        .await;
     migration.stop_all();
 }
 
@@ -691,7 +668,7 @@ async fn live(migration: &Migration, object: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_bytes_are_buried_and_newer_schemas_stop_their_lane() {
     let mut migration = Migration::new("foreign", &["--seed", "11", "--records", "300"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     let contacts = live(&migration, "Contact").await;
@@ -737,11 +714,12 @@ async fn foreign_bytes_are_buried_and_newer_schemas_stop_their_lane() {
         .produce("raw.salesforce.contact", key.as_bytes(), Some(&no_text))
         .await;
     let mut letters = Vec::new();
-    until(&mut migration, "all of it is buried", async |migration| {
-        letters = dead_letters(migration);
-        (letters.iter().map(|letter| letter.4).sum::<u64>() == 11).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "all of it is buried", async |migration| {
+            letters = dead_letters(migration);
+            (letters.iter().map(|letter| letter.4).sum::<u64>() == 11).then_some(())
+        })
+        .await;
     let by = |stage: &str, code: &str| -> u64 {
         let of = letters.iter().filter(|l| l.0 == stage && l.2 == code);
         of.map(|letter| letter.4).sum()
@@ -885,29 +863,31 @@ async fn edit(migration: &Migration, object: &str, id: &str, fields: Value) {
 }
 
 async fn arrives(migration: &mut Migration, table: &str, id: &str, name: &str, value: &str) {
-    until(
-        migration,
-        &format!("{table} {id} has the {name} {value}"),
-        async |migration| (column(migration, table, id, name).await? == value).then_some(()),
-    )
-    .await;
+    migration
+        .until(
+            LIMIT,
+            &format!("{table} {id} has the {name} {value}"),
+            async |migration| (column(migration, table, id, name).await? == value).then_some(()),
+        )
+        .await;
 }
 
 /// Waits until the stage reports that a lane is blocked by that code there.
 async fn blocked(migration: &mut Migration, stage: &str, code: &str, place: &str) {
-    until(
-        migration,
-        &format!("a lane of the {stage} is blocked {place}"),
-        async |migration| {
-            let process = process(migration, stage);
-            let error = process["lastError"].as_str()?;
-            (process["phase"] == "blocked"
-                && error.starts_with(&format!("{code}: "))
-                && error.contains(place))
-            .then_some(())
-        },
-    )
-    .await;
+    migration
+        .until(
+            LIMIT,
+            &format!("a lane of the {stage} is blocked {place}"),
+            async |migration| {
+                let process = process(migration, stage);
+                let error = process["lastError"].as_str()?;
+                (process["phase"] == "blocked"
+                    && error.starts_with(&format!("{code}: "))
+                    && error.contains(place))
+                .then_some(())
+            },
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -934,16 +914,18 @@ async fn a_broker_and_a_database_may_go_and_come() {
     ] {
         migration.start(stage, instance, &[]);
     }
-    until(
-        &mut migration,
-        "each says that the broker is away",
-        async |migration| {
-            let said =
-                |p: &drover_tests::process::Process| p.log_tail().contains("BROKER_UNREACHABLE: ");
-            migration.stages.values().all(said).then_some(())
-        },
-    )
-    .await;
+    migration
+        .until(
+            LIMIT,
+            "each says that the broker is away",
+            async |migration| {
+                let said = |p: &drover_tests::process::Process| {
+                    p.log_tail().contains("BROKER_UNREACHABLE: ")
+                };
+                migration.stages.values().all(said).then_some(())
+            },
+        )
+        .await;
     script("kafka", "start", &services.kafka_dir, &["--port", "0"]);
     arrives_anew(&mut migration).await;
 
@@ -983,10 +965,9 @@ async fn arrives_anew(migration: &mut Migration) {
     let account = json!({"object": "Account", "create": {"Name": "Made meanwhile"}});
     let made = migration.sandbox.edit(account).await;
     let id = made["id"].as_str().expect("its id").to_owned();
-    until(
-        migration,
-        "a new account is in the target",
-        async |migration| column(migration, "company", &id, "name").await.map(drop),
-    )
-    .await;
+    migration
+        .until(LIMIT, "a new account is in the target", async |migration| {
+            column(migration, "company", &id, "name").await.map(drop)
+        })
+        .await;
 }

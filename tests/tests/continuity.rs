@@ -2,7 +2,7 @@
 //! behind Drover's back stops one lane with its code, nothing else, and once it
 //! is mended the lane goes on and nothing is missing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drover_tests::bus::Bus;
 use drover_tests::migration::Migration;
@@ -13,32 +13,6 @@ use serde_json::{Value, json};
 /// How long anything may take; nothing here waits for it to pass.
 const LIMIT: Duration = Duration::from_secs(90);
 const PARTITIONS: i32 = 3;
-
-fn bus(migration: &Migration) -> Bus {
-    Bus::new(&migration.services().brokers, &migration.id)
-}
-
-/// Waits until `ask` has an answer. Meanwhile every stage must stay alive.
-async fn until<T>(
-    migration: &mut Migration,
-    what: &str,
-    mut ask: impl AsyncFnMut(&Migration) -> Option<T>,
-) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(answer) = ask(migration).await {
-            return answer;
-        }
-        migration.assert_alive();
-        assert!(
-            Instant::now() < deadline,
-            "not within {LIMIT:?}: {what}\n{}\n{}",
-            migration.status(),
-            migration.logs()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
 
 /// What a lane of a living process of that stage reports, where it is not well.
 fn lane(migration: &Migration, stage: &str, lane: &str) -> Option<Value> {
@@ -61,12 +35,13 @@ async fn stands(
     code: &str,
 ) -> String {
     let what = format!("{stage} {name} {phase} {code}");
-    let error = until(migration, &what, async |migration| {
-        let lane = lane(migration, stage, name)?;
-        let error = lane["error"].as_str()?.to_owned();
-        (lane["phase"] == phase && error.starts_with(&format!("{code}: "))).then_some(error)
-    })
-    .await;
+    let error = migration
+        .until(LIMIT, &what, async |migration| {
+            let lane = lane(migration, stage, name)?;
+            let error = lane["error"].as_str()?.to_owned();
+            (lane["phase"] == phase && error.starts_with(&format!("{code}: "))).then_some(error)
+        })
+        .await;
     let status = migration.status();
     let processes = status["processes"].as_array().expect("processes");
     let others = processes
@@ -110,13 +85,14 @@ async fn others_flow(
         migration.schema
     );
     let client = connect(&migration.services().postgres).await;
-    until(migration, &format!("{object} {id} = {text}"), async |_| {
-        client
-            .query_opt(&sql, &[&id, &text])
-            .await
-            .expect("a row or none")
-    })
-    .await;
+    migration
+        .until(LIMIT, &format!("{object} {id} = {text}"), async |_| {
+            client
+                .query_opt(&sql, &[&id, &text])
+                .await
+                .expect("a row or none")
+        })
+        .await;
 }
 
 /// Runs SQL in the target, as a person does who knows nothing of Drover.
@@ -142,7 +118,7 @@ fn restart(migration: &mut Migration, stage: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mm2_22248_records_removed_before_they_were_read_stop_their_lane() {
     let mut migration = Migration::new("cut", &["--seed", "21", "--records", "120"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     let mut loader = migration.stages.remove("loader-1").expect("it runs");
@@ -154,10 +130,11 @@ async fn mm2_22248_records_removed_before_they_were_read_stop_their_lane() {
     };
     let before = ends(&bus);
     edit(&migration, "Account", json!({"Description": "never read"})).await;
-    until(&mut migration, "the transformed edit", async |_| {
-        (ends(&bus) > before).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the transformed edit", async |_| {
+            (ends(&bus) > before).then_some(())
+        })
+        .await;
     bus.cut("canonical.company", PARTITIONS).await;
 
     migration.start("loader", "loader-1", &[]);
@@ -198,7 +175,7 @@ async fn mm2_22248_records_removed_before_they_were_read_stop_their_lane() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etl_935_a_topic_made_anew_under_running_stages_stops_its_lanes() {
     let mut migration = Migration::new("anew", &["--seed", "22", "--records", "120"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     for (topic, stage, lane) in [
@@ -207,12 +184,13 @@ async fn etl_935_a_topic_made_anew_under_running_stages_stops_its_lanes() {
     ] {
         bus.delete(topic).await;
         bus.make(topic, PARTITIONS, "compact").await;
-        let code = until(&mut migration, topic, async |migration| {
-            let lane = crate::lane(migration, stage, lane)?;
-            let error = lane["error"].as_str()?.to_owned();
-            (lane["phase"] == "blocked").then_some(error)
-        })
-        .await;
+        let code = migration
+            .until(LIMIT, topic, async |migration| {
+                let lane = crate::lane(migration, stage, lane)?;
+                let error = lane["error"].as_str()?.to_owned();
+                (lane["phase"] == "blocked").then_some(error)
+            })
+            .await;
         // Whichever was seen first: that it was gone, or that it is another one.
         assert!(
             code.starts_with("TOPIC_RECREATED: ") || code.starts_with("TOPIC_MISSING: "),
@@ -237,12 +215,13 @@ async fn etl_935_a_topic_made_anew_under_running_stages_stops_its_lanes() {
 }
 
 async fn stands_recreated(migration: &mut Migration, stage: &str, name: &str) {
-    until(migration, name, async |migration| {
-        let lane = lane(migration, stage, name)?;
-        let error = lane["error"].as_str()?;
-        error.starts_with("TOPIC_RECREATED: ").then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, name, async |migration| {
+            let lane = lane(migration, stage, name)?;
+            let error = lane["error"].as_str()?;
+            error.starts_with("TOPIC_RECREATED: ").then_some(())
+        })
+        .await;
 }
 
 /// A producer that is not ours leaves a transaction open in a topic that the
@@ -251,7 +230,7 @@ async fn stands_recreated(migration: &mut Migration, stage: &str, name: &str) {
 async fn a_foreign_transaction_that_hangs_is_named() {
     let mut migration = Migration::new("hang", &["--seed", "23", "--records", "100"]);
     migration.set("DROVER_PATIENCE_MS", Some("3000"));
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     let id = format!("{}-foreign", migration.id);
@@ -276,24 +255,26 @@ async fn a_foreign_transaction_that_hangs_is_named() {
     producer
         .abort_transaction(Duration::from_secs(20))
         .expect("it is aborted");
-    until(&mut migration, "the lane is well", async |migration| {
-        lane(migration, "loader", "company").is_none().then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the lane is well", async |migration| {
+            lane(migration, "loader", "company").is_none().then_some(())
+        })
+        .await;
     migration.until_equal(LIMIT).await;
     let topic = bus.name("canonical.company");
-    until(
-        &mut migration,
-        "the distance to the log's start",
-        async |migration| {
-            let status = migration.status();
-            let mut processes = status["processes"].as_array()?.iter();
-            let loader = processes.find(|p| p["stage"] == "loader")?;
-            let edge = &loader["edges"][&topic];
-            (edge["records"].as_u64()? > 0 && edge["seconds"].is_u64()).then_some(())
-        },
-    )
-    .await;
+    migration
+        .until(
+            LIMIT,
+            "the distance to the log's start",
+            async |migration| {
+                let status = migration.status();
+                let mut processes = status["processes"].as_array()?.iter();
+                let loader = processes.find(|p| p["stage"] == "loader")?;
+                let edge = &loader["edges"][&topic];
+                (edge["records"].as_u64()? > 0 && edge["seconds"].is_u64()).then_some(())
+            },
+        )
+        .await;
     migration.stop_all();
 }
 
@@ -338,14 +319,15 @@ async fn a_table_altered_by_hand_stops_its_lane() {
     )
     .await;
     restart(&mut migration, "loader");
-    until(&mut migration, "the amount", async |migration| {
-        let client = connect(&migration.services().postgres).await;
-        let sql = format!(
-            "select 1 from \"{}\".deal where amount = 12.75",
-            migration.schema
-        );
-        client.query_opt(&sql, &[]).await.expect("a row or none")
-    })
-    .await;
+    migration
+        .until(LIMIT, "the amount", async |migration| {
+            let client = connect(&migration.services().postgres).await;
+            let sql = format!(
+                "select 1 from \"{}\".deal where amount = 12.75",
+                migration.schema
+            );
+            client.query_opt(&sql, &[]).await.expect("a row or none")
+        })
+        .await;
     migration.stop_all();
 }

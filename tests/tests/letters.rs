@@ -2,7 +2,7 @@
 //! at, waived, tried again and released, on real parts; each outcome is asserted
 //! by what lies in the target.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drover_tests::bus::Bus;
 use drover_tests::migration::Migration;
@@ -12,32 +12,6 @@ use serde_json::{Value, json};
 
 /// How long anything may take; nothing here waits for it to pass.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Waits until `ask` has an answer. Meanwhile every stage must stay alive.
-async fn until<T>(
-    migration: &mut Migration,
-    what: &str,
-    mut ask: impl AsyncFnMut(&Migration) -> Option<T>,
-) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(answer) = ask(migration).await {
-            return answer;
-        }
-        migration.assert_alive();
-        let logs = || migration.logs();
-        assert!(
-            Instant::now() < deadline,
-            "not within {LIMIT:?}: {what}\n{}",
-            logs()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn bus(migration: &Migration) -> Bus {
-    Bus::new(&migration.services().brokers, &migration.id)
-}
 
 /// `drover …` with JSON: its exit code and what it printed.
 fn ask(migration: &Migration, arguments: &[&str]) -> (i32, Value) {
@@ -63,11 +37,12 @@ fn letters(migration: &Migration, filter: &[&str]) -> Vec<Value> {
 /// The letters as soon as there are that many of them.
 async fn letters_come(migration: &mut Migration, filter: &[&str], number: usize) -> Vec<Value> {
     let what = format!("{number} letters of {filter:?}");
-    until(migration, &what, async |migration| {
-        let letters = letters(migration, filter);
-        (letters.len() == number).then_some(letters)
-    })
-    .await
+    migration
+        .until(LIMIT, &what, async |migration| {
+            let letters = letters(migration, filter);
+            (letters.len() == number).then_some(letters)
+        })
+        .await
 }
 
 /// The outcomes of a retry or a release, by key.
@@ -119,7 +94,7 @@ async fn edit(migration: &Migration, object: &str, id: &str, fields: Value) {
 
 /// Nothing is left to be tried again.
 async fn nothing_asked(migration: &mut Migration, topic: &str) {
-    let bus = bus(migration);
+    let bus = migration.bus();
     let values = |bus: &Bus| {
         let mut live = std::collections::BTreeSet::new();
         for record in bus.read(topic) {
@@ -131,16 +106,17 @@ async fn nothing_asked(migration: &mut Migration, topic: &str) {
         }
         live.len()
     };
-    until(migration, "every retry has its outcome", async |_| {
-        (values(&bus) == 0).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "every retry has its outcome", async |_| {
+            (values(&bus) == 0).then_some(())
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_record_is_shown_waived_and_tried_again() {
     let mut migration = Migration::new("refused", &["--seed", "21", "--records", "120"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     sql(
@@ -339,15 +315,12 @@ async fn a_refused_record_is_shown_waived_and_tried_again() {
         json!({"LastName": "Refused once more"}),
     )
     .await;
-    until(
-        &mut migration,
-        "the new failure is not waived",
-        async |migration| {
+    migration
+        .until(LIMIT, "the new failure is not waived", async |migration| {
             let letters = letters(migration, &["--key", &key(1)]);
             (letters[0]["waived"].is_null() && letters[0]["attempt"] == 1).then_some(())
-        },
-    )
-    .await;
+        })
+        .await;
     migration.drover_ok(&[
         "deadletter",
         "waive",
@@ -417,10 +390,11 @@ async fn a_refused_record_is_shown_waived_and_tried_again() {
 
     // An older version that is tried again never overwrites a newer one.
     edit(&migration, "Lead", &ids[0], json!({"LastName": "Newer"})).await;
-    until(&mut migration, "the newer version", async |migration| {
-        (name(migration, 0).await.as_deref() == Some("Newer")).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the newer version", async |migration| {
+            (name(migration, 0).await.as_deref() == Some("Newer")).then_some(())
+        })
+        .await;
     let letter: drover_pipeline::deadletter::DeadLetter =
         serde_json::from_value(old).expect("a letter");
     let bytes = letter.envelope().expect("its record");
@@ -492,7 +466,7 @@ async fn a_loader_that_dies_in_a_retry_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn letters_of_a_stopped_lane_go_through_a_mended_mapping() {
     let mut migration = Migration::new("mended", &["--seed", "23", "--records", "120"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     let mut ids = Vec::new();
@@ -511,7 +485,7 @@ async fn letters_of_a_stopped_lane_go_through_a_mended_mapping() {
             })
             .then_some(())
     };
-    until(&mut migration, "the lane is stopped", stopped).await;
+    migration.until(LIMIT, "the lane is stopped", stopped).await;
     let bad = ["--code", "BAD_EMAIL", "--field", "Email"];
     // What came behind the limit was not read any more.
     let number = letters(&migration, &bad).len();
@@ -563,11 +537,12 @@ async fn letters_of_a_stopped_lane_go_through_a_mended_mapping() {
     );
     assert!(letters(&migration, &bad).is_empty());
     for (n, id) in ids.iter().enumerate() {
-        until(&mut migration, "it is in the target", async |migration| {
-            let name = column(migration, "lead", id, "last_name").await?;
-            (name == format!("Bad {n}")).then_some(())
-        })
-        .await;
+        migration
+            .until(LIMIT, "it is in the target", async |migration| {
+                let name = column(migration, "lead", id, "last_name").await?;
+                (name == format!("Bad {n}")).then_some(())
+            })
+            .await;
     }
 
     // A retry of a version that has gone through since is dropped: `canonical`
@@ -598,7 +573,7 @@ async fn letters_of_a_stopped_lane_go_through_a_mended_mapping() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_followed_to_its_root_and_released() {
     let mut migration = Migration::new("waits", &["--seed", "24", "--records", "100"]);
-    let bus = bus(&migration);
+    let bus = migration.bus();
     migration.start_all(1);
     migration.until_equal(LIMIT).await;
     sql(
@@ -627,10 +602,11 @@ async fn what_waits_is_followed_to_its_root_and_released() {
             .filter(|key| parked.contains_key(*key))
             .count()
     };
-    until(&mut migration, "the family waits", async |_| {
-        (waiting() == 4).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the family waits", async |_| {
+            (waiting() == 4).then_some(())
+        })
+        .await;
     letters_come(&mut migration, &["--object", "Account"], 1).await;
 
     let (_, groups) = ask(&migration, &["parked", "list"]);
@@ -731,11 +707,12 @@ async fn what_waits_is_followed_to_its_root_and_released() {
         (code, outcomes(&answer)),
         (0, vec![(parent.clone(), "in-target".to_owned())])
     );
-    until(&mut migration, "the family is there", async |migration| {
-        let subject = column(migration, "ticket", &case, "subject").await?;
-        (subject == "Grandchild" && waiting() == 0).then_some(())
-    })
-    .await;
+    migration
+        .until(LIMIT, "the family is there", async |migration| {
+            let subject = column(migration, "ticket", &case, "subject").await?;
+            (subject == "Grandchild" && waiting() == 0).then_some(())
+        })
+        .await;
     let id = column(&migration, "company", &company, "id").await;
     assert_eq!(value(&migration, 0, "company_id").await, id);
     assert_eq!(value(&migration, 2, "company_id").await, id);

@@ -234,7 +234,7 @@ async fn every_row_and_field_of_a_recorded_org_arrives() {
     let deadline = Instant::now() + Duration::from_secs(120);
     let all = OBJECTS.iter().map(|object| object.count).sum::<usize>()
         + CUSTOM.iter().map(|(_, count)| count).sum::<usize>();
-    while loaded(&migration) < all {
+    while migration.loaded() < all {
         migration.assert_alive();
         assert!(
             Instant::now() < deadline,
@@ -300,20 +300,8 @@ async fn every_row_and_field_of_a_recorded_org_arrives() {
         wrong.len(),
         wrong.join("\n")
     );
-    for object in migration.status()["objects"].as_array().expect("objects") {
-        let (parked, dead) = (&object["parked"], &object["dead"]);
-        assert_eq!((parked, dead), (&json!(0), &json!(0)), "{object}");
-    }
+    migration.assert_none_left_out();
     migration.stop_all();
-}
-
-fn loaded(migration: &Migration) -> usize {
-    let status = migration.status();
-    let objects = status["objects"].as_array().expect("objects");
-    let loaded = objects
-        .iter()
-        .filter_map(|object| object["loaded"].as_u64());
-    usize::try_from(loaded.sum::<u64>()).expect("a count")
 }
 
 fn recording() -> Option<Records> {

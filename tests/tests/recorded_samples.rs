@@ -190,7 +190,7 @@ async fn every_row_and_field_of_sample_apps_arrives() {
     migration.start_all(1);
     let all: usize = COUNTS.iter().map(|(_, count)| count).sum();
     let deadline = Instant::now() + Duration::from_secs(90);
-    while loaded(&migration) < all {
+    while migration.loaded() < all {
         migration.assert_alive();
         let late = Instant::now() > deadline;
         assert!(!late, "{}\n{}", migration.status(), migration.logs());
@@ -220,20 +220,8 @@ async fn every_row_and_field_of_sample_apps_arrives() {
     assert_eq!(quotas[0]["limit"], 1_000_000_000, "{quotas}");
     assert_eq!(quotas[0]["reserve"], 100_000_000, "{quotas}");
     assert!(quotas[0]["forecast"]["copy"]["least"].is_u64(), "{quotas}");
-    for object in migration.status()["objects"].as_array().expect("objects") {
-        let (parked, dead) = (&object["parked"], &object["dead"]);
-        assert_eq!((parked, dead), (&json!(0), &json!(0)), "{object}");
-    }
+    migration.assert_none_left_out();
     migration.stop_all();
-}
-
-fn loaded(migration: &Migration) -> usize {
-    let status = migration.status();
-    let objects = status["objects"].as_array().expect("objects");
-    let loaded = objects
-        .iter()
-        .filter_map(|object| object["loaded"].as_u64());
-    usize::try_from(loaded.sum::<u64>()).expect("a count")
 }
 
 /// The records by object, with ids of their own and with the API's names.
