@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use drover_pipeline::clock::now;
 use drover_pipeline::extract::Object;
+use drover_pipeline::record::Millis;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::tell;
@@ -26,6 +28,8 @@ pub(crate) struct Screen {
     shown: Vec<ObjectView>,
     at: Option<Instant>,
     errors: BTreeMap<String, String>,
+    /// What a process said before this run is no news.
+    began: Millis,
 }
 
 impl Screen {
@@ -51,6 +55,7 @@ impl Screen {
             shown: Vec::new(),
             at: None,
             errors: BTreeMap::new(),
+            began: now(),
         }
     }
 
@@ -98,6 +103,9 @@ impl Screen {
             let Some(error) = &report.last_error else {
                 continue;
             };
+            if report.last_error_at < Some(self.began) {
+                continue;
+            }
             if self.errors.get(&report.instance) != Some(error) {
                 self.errors.insert(report.instance.clone(), error.clone());
                 self.say(&format!("{}: {error}", report.instance));

@@ -10,6 +10,7 @@ use drover_pipeline::clock::now;
 use drover_pipeline::control::Plan;
 use drover_pipeline::record::Millis;
 
+use drover_pipeline::status::{Phase, Report, SILENCE};
 use drover_pipeline::{Class, Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -23,7 +24,7 @@ use crate::migration::{Bus, Migration};
 use crate::progress::{Screen, TICK};
 use crate::shortfall::{shortfall, waiting};
 use crate::supervise::{Stage, Stop, keep};
-use crate::view::{Reader, Watch};
+use crate::view::{Model, Reader, Watch};
 use crate::{balance, dryrun, status, synced};
 
 /// How often it is said that something is still waited for.
@@ -272,6 +273,7 @@ async fn attend(
     let mut tick = tokio::time::interval(TICK);
     // Since when the broker is known to be away, and when that was last said.
     let mut away: Option<(Millis, Instant)> = None;
+    let mut held = Held::default();
     let mut result = Ok(Ended::Stopped);
     loop {
         tokio::select! {
@@ -330,6 +332,12 @@ async fn attend(
             _ = tick.tick() => {
                 if let Some(watch) = &following {
                     watch.look(|model| screen.update(model));
+                    if options.until.is_some()
+                        && let Some(failure) = watch.look(|model| held.look(model, &settled.plan, Instant::now()))
+                    {
+                        result = Err(failure.into());
+                        break;
+                    }
                     if let Some(error) = watch.trouble() {
                         if error.class() == Class::Transient {
                             if away.is_none_or(|(_, told)| told.elapsed() > STILL) {
@@ -362,6 +370,64 @@ async fn attend(
     result
 }
 
+/// Since when a lane has waited for a person: nobody may be there to see it, and
+/// the copy can't end without it.
+#[derive(Default)]
+struct Held(Option<HeldSince>);
+
+struct HeldSince {
+    began: Instant,
+    moved: Instant,
+    loaded: u64,
+}
+
+impl Held {
+    /// Why the run is to end: a lane is blocked, and the others stand still too,
+    /// or only follow changes.
+    fn look(&mut self, model: &Model, plan: &Plan, now: Instant) -> Option<Failure> {
+        let Some(failure) = blocked(model) else {
+            self.0 = None;
+            return None;
+        };
+        let objects = model.reports().flat_map(|report| report.objects.values());
+        let loaded = objects
+            .map(|object| object.extracted + object.applied)
+            .sum();
+        let since = self.0.get_or_insert(HeldSince {
+            began: now,
+            moved: now,
+            loaded,
+        });
+        if since.loaded != loaded {
+            (since.loaded, since.moved) = (loaded, now);
+        }
+        let copied = plan.objects.iter().all(|object| {
+            let checkpoint = model.checkpoint(&object.name);
+            checkpoint.is_some_and(|checkpoint| checkpoint.snapshot_complete)
+        });
+        let over = now - since.moved > STILL || copied && now - since.began > 10 * STILL;
+        over.then_some(failure)
+    }
+}
+
+/// A lane that goes on only when a person has acted, as a living process tells it.
+fn blocked(model: &Model) -> Option<Failure> {
+    let alive = |report: &&Report| {
+        report.phase != Phase::Stopped && now() - report.at <= SILENCE.as_millis() as Millis
+    };
+    let (report, lane, why) = model.reports().filter(alive).find_map(|report| {
+        let mut lanes = report.lanes.iter();
+        let (name, lane) = lanes.find(|(_, lane)| lane.phase == Phase::Blocked)?;
+        Some((report, name, lane.error.as_deref().unwrap_or_default()))
+    })?;
+    let message = format!(
+        "lane {lane} of {} waits for a person, so the copy can't end: {why}",
+        report.instance
+    );
+    let advice = "act, and run again: it goes on where it stands";
+    Some(Failure::new(Code::Incomplete, message, advice))
+}
+
 fn panicked(error: &tokio::task::JoinError) -> Failures {
     Error::new(Code::Invariant, format!("a task panicked: {error}")).into()
 }
@@ -381,4 +447,79 @@ async fn watch(bus: &Arc<Bus>, settled: &Settled, stop: &Stop) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::extract::Object;
+    use drover_pipeline::spec;
+    use drover_pipeline::status::{Counts, Lane, Status};
+
+    use super::*;
+    use crate::view::Table;
+
+    fn model(phase: Phase, applied: u64, copied: bool) -> Model {
+        let status = Status::new(spec::Stage::Loader, "x", "loader-1", "").expect("a status");
+        let mut report = status.report();
+        let lane = Lane {
+            phase,
+            error: Some("EMPTIED_BY_MAPPING: too many".to_owned()),
+            until: None,
+            waits_for: None,
+            seen: None,
+        };
+        report.lanes.insert("deal".to_owned(), lane);
+        let counts = Counts {
+            applied,
+            ..Counts::default()
+        };
+        report.objects.insert("Opportunity".to_owned(), counts);
+        let mut model = Model::default();
+        let json = serde_json::to_vec(&report).expect("serialises");
+        model.apply(Table::Status, b"loader-1", Some(&json));
+        let checkpoint = serde_json::json!({
+            "cursor": null, "phase": "DELTA", "snapshotComplete": copied, "extracted": 1,
+            "asOf": 1, "at": 1,
+        });
+        let json = checkpoint.to_string().into_bytes();
+        model.apply(Table::Checkpoint, b"x/Opportunity", Some(&json));
+        model
+    }
+
+    #[test]
+    fn a_run_ends_when_a_lane_waits_for_a_person_and_the_rest_is_done() {
+        let plan = Plan {
+            objects: vec![Object {
+                name: "Opportunity".to_owned(),
+                ..Object::default()
+            }],
+            ..Plan::default()
+        };
+        let mut held = Held::default();
+        let began = Instant::now();
+        let look = |held: &mut Held, model: &Model, seconds: u64| {
+            held.look(model, &plan, began + Duration::from_secs(seconds))
+        };
+        let blocked = |applied, copied| model(Phase::Blocked, applied, copied);
+        assert!(look(&mut held, &blocked(1, false), 0).is_none());
+        // The others still load.
+        assert!(look(&mut held, &blocked(2, false), 29).is_none());
+        assert!(look(&mut held, &blocked(3, false), 58).is_none());
+        assert!(look(&mut held, &blocked(3, false), 88).is_none());
+        let failure = look(&mut held, &blocked(3, false), 89).expect("it ends");
+        let told = "INCOMPLETE: lane deal of loader-1 waits for a person, so the copy can't end: \
+                    EMPTIED_BY_MAPPING: too many; act, ";
+        assert!(failure.to_string().starts_with(told), "{failure}");
+        // Somebody has acted.
+        assert!(look(&mut held, &model(Phase::Running, 3, false), 90).is_none());
+        assert!(look(&mut held, &blocked(3, false), 91).is_none());
+        // All is copied, and people go on editing.
+        for second in 92..=391 {
+            assert!(
+                look(&mut held, &blocked(second, true), second).is_none(),
+                "{second}"
+            );
+        }
+        assert!(look(&mut held, &blocked(392, true), 392).is_some());
+    }
 }

@@ -36,7 +36,7 @@ async fn follow(bus: Bus, format: Format) -> Result<()> {
     let watching = tokio::task::spawn_blocking(move || -> Result<()> {
         let plan = Plan::read(&bus.client, &bus.topics)?;
         let reader = Reader::open(&bus, plan)?;
-        let watch = reader.watch()?;
+        let watch = reader.watch_from_now()?;
         let mut shown = String::new();
         loop {
             if let Some(error) = watch.trouble() {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::Place;
-use drover_pipeline::kafka::client::Client;
-use drover_pipeline::kafka::compacted::{Follower, Tail, scan};
+use drover_pipeline::kafka::client::{Client, PATIENCE};
+use drover_pipeline::kafka::compacted::{Follower, Tail, ranges, scan};
 use drover_pipeline::record::Millis;
 use drover_pipeline::status::{Edge, Lane, Phase, SILENCE, now};
 use drover_pipeline::topics::Topics;
@@ -228,10 +228,21 @@ impl Reader {
         });
         let names: Vec<String> = tables.into_iter().map(|(topic, _)| topic).collect();
         let tail = Tail::start(&self.client, &names, Arc::<Shared>::clone(&shared))?;
-        Ok(Watch {
-            shared,
-            _tail: tail,
-        })
+        Ok(Watch { shared, tail })
+    }
+
+    /// The same, from the state as it is now on: what the topics hold has been
+    /// read when this returns. Blocks.
+    pub fn watch_from_now(&self) -> Result<Watch> {
+        let watch = self.watch()?;
+        for (topic, _) in self.tables() {
+            for (place, (low, high)) in ranges(&self.client, &topic)? {
+                if high > low {
+                    watch.tail.wait_for(&place, high, PATIENCE)?;
+                }
+            }
+        }
+        Ok(watch)
     }
 
     /// What the groups have not read, as it is now.
@@ -395,7 +406,7 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
 /// A model that follows the migration.
 pub struct Watch {
     shared: Arc<Shared>,
-    _tail: Tail,
+    tail: Tail,
 }
 
 struct Shared {

@@ -126,6 +126,7 @@ impl Counts {
         self.released += other.released;
         self.dead += other.dead;
         self.recovered += other.recovered;
+        self.unlinked += other.unlinked;
         self.custom += other.custom;
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Life {
 }
 
 /// One slot's life.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SlotLife {
     /// Its canonical key.

@@ -6,7 +6,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{Client, PATIENCE};
+use super::client::{Client, PATIENCE, Quiet};
 use super::compacted::{high_watermark, partition_count};
 use super::{Place, explain};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::error::Result;
 /// A consumer group as others see it. It joins nothing and disturbs nobody.
 pub struct GroupOffsets {
     client: Client,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
 }
 
 impl GroupOffsets {
@@ -25,7 +25,7 @@ impl GroupOffsets {
             // asked for again later.
             .reader("read_uncommitted")
             .set("group.id", group)
-            .create()
+            .create_with_context(client.context())
             .map_err(|e| explain("making a client", &e))?;
         Ok(GroupOffsets {
             client: client.clone(),

@@ -396,7 +396,9 @@ impl Watch {
         let own = shared.status.report();
         for lane in shared.lanes.names() {
             if shared.upstream.is_free(&lane) {
+                // Whoever let it go may have done so after it was said to wait.
                 shared.lanes.hold_back(&lane, false);
+                shared.status.lane_waits(&lane, None);
                 continue;
             }
             let missing: Vec<&Parent> = shared
