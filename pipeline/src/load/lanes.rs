@@ -26,7 +26,8 @@ const FULL_RECORDS: usize = 40_000;
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) place: Place,
+    /// Shared by those that were read one after the other.
+    pub(super) place: Arc<Place>,
     pub(super) offset: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -366,7 +367,7 @@ impl Lanes {
         for message in &messages {
             // Messages come in runs of one partition.
             if last != Some(&message.place) && firsts.insert(&message.place) {
-                starts.insert(message.place.clone(), message.offset);
+                starts.insert(Place::clone(&message.place), message.offset);
             }
             last = Some(&message.place);
         }
