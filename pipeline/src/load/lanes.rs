@@ -523,7 +523,7 @@ mod tests {
         let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
         let place = Place::new("t", 0);
         let message = |offset| Message {
-            place: Place::new("t", 0),
+            place: Arc::new(Place::new("t", 0)),
             offset,
             key: vec![1],
             value: vec![0; 10],
@@ -566,7 +566,7 @@ mod tests {
         lanes.push(
             "company",
             Message {
-                place,
+                place: Arc::new(place),
                 offset: 0,
                 key: vec![1],
                 value: vec![2],

@@ -503,7 +503,8 @@ async fn a_tail_that_rested_tells_everything_from_where_it_goes_back_to() {
         write(0, 2);
         let told = Arc::new(Told::default());
         let follower = Arc::clone(&told) as Arc<dyn Follower>;
-        let tail = Tail::start(&rig.client(), &[topic.clone()], follower).expect("a tail");
+        let tail =
+            Tail::start(&rig.client(), std::slice::from_ref(&topic), follower).expect("a tail");
         tail.wait_for(&ours, 2, patience).expect("told");
         for round in 0..3 {
             let end = 2 + round * 4;
