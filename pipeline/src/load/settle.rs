@@ -124,7 +124,8 @@ impl<L: Loader> Worker<L> {
                         tried.push(self.letter(work, &error, None, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
-                            let entry = self.refused(work, sending.before, sending.target_id);
+                            let (found, recovered) = (sending.target_id, sending.recover);
+                            let entry = self.refused(work, sending.before, found, recovered);
                             changes.entries.push((work.key.clone(), entry));
                         }
                     }
@@ -177,23 +178,27 @@ impl<L: Loader> Worker<L> {
     }
 
     /// The entry after the target refused a version. Where recovery found a
-    /// record that no entry knew, its id is kept, or the next version would
-    /// create a second one; no content is equal to that entry's.
+    /// record, what stood before is not what the target has: the version whose
+    /// fate was unknown may be there. Its id is kept, or the next version would
+    /// create a second one; no content is equal to that entry's, and it is
+    /// there to be deleted.
     fn refused(
         &self,
         work: &Work,
         before: Option<Entry>,
         target_id: Option<TargetId>,
+        recovered: bool,
     ) -> Option<Entry> {
         let known = before.as_ref().and_then(|entry| entry.target_id.as_ref());
-        if target_id.is_none() || known.is_some() {
+        if target_id.is_none() || known.is_some() && !recovered {
             return before;
         }
+        let fresh = self.fresh(work, before.as_ref());
         Some(Entry {
             fingerprint: Fingerprint::default(),
             target_id,
-            first_touch: Some(FirstTouch::Created),
-            ..self.fresh(work, before.as_ref())
+            first_touch: fresh.first_touch.or(Some(FirstTouch::Created)),
+            ..fresh
         })
     }
 

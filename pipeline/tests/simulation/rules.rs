@@ -53,7 +53,8 @@ pub enum Rule {
     ReleasedForItsReason,
     /// Positions are not committed past a batch that a lane dropped.
     BlockedHoldsPositions,
-    /// A rejected record does not make us forget what recovery has found.
+    /// A rejected record does not make us forget what recovery has found, nor
+    /// believe that what stood before is still what the target has.
     RejectKeepsFound,
     /// A version sent with a link is newer to an ordered target than the same
     /// version sent without it, which a dead owner may have done.

@@ -1531,7 +1531,7 @@ impl World {
                         if !ordered {
                             let mut entry = sending.before;
                             let knows = entry.as_ref().is_some_and(|e| e.target_id.is_some());
-                            if keeps && !knows && sending.id.is_some() {
+                            if keeps && (!knows || sending.recover) && sending.id.is_some() {
                                 // What recovery has found is known from now on;
                                 // no content is equal to that entry's.
                                 entry = Some(Entry {
