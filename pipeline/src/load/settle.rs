@@ -11,6 +11,7 @@ use crate::deadletter::{Author, DeadLetter, Origin};
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
+use crate::kafka::Place;
 use crate::parking::{Parked, Reason};
 use crate::record::{CanonicalKey, Fingerprint, Op, Order};
 use crate::spec::Stage;
@@ -246,11 +247,15 @@ impl<L: Loader> Worker<L> {
             // An older order, seen again: the newer one's letter stays.
             return true;
         }
+        let origin = Origin {
+            place: Place::clone(&work.place),
+            offset: work.order.offset,
+        };
         let mut letter = DeadLetter::new(
             &self.author(),
             &key,
             error,
-            &work.origin,
+            &origin,
             work.version,
             Some(work.order),
             now(),
@@ -277,7 +282,7 @@ impl<L: Loader> Worker<L> {
     pub(super) fn bury(&self, message: &Message, error: &Error, changes: &mut Changes) {
         let key = String::from_utf8_lossy(&message.key).into_owned();
         let origin = Origin {
-            place: message.place.clone(),
+            place: Place::clone(&message.place),
             offset: message.offset,
         };
         let letter = DeadLetter::new(
