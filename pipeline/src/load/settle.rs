@@ -103,7 +103,7 @@ impl<L: Loader> Worker<L> {
                                 (false, _) => Count::Applied,
                             },
                         );
-                        let entry = self.applied(work, sending.before.as_ref(), &applied);
+                        let entry = self.applied(work, sending.before.as_ref(), applied);
                         changes.entries.push((work.key.clone(), Some(entry)));
                         let again = Order {
                             reapply: work.order.reapply + 1,
@@ -202,7 +202,7 @@ impl<L: Loader> Worker<L> {
         })
     }
 
-    fn applied(&self, work: &Work, before: Option<&Entry>, applied: &Applied) -> Entry {
+    fn applied(&self, work: &Work, before: Option<&Entry>, applied: Applied) -> Entry {
         let fresh = self.fresh(work, before);
         Entry {
             // What the target has instead is not this content.
@@ -216,7 +216,7 @@ impl<L: Loader> Worker<L> {
                 },
                 _ => State::Applied,
             },
-            target_id: applied.id.clone().or(fresh.target_id.clone()),
+            target_id: applied.id.or(fresh.target_id),
             first_touch: fresh.first_touch.or(match (work.op, applied.created) {
                 (Op::Absent, _) => None,
                 (_, true) => Some(FirstTouch::Created),
