@@ -132,6 +132,10 @@ pub(crate) struct Remap {
     /// Let the new mapping take away more than 1 % of the target's records.
     #[arg(long)]
     pub(crate) accept_absent: bool,
+    /// Writes all records of this canonical entity again, changed or not: what
+    /// the target had of them was lost.
+    #[arg(long, value_name = "ENTITY")]
+    pub(crate) reload: Vec<String>,
 }
 
 /// When `drover run` ends by itself.

@@ -43,6 +43,11 @@ pub struct Plan {
     /// than [`MOST_EMPTIED`] of those that the target has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent_accepted: bool,
+    /// By canonical entity, the generation from which its records are written
+    /// again although nothing of them has changed: what the target had of them
+    /// was lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloads: BTreeMap<String, u32>,
 }
 
 /// The share of known keys that a changed mapping may turn ABSENT without being

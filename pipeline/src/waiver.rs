@@ -1,19 +1,21 @@
 //! Waivers: what a person has decided to leave out of the target. They lie in
 //! the topic `control`, under `waiver/<stage>/<key>`.
 //!
-//! A waiver names one failure, not a key: the record's version and order, and
-//! the code. A new failure of the same key, of another version, of another
-//! order or with another code, is not covered by it.
+//! A waiver names one failure, not a key: the record's version, what it holds,
+//! and the code. A new failure of the same key, of another version, with another
+//! content or another code, is not covered by it. The same content read or
+//! mapped anew is: a restart or `drover remap` asks nobody a second time.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::deadletter::{DeadLetter, topic_key};
+use crate::envelope::Envelope;
 use crate::error::Result;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::read_to_end;
-use crate::record::{Millis, Order};
+use crate::record::{Fingerprint, Millis, Op, Order};
 use crate::spec::Stage;
 use crate::topics::Topics;
 
@@ -30,9 +32,12 @@ pub struct Waiver {
     pub key: String,
     /// The record's version, as in its letter.
     pub version: Millis,
-    /// A loader's record's order.
+    /// A loader's record's order. Counts only where the content is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// What the record held; not known where the letter does not hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Fingerprint>,
     /// The letter's code.
     pub code: String,
     /// Why, in a person's words.
@@ -51,6 +56,7 @@ impl Waiver {
             key: letter.key.clone(),
             version: letter.version,
             order: letter.order,
+            content: content(letter),
             code: letter.code.clone(),
             reason: reason.to_owned(),
             actor: actor.to_owned(),
@@ -63,9 +69,21 @@ impl Waiver {
         self.stage == letter.stage
             && self.key == letter.key
             && self.version == letter.version
-            && self.order == letter.order
             && self.code == letter.code
+            && match (self.content, content(letter)) {
+                (Some(waived), Some(content)) => waived == content,
+                _ => self.order == letter.order,
+            }
     }
+}
+
+/// What the record of a letter holds, wherever it lay and whenever it was read.
+fn content(letter: &DeadLetter) -> Option<Fingerprint> {
+    let bytes = letter.envelope().filter(|bytes| !bytes.is_empty())?;
+    Some(match Envelope::decode(&bytes) {
+        Ok(envelope) => envelope.fingerprint,
+        Err(_) => Fingerprint::of(Op::Upsert, "", &bytes),
+    })
 }
 
 /// The key in `control` of the waiver of a record's letter.
@@ -118,7 +136,7 @@ mod tests {
     use crate::error::{Code, Error};
     use crate::kafka::Place;
 
-    fn letter(version: Millis, offset: i64, code: Code) -> DeadLetter {
+    fn letter(version: Millis, offset: i64, code: Code, held: &[u8]) -> DeadLetter {
         let author = Author {
             stage: Stage::Loader,
             connector: "postgres".into(),
@@ -135,12 +153,12 @@ mod tests {
         };
         let error = Error::new(code, "no");
         let key = "salesforce/Contact/1#contact";
-        DeadLetter::new(&author, key, &error, &origin, version, Some(order), 1, b"x")
+        DeadLetter::new(&author, key, &error, &origin, version, Some(order), 1, held)
     }
 
     #[test]
     fn a_waiver_covers_that_failure_and_no_other() {
-        let waived = letter(7, 3, Code::TargetRefused);
+        let waived = letter(7, 3, Code::TargetRefused, b"x");
         let waiver = Waiver::of(&waived, "agreed with sales", "ann", 9);
         let key = control_key(waived.stage, &waived.key);
         assert_eq!(key, "waiver/loader/salesforce/Contact/1#contact");
@@ -159,10 +177,14 @@ mod tests {
             Some(&waiver),
             "the same one, tried again"
         );
+        let read_anew = letter(7, 4, Code::TargetRefused, b"x");
+        assert_eq!(waivers.of(&read_anew), Some(&waiver), "the same content");
         for other in [
-            letter(8, 3, Code::TargetRefused),
-            letter(7, 4, Code::TargetRefused),
-            letter(7, 3, Code::TooLong),
+            letter(8, 3, Code::TargetRefused, b"x"),
+            letter(7, 4, Code::TargetRefused, b"y"),
+            letter(7, 3, Code::TooLong, b"x"),
+            // Of one that is too large nobody knows whether it is the same.
+            letter(7, 4, Code::TargetRefused, b""),
             DeadLetter {
                 stage: Stage::Transformer,
                 ..waived.clone()
