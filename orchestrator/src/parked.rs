@@ -116,11 +116,6 @@ fn read(bus: &Bus) -> drover_pipeline::Result<BTreeMap<String, Parked>> {
     Ok(all)
 }
 
-/// Whether the key names that record: itself, or without its slot.
-fn is_of(found: &str, wanted: &str) -> bool {
-    found == wanted || found.rsplit_once('#').is_some_and(|(raw, _)| raw == wanted)
-}
-
 /// A reason's name.
 fn kind(reason: &Value) -> &str {
     reason["kind"].as_str().unwrap_or("unknown")

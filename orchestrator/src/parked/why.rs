@@ -17,10 +17,10 @@ use drover_pipeline::{Code, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{is_of, read, reason_of, reason_text};
+use super::{read, reason_of, reason_text};
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::Failure;
-use crate::lookup::latest;
+use crate::lookup::{self, latest};
 use crate::migration::Bus;
 use crate::offsets::Group;
 use crate::table::wrap;
@@ -75,7 +75,7 @@ fn chains(bus: &Bus, key: &str) -> Result<Vec<Link>> {
     let keys: Vec<CanonicalKey> = look
         .parked
         .keys()
-        .filter(|found| is_of(found, key))
+        .filter(|found| lookup::names(found, key))
         .filter_map(|found| CanonicalKey::parse(found))
         .collect();
     keys.iter()
