@@ -77,11 +77,10 @@ pub(crate) async fn run(file: &Path, format: Format, options: &Remap) -> Result<
 async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Plan, Done)> {
     let broker = Broker::new(&migration.bus.client)?;
     let control = migration.bus.topics.control();
-    let mut mapping = merged(migration, &before.objects)?;
-    mapping
-        .retire(&before.mapping, &before.objects)
-        .map_err(|slots| changed_entity(migration, &slots))?;
-    if mapping == before.mapping && !before.remapping {
+    let next_mapping = next_mapping(migration, &before)?;
+    let resumed = next_mapping.is_none();
+    let mapping = next_mapping.unwrap_or_else(|| before.mapping.clone());
+    if resumed && !before.remapping {
         if !accept || before.absent_accepted {
             return Ok((before, Done::Nothing));
         }
@@ -92,7 +91,6 @@ async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Pla
         broker.write(&control, PLAN, &plan)?;
         return Ok((plan, Done::Accepted));
     }
-    let resumed = mapping == before.mapping;
     let mut plan = next(before, mapping, accept, resumed);
     // A mapping that can't be compiled must not end the transformers.
     judge(migration, &plan).await?;
@@ -111,6 +109,16 @@ async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Pla
     plan.remapping = false;
     broker.write(&control, PLAN, &plan)?;
     Ok((plan, Done::Remapped))
+}
+
+/// The mapping that the file asks for, where it is another than the plan's; fails
+/// where it can't follow that one.
+pub(crate) fn next_mapping(migration: &Migration, plan: &Plan) -> Result<Option<Mapping>> {
+    let mut mapping = merged(migration, &plan.objects)?;
+    mapping
+        .retire(&plan.mapping, &plan.objects)
+        .map_err(|slots| changed_entity(migration, &slots))?;
+    Ok((mapping != plan.mapping).then_some(mapping))
 }
 
 /// The plan of the next generation, or the one that was interrupted.
