@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use drover_pipeline::Code;
+use drover_pipeline::control::Plan;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::kafka::compacted::read_to_end;
 use drover_pipeline::waiver::{Waiver, Waivers};
@@ -122,6 +123,9 @@ impl Choice {
 async fn read(bus: Bus, filter: Filter) -> Result<Vec<Letter>> {
     let matcher = filter.matcher(drover_pipeline::status::now())?;
     blocking(move || {
+        // Of a migration that was not initialised this says so, and not which of its
+        // topics is missing.
+        Plan::read(&bus.client, &bus.topics)?;
         let waivers = Waivers::read(&bus.client, &bus.topics)?;
         let mut letters = Vec::new();
         for (key, value) in read_to_end(&bus.client, &bus.topics.deadletter())? {

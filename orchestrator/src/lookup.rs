@@ -95,7 +95,7 @@ fn read(
     to: i64,
     mut each: impl FnMut(i64, &[u8], Option<&[u8]>),
 ) -> Result<()> {
-    let consumer = client.open_reader("read_committed")?;
+    let consumer = client.open_scanner()?;
     let mut assignment = TopicPartitionList::new();
     assignment
         .add_partition_offset(&place.topic, place.partition, Offset::Offset(from))

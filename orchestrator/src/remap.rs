@@ -85,11 +85,9 @@ async fn remap(migration: &Migration, before: Plan, options: &Remap) -> Result<(
     known_entities(migration, &before, &options.reload)?;
     let broker = Broker::new(&migration.bus.client)?;
     let control = migration.bus.topics.control();
-    let mut mapping = merged(migration, &before.objects)?;
-    mapping
-        .retire(&before.mapping, &before.objects)
-        .map_err(|slots| changed_entity(migration, &slots))?;
-    let resumed = mapping == before.mapping && options.reload.is_empty();
+    let next_mapping = next_mapping(migration, &before)?;
+    let resumed = next_mapping.is_none() && options.reload.is_empty();
+    let mapping = next_mapping.unwrap_or_else(|| before.mapping.clone());
     if resumed && !before.remapping {
         if !accept || before.absent_accepted {
             return Ok((before, Done::Nothing));
@@ -122,6 +120,16 @@ async fn remap(migration: &Migration, before: Plan, options: &Remap) -> Result<(
     plan.remapping = false;
     broker.write(&control, PLAN, &plan)?;
     Ok((plan, Done::Remapped))
+}
+
+/// The mapping that the file asks for, where it is another than the plan's; fails
+/// where it can't follow that one.
+pub(crate) fn next_mapping(migration: &Migration, plan: &Plan) -> Result<Option<Mapping>> {
+    let mut mapping = merged(migration, &plan.objects)?;
+    mapping
+        .retire(&plan.mapping, &plan.objects)
+        .map_err(|slots| changed_entity(migration, &slots))?;
+    Ok((mapping != plan.mapping).then_some(mapping))
 }
 
 /// The plan of the next generation, or the one that was interrupted.

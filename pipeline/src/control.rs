@@ -12,6 +12,7 @@ use crate::extract::Object;
 use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, first_records, partition_count, read_to_end};
+use crate::retry::passes;
 use crate::topics::Topics;
 use crate::transform::Mapping;
 
@@ -70,13 +71,17 @@ impl Plan {
     /// topic or the plan isn't there.
     pub fn read(client: &Client, topics: &Topics) -> Result<Plan> {
         let topic = topics.control();
+        let missing = |why: &str| {
+            let message = format!("the migration was not initialised: the topic {topic} {why}");
+            Error::new(Code::NotInitialised, message)
+        };
         let documents = read_to_end(client, &topic).map_err(|error| match error.code {
-            Code::TopicMissing => Error::new(Code::NotInitialised, format!("{topic} is not there")),
+            Code::TopicMissing => missing("is not there"),
             _ => error,
         })?;
         let value = documents
             .get(PLAN.as_bytes())
-            .ok_or_else(|| Error::new(Code::NotInitialised, format!("{topic} holds no plan")))?;
+            .ok_or_else(|| missing("holds no plan"))?;
         serde_json::from_slice(value).map_err(|e| {
             Error::new(
                 Code::NewerSchema,
@@ -172,7 +177,9 @@ impl Follower for Watch {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following the plan");
+        if !passes(&error) {
+            tracing::warn!(%error, "following the plan");
+        }
     }
 }
 

@@ -317,6 +317,25 @@ impl Page {
     pub fn render(&self) -> String {
         text(&self.registry)
     }
+
+    /// The same for a program: each family with its values and their labels.
+    pub fn to_json(&self) -> serde_json::Value {
+        let families = self.registry.gather();
+        let family = |family: &prometheus::proto::MetricFamily| {
+            let values = family.get_metric().iter().map(|metric| {
+                let labels = metric.get_label().iter();
+                let labels: BTreeMap<&str, &str> =
+                    labels.map(|label| (label.name(), label.value())).collect();
+                serde_json::json!({"labels": labels, "value": metric.get_gauge().get_value()})
+            });
+            serde_json::json!({
+                "name": family.name(),
+                "help": family.help(),
+                "values": values.collect::<Vec<_>>(),
+            })
+        };
+        families.iter().map(family).collect()
+    }
 }
 
 fn text(registry: &Registry) -> String {

@@ -44,7 +44,7 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
     ) {
         let told = format!("`{key}` does not wait");
         let advice = "`drover parked list` shows what does";
-        return Err(Failure::new(drover_pipeline::Code::ConfigInvalid, told, advice).into());
+        return Err(Failure::new(drover_pipeline::Code::UnknownRecord, told, advice).into());
     }
     let records = choices.records.clone();
     let outcomes = match dry_run || records.is_empty() {

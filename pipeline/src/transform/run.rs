@@ -147,7 +147,9 @@ impl Follower for Shared {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following dead letters and retries");
+        if !passes(&error) {
+            tracing::warn!(%error, "following dead letters and retries");
+        }
     }
 }
 
@@ -445,7 +447,7 @@ impl<T: Transformer> Runner<T> {
                 Ok(Polled::Nothing) => paused = true,
                 Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
-                    tracing::warn!(%error, "reading");
+                    self.context.client.outage().met("reading", &error);
                     paused = true;
                 }
                 Err(error) if explains(&error) => {
