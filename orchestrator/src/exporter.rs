@@ -148,7 +148,8 @@ fn page(
             ("loaded", Some(object.loaded)),
             ("absent", Some(object.absent)),
             ("parked", Some(object.parked)),
-            ("dead", Some(object.dead)),
+            ("dead", Some(object.dead.saturating_sub(object.waived))),
+            ("waived", Some(object.waived)),
         ];
         for (state, count) in states {
             if let Some(count) = count {

@@ -91,7 +91,7 @@ families! {
     BALANCED_AT = Migration "drover_balanced_timestamp_seconds" []
         "The moment that the last balance speaks of, in seconds since 1970; missing until one was taken.";
     OBJECT_RECORDS = Migration "drover_object_records" ["object", "state"]
-        "Records of an object, by where they are: expected, extracted, loaded, absent, parked, dead.";
+        "Records of an object, by where they are: expected, extracted, loaded, absent, parked, dead, waived.";
     SNAPSHOT = Migration "drover_snapshot_complete" ["object"]
         "Whether the first, whole copy of the object has been read.";
     FRESHNESS = Migration "drover_freshness_seconds" ["object"]

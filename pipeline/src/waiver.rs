@@ -22,10 +22,11 @@ use crate::topics::Topics;
 /// What the keys of waivers in `control` start with.
 pub const PREFIX: &str = "waiver/";
 
-/// One dead letter that a person has decided to leave as it is.
+/// What went wrong with a record: what tells one dead letter of a key from the
+/// next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Waiver {
+pub struct Failure {
     /// The stage that gave up.
     pub stage: Stage,
     /// The record's key, as in its letter.
@@ -40,6 +41,46 @@ pub struct Waiver {
     pub content: Option<Fingerprint>,
     /// The letter's code.
     pub code: String,
+}
+
+impl Failure {
+    /// What that letter tells.
+    pub fn of(letter: &DeadLetter) -> Self {
+        let bytes = letter.envelope().filter(|bytes| !bytes.is_empty());
+        Failure {
+            stage: letter.stage,
+            key: letter.key.clone(),
+            version: letter.version,
+            order: letter.order,
+            content: bytes.map(|bytes| match Envelope::decode(&bytes) {
+                Ok(envelope) => envelope.fingerprint,
+                Err(_) => Fingerprint::of(Op::Upsert, "", &bytes),
+            }),
+            code: letter.code.clone(),
+        }
+    }
+
+    /// Whether it is the same one, wherever the record lay and whenever it was
+    /// read.
+    pub fn is(&self, other: &Failure) -> bool {
+        self.stage == other.stage
+            && self.key == other.key
+            && self.version == other.version
+            && self.code == other.code
+            && match (self.content, other.content) {
+                (Some(one), Some(other)) => one == other,
+                _ => self.order == other.order,
+            }
+    }
+}
+
+/// One dead letter that a person has decided to leave as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiver {
+    /// What was waived.
+    #[serde(flatten)]
+    pub failure: Failure,
     /// Why, in a person's words.
     pub reason: String,
     /// Who decided it.
@@ -52,43 +93,18 @@ impl Waiver {
     /// A waiver of that letter.
     pub fn of(letter: &DeadLetter, reason: &str, actor: &str, at: Millis) -> Self {
         Waiver {
-            stage: letter.stage,
-            key: letter.key.clone(),
-            version: letter.version,
-            order: letter.order,
-            content: content(letter),
-            code: letter.code.clone(),
+            failure: Failure::of(letter),
             reason: reason.to_owned(),
             actor: actor.to_owned(),
             at,
         }
     }
 
-    /// Whether it is this very failure that was waived.
-    pub fn covers(&self, letter: &DeadLetter) -> bool {
-        self.stage == letter.stage
-            && self.key == letter.key
-            && self.version == letter.version
-            && self.code == letter.code
-            && match (self.content, content(letter)) {
-                (Some(waived), Some(content)) => waived == content,
-                _ => self.order == letter.order,
-            }
+    /// The key in `control` under which it lies.
+    pub fn control_key(&self) -> String {
+        let letter = topic_key(self.failure.stage, &self.failure.key);
+        format!("{PREFIX}{letter}")
     }
-}
-
-/// What the record of a letter holds, wherever it lay and whenever it was read.
-fn content(letter: &DeadLetter) -> Option<Fingerprint> {
-    let bytes = letter.envelope().filter(|bytes| !bytes.is_empty())?;
-    Some(match Envelope::decode(&bytes) {
-        Ok(envelope) => envelope.fingerprint,
-        Err(_) => Fingerprint::of(Op::Upsert, "", &bytes),
-    })
-}
-
-/// The key in `control` of the waiver of a record's letter.
-pub fn control_key(stage: Stage, key: &str) -> String {
-    format!("{PREFIX}{}", topic_key(stage, key))
 }
 
 /// All waivers of a migration.
@@ -121,11 +137,11 @@ impl Waivers {
         };
     }
 
-    /// The waiver that covers this letter.
-    pub fn of(&self, letter: &DeadLetter) -> Option<&Waiver> {
+    /// The waiver of this failure.
+    pub fn of(&self, failure: &Failure) -> Option<&Waiver> {
         self.by_letter
-            .get(&letter.topic_key())
-            .filter(|waiver| waiver.covers(letter))
+            .get(&topic_key(failure.stage, &failure.key))
+            .filter(|waiver| waiver.failure.is(failure))
     }
 }
 
@@ -160,25 +176,26 @@ mod tests {
     fn a_waiver_covers_that_failure_and_no_other() {
         let waived = letter(7, 3, Code::TargetRefused, b"x");
         let waiver = Waiver::of(&waived, "agreed with sales", "ann", 9);
-        let key = control_key(waived.stage, &waived.key);
+        let key = waiver.control_key();
         assert_eq!(key, "waiver/loader/salesforce/Contact/1#contact");
         let mut waivers = Waivers::default();
         let value = serde_json::to_vec(&waiver).expect("JSON");
         waivers.note(key.as_bytes(), Some(&value));
         waivers.note(b"plan", Some(b"{}"));
-        assert_eq!(waivers.of(&waived), Some(&waiver));
+        let of = |waivers: &Waivers, letter: &DeadLetter| waivers.of(&Failure::of(letter)).cloned();
+        assert_eq!(of(&waivers, &waived), Some(waiver.clone()));
         let again = DeadLetter {
             attempt: 2,
             at: 99,
             ..waived.clone()
         };
         assert_eq!(
-            waivers.of(&again),
-            Some(&waiver),
+            of(&waivers, &again),
+            Some(waiver.clone()),
             "the same one, tried again"
         );
         let read_anew = letter(7, 4, Code::TargetRefused, b"x");
-        assert_eq!(waivers.of(&read_anew), Some(&waiver), "the same content");
+        assert_eq!(of(&waivers, &read_anew), Some(waiver), "the same content");
         for other in [
             letter(8, 3, Code::TargetRefused, b"x"),
             letter(7, 4, Code::TargetRefused, b"y"),
@@ -190,9 +207,9 @@ mod tests {
                 ..waived.clone()
             },
         ] {
-            assert_eq!(waivers.of(&other), None, "{other:?}");
+            assert_eq!(of(&waivers, &other), None, "{other:?}");
         }
         waivers.note(key.as_bytes(), None);
-        assert_eq!(waivers.of(&waived), None);
+        assert_eq!(of(&waivers, &waived), None);
     }
 }

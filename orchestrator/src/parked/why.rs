@@ -182,7 +182,11 @@ impl<'b> Look<'b> {
 
     /// Where a record is that does not wait, by its key with its slot or without.
     fn stands(&self, key: &str) -> Result<Option<String>> {
-        if let Some(letter) = self.letters.values().find(|letter| lookup::names(&letter.key, key)) {
+        if let Some(letter) = self
+            .letters
+            .values()
+            .find(|letter| lookup::names(&letter.key, key))
+        {
             return Ok(Some(dead(letter)));
         }
         let Some(key) = CanonicalKey::parse(key) else {
