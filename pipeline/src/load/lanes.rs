@@ -26,7 +26,8 @@ const FULL_RECORDS: usize = 40_000;
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) place: Place,
+    /// Shared by those that were read one after the other.
+    pub(super) place: Arc<Place>,
     pub(super) offset: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -366,7 +367,7 @@ impl Lanes {
         for message in &messages {
             // Messages come in runs of one partition.
             if last != Some(&message.place) && firsts.insert(&message.place) {
-                starts.insert(message.place.clone(), message.offset);
+                starts.insert(Place::clone(&message.place), message.offset);
             }
             last = Some(&message.place);
         }
@@ -522,7 +523,7 @@ mod tests {
         let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
         let place = Place::new("t", 0);
         let message = |offset| Message {
-            place: Place::new("t", 0),
+            place: Arc::new(Place::new("t", 0)),
             offset,
             key: vec![1],
             value: vec![0; 10],
@@ -565,7 +566,7 @@ mod tests {
         lanes.push(
             "company",
             Message {
-                place,
+                place: Arc::new(place),
                 offset: 0,
                 key: vec![1],
                 value: vec![2],
