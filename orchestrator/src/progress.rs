@@ -1,7 +1,7 @@
 //! What `drover run` shows while it runs: a bar an object on a terminal, one
 //! line every few seconds elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ const PLAIN: Duration = Duration::from_secs(5);
 /// A stage may notice that Kafka is away so much sooner than we do.
 const SOONER: Millis = 60_000;
 
+/// How many errors of a process are remembered.
+const MOST_TOLD: usize = 100;
+
 /// How often the bars are drawn.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
 
@@ -36,7 +39,9 @@ pub(crate) struct Screen {
     /// Whether everything that had been read was through once.
     through: bool,
     at: Option<Instant>,
-    errors: BTreeMap<String, String>,
+    /// By process, what it was told to have met: one that can't work ends by the same
+    /// error, is started again, and meets it again.
+    errors: BTreeMap<String, BTreeSet<String>>,
     /// What a process said before this run is no news.
     began: Millis,
     /// When it was last said that Kafka is away.
@@ -98,8 +103,17 @@ impl Screen {
         of_kafka && self.away.is_some_and(|away| at >= Some(away - SOONER))
     }
 
+    /// Whether nobody was told yet that the process met this.
+    fn is_news(&mut self, instance: &str, error: &str) -> bool {
+        let told = self.errors.entry(instance.to_owned()).or_default();
+        if told.len() >= MOST_TOLD {
+            told.clear();
+        }
+        told.insert(error.to_owned())
+    }
+
     /// What became of a child.
-    pub(crate) fn tell(&self, news: &News) {
+    pub(crate) fn tell(&mut self, news: &News) {
         match news {
             News::Started {
                 instance,
@@ -119,7 +133,9 @@ impl Screen {
                     seconds => format!("in {seconds} s"),
                 };
                 self.say(&format!("{instance}: ended ({how}); starts again {when}"));
-                if let Some(why) = why {
+                if let Some(why) = why.as_ref().map(ToString::to_string)
+                    && self.is_news(instance, &why)
+                {
                     self.say(&format!("{instance}: {why}"));
                 }
             }
@@ -136,8 +152,7 @@ impl Screen {
             if at < Some(self.began) || self.is_told(error, at) {
                 continue;
             }
-            if self.errors.get(&report.instance) != Some(error) {
-                self.errors.insert(report.instance.clone(), error.clone());
+            if self.is_news(&report.instance, error) {
                 self.say(&format!("{}: {error}", report.instance));
             }
         }
@@ -260,6 +275,12 @@ mod tests {
     #[test]
     fn a_stage_does_not_tell_again_that_kafka_is_away() {
         let mut screen = Screen::new(&Plan::default());
+        assert!(screen.is_news("loader-1", "REFUSED: no") && screen.is_news("loader-1", "other"));
+        assert!(
+            !screen.is_news("loader-1", "REFUSED: no"),
+            "met again after a restart"
+        );
+        assert!(screen.is_news("loader-2", "REFUSED: no"));
         let error = "BROKER_UNREACHABLE: reading: Kafka at k:9 does not answer";
         assert!(!screen.is_told(error, Some(now())), "nobody has said it");
         screen.away("BROKER_UNREACHABLE: following a table");
