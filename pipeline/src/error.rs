@@ -167,7 +167,7 @@ codes! {
     /// A record is larger than the bus takes.
     TooLarge = "TOO_LARGE", Record, "shorten the record in the source";
     /// The target refused this record.
-    TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source";
+    TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source, or the rule in the target and retry";
     /// Drover's own rules are broken.
     Invariant = "INVARIANT", Bug, "this is a bug in Drover; please report it with the message";
 }
@@ -301,7 +301,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "TARGET_REFUSED: value too long [22001] (at contact.email); \
-             read the target's message; mend the record in the source"
+             read the target's message; mend the record in the source, or the rule in the \
+             target and retry"
         );
     }
 
