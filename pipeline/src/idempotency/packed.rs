@@ -34,6 +34,8 @@ pub struct PackedTable {
     free: Vec<usize>,
     /// The chunk that is being filled.
     filling: usize,
+    /// Chunks that have become full and were not looked at since.
+    full: Vec<usize>,
     /// So that nobody can choose ids that all fall into one bucket.
     seed: u64,
     /// (mapping, incarnation) of the records: a handful over a migration's life.
@@ -69,6 +71,7 @@ impl PackedTable {
             chunks: vec![Chunk::default()],
             free: Vec::new(),
             filling: 0,
+            full: Vec::new(),
             seed: rand::random(),
             generations: Vec::new(),
             rare: HashMap::new(),
@@ -176,6 +179,7 @@ impl PackedTable {
     /// Puts a record at the end of the arena.
     fn append(&mut self, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> u32 {
         if self.chunks[self.filling].bytes.len() + size > self.chunk_size {
+            self.full.push(self.filling);
             self.filling = self.free.pop().unwrap_or_else(|| {
                 self.chunks.push(Chunk::default());
                 self.chunks.len() - 1
@@ -201,8 +205,22 @@ impl PackedTable {
         let chunk = &mut self.chunks[at.chunk];
         chunk.bytes[at.byte + FLAGS] |= DEAD;
         chunk.dead += size;
-        if chunk.dead * 4 > self.chunk_size && at.chunk != self.filling {
-            self.empty(at.chunk);
+        self.tidy(at.chunk);
+        self.tidy_full();
+    }
+
+    /// Looks at what has become full: it may have been sparse before. Not while
+    /// anybody holds a place in it.
+    fn tidy_full(&mut self) {
+        while let Some(chunk) = self.full.pop() {
+            self.tidy(chunk);
+        }
+    }
+
+    /// Empties a chunk of which a quarter is dead, unless it is being filled.
+    fn tidy(&mut self, chunk: usize) {
+        if self.chunks[chunk].dead * 4 > self.chunk_size && chunk != self.filling {
+            self.empty(chunk);
         }
     }
 
@@ -300,6 +318,7 @@ impl Table for PackedTable {
             let hash = self.hash(key.as_str().as_bytes());
             // There is room, so no other key is hashed.
             self.index.insert_unique(hash, new, |_| 0);
+            self.tidy_full();
             return;
         };
         if self.record(at).size() == head.size() {
