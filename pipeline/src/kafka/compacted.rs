@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
@@ -322,8 +322,23 @@ struct TailShared {
 struct TailState {
     /// By partition, the offset read next.
     positions: HashMap<Place, i64>,
-    /// Partitions to go back in, and to where.
-    seeks: Vec<(Place, i64)>,
+    /// What was asked for, in order.
+    turns: Vec<Turn>,
+}
+
+impl TailState {
+    fn goes_back(&self, place: &Place) -> bool {
+        let back = |turn: &Turn| matches!(turn, Turn::Back(to, _) if to == place);
+        self.turns.iter().any(back)
+    }
+}
+
+/// A change of how a partition is read.
+enum Turn {
+    /// To go on at that offset.
+    Back(Place, i64),
+    /// Not to read on until it goes back.
+    Rest(Place),
 }
 
 impl Tail {
@@ -349,7 +364,7 @@ impl Tail {
             stop: AtomicBool::new(false),
             state: Mutex::new(TailState {
                 positions: places.into_iter().collect(),
-                seeks: Vec::new(),
+                turns: Vec::new(),
             }),
             moved: Condvar::new(),
         });
@@ -371,9 +386,7 @@ impl Tail {
     pub fn wait_for(&self, place: &Place, offset: i64, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
-        while state.seeks.iter().any(|(seek, _)| seek == place)
-            || state.positions.get(place).is_none_or(|at| *at < offset)
-        {
+        while state.goes_back(place) || state.positions.get(place).is_none_or(|at| *at < offset) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let at = state.positions.get(place).copied().unwrap_or(-1);
@@ -395,15 +408,22 @@ impl Tail {
     /// Whether everything below `offset` of the partition was told.
     pub fn is_at(&self, place: &Place, offset: i64) -> bool {
         let state = self.lock();
-        !state.seeks.iter().any(|(seek, _)| seek == place)
-            && state.positions.get(place).is_some_and(|at| *at >= offset)
+        !state.goes_back(place) && state.positions.get(place).is_some_and(|at| *at >= offset)
     }
 
     /// Reads the partition again from `offset` on.
     pub fn seek(&self, place: &Place, offset: i64) {
         let mut state = self.lock();
-        state.seeks.push((place.clone(), offset));
+        state.turns.push(Turn::Back(place.clone(), offset));
         state.positions.insert(place.clone(), offset);
+    }
+
+    /// Does not read the partition on until [`Tail::seek`] goes back in it, for
+    /// one whose only writer is this process, which knows what it wrote. Some
+    /// records may still be told. Until then the tail's position there says
+    /// nothing: neither [`Tail::wait_for`] nor [`Tail::is_at`] may be asked.
+    pub fn rest(&self, place: Place) {
+        self.lock().turns.push(Turn::Rest(place));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, TailState> {
@@ -423,6 +443,20 @@ impl Drop for Tail {
     }
 }
 
+fn go_back(consumer: &BaseConsumer<Quiet>, place: &Place, offset: i64) -> KafkaResult<()> {
+    // First of all it must not rest any more: a gap would be a loss, and a
+    // record that is told twice is none.
+    consumer.resume(&alone(place))?;
+    let offset = Offset::Offset(offset);
+    consumer.seek(&place.topic, place.partition, offset, PATIENCE)
+}
+
+fn alone(place: &Place) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&place.topic, place.partition);
+    list
+}
+
 fn follow(
     client: &Client,
     consumer: &BaseConsumer<Quiet>,
@@ -436,31 +470,34 @@ fn follow(
     // must not be overwritten.
     let tell = |state: &mut TailState, told: &mut Option<(Place, i64)>| {
         if let Some((place, next)) = told.take() {
-            if !state.seeks.iter().any(|(seek, _)| *seek == place) {
+            if !state.goes_back(&place) {
                 state.positions.insert(place, next);
             }
             shared.moved.notify_all();
         }
     };
     while !shared.stop.load(Ordering::Relaxed) {
-        let seeks = {
+        let turns = {
             let mut state = lock();
-            if !state.seeks.is_empty() {
+            if !state.turns.is_empty() {
                 tell(&mut state, &mut told);
             }
-            std::mem::take(&mut state.seeks)
+            std::mem::take(&mut state.turns)
         };
-        for (place, offset) in seeks {
-            match consumer.seek(
-                &place.topic,
-                place.partition,
-                Offset::Offset(offset),
-                PATIENCE,
-            ) {
-                Ok(()) => follower.sought(&place),
-                Err(error) => {
-                    follower.failed(explain(&format!("going back in {place}"), &error));
-                    lock().seeks.push((place, offset));
+        for turn in turns {
+            match turn {
+                Turn::Back(place, offset) => match go_back(consumer, &place, offset) {
+                    Ok(()) => follower.sought(&place),
+                    Err(error) => {
+                        follower.failed(explain(&format!("going back in {place}"), &error));
+                        lock().turns.push(Turn::Back(place, offset));
+                    }
+                },
+                // Read on, it costs time and nothing else.
+                Turn::Rest(place) => {
+                    if let Err(error) = consumer.pause(&alone(&place)) {
+                        tracing::debug!(%place, %error, "it is read on");
+                    }
                 }
             }
         }
@@ -502,7 +539,7 @@ fn follow(
                 if let Ok(list) = consumer.position() {
                     let mut state = lock();
                     tell(&mut state, &mut told);
-                    if !state.seeks.is_empty() {
+                    if !state.turns.is_empty() {
                         continue;
                     }
                     for elem in list.elements() {

@@ -17,7 +17,7 @@ use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
 use crate::bodies::{self, Stored};
 use crate::control::{INCARNATION, MOST_EMPTIED};
-use crate::deadletter::{FailureShare, Origin};
+use crate::deadletter::FailureShare;
 use crate::envelope::{Envelope, away};
 use crate::error::{Class, Code, Error, Result};
 use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
@@ -61,7 +61,8 @@ pub(super) struct Work {
     pub(super) version: Millis,
     pub(super) fingerprint: Fingerprint,
     pub(super) extracted_at: Millis,
-    pub(super) origin: Origin,
+    /// Where it lies, at its order's offset.
+    pub(super) place: Arc<Place>,
     /// Whether the batch holds another content of the same version, which a
     /// killed process may have applied: what the target has is not known.
     pub(super) unsure: bool,
@@ -276,11 +277,8 @@ impl<L: Loader> Worker<L> {
             offset: message.offset,
             reapply: 0,
         };
-        let origin = Origin {
-            place: message.place.clone(),
-            offset: message.offset,
-        };
-        let mut work = self.work(&envelope, order, &message.value, origin)?;
+        let place = Arc::clone(&message.place);
+        let mut work = self.work(&envelope, order, &message.value, place)?;
         if work.key.as_str().as_bytes() != message.key {
             return Err(Error::new(
                 Code::ForeignBytes,
@@ -297,7 +295,7 @@ impl<L: Loader> Worker<L> {
         envelope: &Envelope<'_>,
         order: Order,
         value: &[u8],
-        origin: Origin,
+        place: Arc<Place>,
     ) -> Result<Work> {
         if envelope.body_schema != self.entity.schema {
             let message = format!(
@@ -313,11 +311,16 @@ impl<L: Loader> Worker<L> {
                 Error::new(Code::ForeignBytes, message)
             });
         }
-        let text = format!(
-            "{}/{}/{}#{}",
-            envelope.source, envelope.object, envelope.id, envelope.slot
-        );
-        let key = CanonicalKey::parse(&text)
+        let text = [
+            envelope.source,
+            "/",
+            envelope.object,
+            "/",
+            envelope.id,
+            "#",
+            envelope.slot,
+        ];
+        let key = CanonicalKey::from_text(text.concat())
             .ok_or_else(|| Error::new(Code::ForeignBytes, "the envelope does not name a record"))?;
         Ok(Work {
             key,
@@ -332,7 +335,7 @@ impl<L: Loader> Worker<L> {
             version: envelope.version,
             fingerprint: envelope.fingerprint,
             extracted_at: envelope.extracted_at,
-            origin,
+            place,
             unsure: false,
         })
     }
@@ -374,11 +377,8 @@ impl<L: Loader> Worker<L> {
                     })?;
                     // Its own place, wherever it lay meanwhile.
                     let topic = self.shared.topics.canonical(&self.entity.name);
-                    let origin = Origin {
-                        place: Place::new(topic, partition),
-                        offset: order.offset,
-                    };
-                    self.work(&envelope, order, &value, origin)
+                    let place = Arc::new(Place::new(topic, partition));
+                    self.work(&envelope, order, &value, place)
                 });
                 match work {
                     Ok(work) => works.push(Work { value, ..work }),
@@ -957,7 +957,7 @@ pub(super) fn next_offsets(messages: &[Message]) -> HashMap<Place, i64> {
     // Messages come in runs of one partition.
     for run in messages.chunk_by(|one, other| one.place == other.place) {
         if let Some(last) = run.last() {
-            next.insert(last.place.clone(), last.offset + 1);
+            next.insert(Place::clone(&last.place), last.offset + 1);
         }
     }
     next

@@ -31,7 +31,8 @@ pub(super) const MOST_AWAY: usize = 64 << 20;
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) place: Place,
+    /// Shared by those that were read one after the other.
+    pub(super) place: Arc<Place>,
     pub(super) offset: i64,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -379,7 +380,7 @@ impl Lanes {
         for message in &messages {
             // Messages come in runs of one partition.
             if last != Some(&message.place) && firsts.insert(&message.place) {
-                starts.insert(message.place.clone(), message.offset);
+                starts.insert(Place::clone(&message.place), message.offset);
             }
             last = Some(&message.place);
         }
@@ -535,7 +536,7 @@ mod tests {
         let lanes = Lanes::new(1, [("company".to_owned(), "t".to_owned(), 1)]);
         let place = Place::new("t", 0);
         let message = |offset| Message {
-            place: Place::new("t", 0),
+            place: Arc::new(Place::new("t", 0)),
             offset,
             key: vec![1],
             value: vec![0; 10],
@@ -583,7 +584,7 @@ mod tests {
         };
         for (offset, megabytes) in [0, 30, 0, 30, 30, 100, 0].into_iter().enumerate() {
             let message = Message {
-                place: place.clone(),
+                place: Arc::new(place.clone()),
                 offset: offset as i64,
                 key: vec![1],
                 value: value(megabytes << 20),
@@ -619,7 +620,7 @@ mod tests {
         lanes.push(
             "company",
             Message {
-                place,
+                place: Arc::new(place),
                 offset: 0,
                 key: vec![1],
                 value: vec![2],

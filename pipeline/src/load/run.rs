@@ -174,6 +174,9 @@ impl<L: Loader> Rebalance for Shared<L> {
                 }
             }
         }
+        // What is ours already, because this is a second try, our own commits have
+        // put into memory, and the tail rests there.
+        ends.retain(|place, _| !self.tables.lock().is_ours(place));
         if let Some(tail) = &*self.tail() {
             for (place, end) in &ends {
                 tail.wait_for(place, *end, RESTORE)?;
@@ -187,6 +190,14 @@ impl<L: Loader> Rebalance for Shared<L> {
             orphans.retain(|child| known.owns(child));
             (known.look_again(), known.redos(), orphans)
         };
+        // From here on our own commits change these, and what is read of them would
+        // be passed over. Only `revoked` makes them another's, and goes back.
+        if let Some(tail) = &*self.tail() {
+            for &partition in &partitions {
+                tail.rest(Place::new(self.topics.idempotency(), partition));
+                tail.rest(Place::new(self.topics.parked(), partition));
+            }
+        }
         self.lanes
             .assign(Arc::clone(&assignment.group), assignment.starts.clone());
         for (topic, error) in &assignment.lost {
@@ -745,6 +756,8 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
     let mut epoch = shared.lanes.epoch();
     let mut ended = false;
     let mut told = Instant::now();
+    // Messages come in runs of one partition: its entity and its place.
+    let mut last: Option<(String, Arc<Place>)> = None;
     while !shared.stop.is_cancelled() {
         let polled = member.poll(Duration::from_millis(50));
         shared.lanes.polled();
@@ -758,34 +771,41 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
         }
         match polled {
             Ok(Polled::Message(message)) => {
-                let partition = message.partition();
-                let place = Place::new(message.topic(), partition);
-                let Some(entity) = shared.topics.entity_of(&place.topic).map(str::to_owned) else {
+                let (topic, partition) = (message.topic(), message.partition());
+                let same = |(_, place): &(String, Arc<Place>)| {
+                    place.partition == partition && place.topic == topic
+                };
+                if !last.as_ref().is_some_and(same) {
+                    let entity = shared.topics.entity_of(topic);
+                    let place = Arc::new(Place::new(topic, partition));
+                    last = entity.map(|entity| (entity.to_owned(), place));
+                }
+                let Some((entity, place)) = &last else {
                     continue;
                 };
                 let full = shared.lanes.push(
-                    &entity,
+                    entity,
                     Message {
                         offset: message.offset(),
                         key: message.key().unwrap_or_default().to_vec(),
                         value: message.payload().unwrap_or_default().to_vec(),
-                        place,
+                        place: Arc::clone(place),
                     },
                 );
                 // A pause throws away what was fetched ahead, and the reader is
                 // slow to begin again: a lane that soon has room is waited for.
                 if full
-                    && !paused.contains_key(&entity)
-                    && !shared.lanes.wait_for_room(&entity, partition, PATIENT)
+                    && !paused.contains_key(entity)
+                    && !shared.lanes.wait_for_room(entity, partition, PATIENT)
                 {
-                    let topic = shared.topics.canonical(&entity);
+                    let topic = shared.topics.canonical(entity);
                     let places: Vec<Place> = member
                         .assigned()
                         .into_iter()
                         .filter(|place| place.topic == topic)
                         .collect();
                     member.pause(&places)?;
-                    paused.insert(entity, places);
+                    paused.insert(entity.clone(), places);
                 }
             }
             Ok(Polled::End) => ended = true,

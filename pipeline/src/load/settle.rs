@@ -11,6 +11,7 @@ use crate::deadletter::{Author, DeadLetter, Origin};
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
+use crate::kafka::Place;
 use crate::parking::{Parked, Reason};
 use crate::record::{CanonicalKey, Fingerprint, Op, Order};
 use crate::spec::Stage;
@@ -102,7 +103,7 @@ impl<L: Loader> Worker<L> {
                                 (false, _) => Count::Applied,
                             },
                         );
-                        let entry = self.applied(work, sending.before.as_ref(), &applied);
+                        let entry = self.applied(work, sending.before.as_ref(), applied);
                         changes.entries.push((work.key.clone(), Some(entry)));
                         let again = Order {
                             reapply: work.order.reapply + 1,
@@ -201,7 +202,7 @@ impl<L: Loader> Worker<L> {
         })
     }
 
-    fn applied(&self, work: &Work, before: Option<&Entry>, applied: &Applied) -> Entry {
+    fn applied(&self, work: &Work, before: Option<&Entry>, applied: Applied) -> Entry {
         let fresh = self.fresh(work, before);
         Entry {
             // What the target has instead is not this content.
@@ -215,7 +216,7 @@ impl<L: Loader> Worker<L> {
                 },
                 _ => State::Applied,
             },
-            target_id: applied.id.clone().or(fresh.target_id.clone()),
+            target_id: applied.id.or(fresh.target_id),
             first_touch: fresh.first_touch.or(match (work.op, applied.created) {
                 (Op::Absent, _) => None,
                 (_, true) => Some(FirstTouch::Created),
@@ -246,11 +247,15 @@ impl<L: Loader> Worker<L> {
             // An older order, seen again: the newer one's letter stays.
             return true;
         }
+        let origin = Origin {
+            place: Place::clone(&work.place),
+            offset: work.order.offset,
+        };
         let mut letter = DeadLetter::new(
             &self.author(),
             &key,
             error,
-            &work.origin,
+            &origin,
             work.version,
             Some(work.order),
             now(),
@@ -280,7 +285,7 @@ impl<L: Loader> Worker<L> {
     pub(super) fn bury(&self, message: &Message, error: &Error, changes: &mut Changes) {
         let key = String::from_utf8_lossy(&message.key).into_owned();
         let origin = Origin {
-            place: message.place.clone(),
+            place: Place::clone(&message.place),
             offset: message.offset,
         };
         let letter = DeadLetter::new(

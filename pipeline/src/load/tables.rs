@@ -3,10 +3,10 @@
 //! records and the redo records.
 //!
 //! **Who changes it.** For a partition that this process owns, its own commits
-//! do, and what the tail reads of it is passed over. For the others the tail
-//! does. When a partition is lost, the tail goes back to the end of our last
-//! commit in it, because what another owner wrote while we still believed to
-//! be the owner was passed over.
+//! do; the tail rests there, and what it still tells of it is passed over. For
+//! the others the tail does. When a partition is lost, the tail goes back to the
+//! end of our last commit in it, because what another owner wrote while we still
+//! believed to be the owner was not read, or passed over.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,7 @@
 
 use drover_pipeline::idempotency::FirstTouch;
 use drover_pipeline::kafka::Place;
-use drover_pipeline::kafka::compacted::{scan, watermarks};
+use drover_pipeline::kafka::compacted::{Follower, Tail, scan, watermarks};
 use drover_pipeline::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::parking::Reason;
@@ -458,5 +458,69 @@ async fn a_topic_without_a_leader_is_not_missing() {
             .partition_leader(&topic, 0, Some(1))
             .expect("a leader");
         assert_eq!(code(&topic), None);
+    });
+}
+
+/// What a tail tells: keys, and that it went back.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Follower for Told {
+    fn record(&self, place: &Place, offset: i64, _: &[u8], _: Option<&[u8]>) {
+        let told = format!("{}@{offset}", place.partition);
+        self.0.lock().expect("lock").push(told);
+    }
+    fn sought(&self, place: &Place) {
+        let back = format!("{} back", place.partition);
+        self.0.lock().expect("lock").push(back);
+    }
+    fn failed(&self, error: Error) {
+        panic!("{error}");
+    }
+}
+
+/// A loader's reader of the tables rests where only that loader writes. Once the
+/// partition is lost everything behind our last commit must be told, and the
+/// rest of another partition must not stop this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_rested_tells_everything_from_where_it_goes_back_to() {
+    let rig = Rig::new(Target::default());
+    let topic = rig.topics.idempotency();
+    let (ours, other) = (Place::new(&topic, 0), Place::new(&topic, 1));
+    let patience = Duration::from_secs(30);
+    tokio::task::block_in_place(|| {
+        let producer = PlainProducer::open(&rig.client()).expect("a producer");
+        let write = |partition: i32, records: usize| {
+            for _ in 0..records {
+                let record = Record {
+                    partition: Some(partition),
+                    ..Record::new(&topic, b"k", Some(b"v"))
+                };
+                producer.send(record).expect("sent");
+            }
+            producer.flush(patience).expect("durable");
+        };
+        write(0, 2);
+        let told = Arc::new(Told::default());
+        let follower = Arc::clone(&told) as Arc<dyn Follower>;
+        let tail =
+            Tail::start(&rig.client(), std::slice::from_ref(&topic), follower).expect("a tail");
+        tail.wait_for(&ours, 2, patience).expect("told");
+        for round in 0..3 {
+            let end = 2 + round * 4;
+            tail.rest(ours.clone());
+            write(1, 1);
+            tail.wait_for(&other, round + 1, patience)
+                .expect("the other one is read on");
+            // It rests from here on: the tail took that before it read the other.
+            write(0, 4);
+            let before = told.0.lock().expect("lock").len();
+            tail.seek(&ours, end - 1);
+            tail.wait_for(&ours, end + 4, patience).expect("told again");
+            let heard = told.0.lock().expect("lock")[before..].to_vec();
+            let mut expected = vec!["0 back".to_owned()];
+            expected.extend((end - 1..end + 4).map(|offset| format!("0@{offset}")));
+            assert_eq!(heard, expected);
+        }
     });
 }

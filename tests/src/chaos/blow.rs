@@ -21,6 +21,9 @@ pub enum Blow {
     Supervisor,
     /// One more loader comes, and later goes.
     Loaders,
+    /// Clocks jump by minutes or hours, and stay so; some of their processes
+    /// are killed, and start with such a clock.
+    Clock,
     /// The source's API fails in one of its ways.
     Api,
     /// Kafka is killed and started again; counted from when it answers.
@@ -31,8 +34,9 @@ pub enum Blow {
 
 impl Blow {
     /// All but plain kills, which lie between them.
-    const OTHERS: [Blow; 9] = [
+    const OTHERS: [Blow; 10] = [
         Blow::Api,
+        Blow::Clock,
         Blow::Pause,
         Blow::Loaders,
         Blow::Supervisor,
@@ -52,6 +56,7 @@ impl Blow {
             Blow::LongPause => "long pause",
             Blow::Supervisor => "supervisor",
             Blow::Loaders => "loaders",
+            Blow::Clock => "clock",
             Blow::Api => "api",
             Blow::Kafka => "kafka",
             Blow::Postgres => "postgres",
@@ -112,13 +117,13 @@ mod tests {
     fn every_blow_falls_before_one_falls_again() {
         let mut random = StdRng::seed_from_u64(1);
         let mut deck = Deck::default();
-        let drawn: Vec<Blow> = (0..9 * (KILLS + 1))
+        let drawn: Vec<Blow> = (0..Blow::OTHERS.len() * (KILLS + 1))
             .map(|_| deck.draw(&mut random))
             .collect();
         for blow in Blow::OTHERS {
             assert!(drawn.contains(&blow), "{blow:?}");
         }
         let kills = drawn.iter().filter(|blow| **blow == Blow::Kill).count();
-        assert_eq!(kills, 9 * KILLS);
+        assert_eq!(kills, Blow::OTHERS.len() * KILLS);
     }
 }

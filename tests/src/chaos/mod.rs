@@ -1,8 +1,8 @@
 //! Chaos: two migrations under `drover run`, one into PostgreSQL and one into
 //! the append-only target, which shows what is created twice. While the source
 //! changes, processes die by SIGKILL or are stopped for a while, loaders come
-//! and go, Kafka and PostgreSQL are killed and started again, and the source's
-//! API fails. After each blow a few records are edited, and the time is taken
+//! and go, clocks jump, Kafka and PostgreSQL are killed and started again, and the
+//! source's API fails. After each blow a few records are edited, and the time is taken
 //! until all these edits are in the target: from the blow to rows flowing again.
 //! In the end source and target are compared.
 

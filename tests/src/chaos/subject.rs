@@ -1,8 +1,10 @@
 //! One migration that blows fall on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use drover_pipeline::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
@@ -26,6 +28,8 @@ const MOST: usize = 3;
 const WELL: Duration = Duration::from_secs(11);
 /// Longer than a group waits for a member.
 const LONG_PAUSE_MS: std::ops::Range<u64> = 9_000..13_000;
+/// How far a clock jumps, forth or back: from a minute to some hours.
+const JUMP_MS: std::ops::Range<i64> = 60_000..4 * 3_600_000;
 /// The first copy must be done within this time.
 const FIRST: Duration = Duration::from_secs(180);
 /// In the end both sides must be equal within this time.
@@ -84,10 +88,19 @@ impl Subject {
             number: 0,
             database: None,
         };
+        let clocks = subject.clocks();
+        std::fs::create_dir_all(&clocks).expect("a folder for the clocks");
+        let clocks = clocks.to_string_lossy().into_owned();
+        subject.migration.set(clock::SHIFTS, Some(&clocks));
         subject.supervise();
         let flows = subject.probe(FIRST).await;
         assert!(flows, "no rows flow at all:\n{}", subject.logs());
         subject
+    }
+
+    /// Where processes are told how far off their clocks are.
+    fn clocks(&self) -> PathBuf {
+        self.migration.dir.join("clocks")
     }
 
     fn supervise(&mut self) {
@@ -102,6 +115,7 @@ impl Subject {
             Blow::KillTwice => self.kill_twice(random, figures).await,
             Blow::Pause => self.pause(random, 200..3_000).await,
             Blow::LongPause => self.pause(random, LONG_PAUSE_MS).await,
+            Blow::Clock => self.clock(random, figures),
             Blow::Supervisor => self.kill_supervisor(figures),
             Blow::Loaders => self.loaders(random, figures),
             Blow::Api => self.api(random).await,
@@ -178,6 +192,28 @@ impl Subject {
             let _ = kill(*pid, Signal::SIGSTOP);
             tokio::time::sleep(Duration::from_millis(ms)).await;
             let _ = kill(*pid, Signal::SIGCONT);
+        }
+        Instant::now()
+    }
+
+    /// Lets the clocks of up to three processes jump, which then stay wrong, and
+    /// kills some of these, so that they start with such a clock.
+    fn clock(&mut self, random: &mut StdRng, figures: &mut Figures) -> Instant {
+        self.look();
+        let mut names: Vec<String> = self.processes.keys().cloned().collect();
+        names.extend(["drover", EXTRA].map(str::to_owned));
+        names.shuffle(random);
+        for name in &names[..random.random_range(1..=MOST)] {
+            let off = random.random_range(JUMP_MS) * if random.random_bool(0.5) { 1 } else { -1 };
+            // Renamed, so that no half of it is read.
+            let (file, whole) = (self.clocks().join(name), self.clocks().join("new"));
+            std::fs::write(&whole, off.to_string()).expect("a clock");
+            std::fs::rename(&whole, &file).expect("a clock");
+            if let Some((pid, _)) = self.processes.get(name)
+                && random.random_bool(0.5)
+            {
+                figures.kills += usize::from(kill(*pid, Signal::SIGKILL).is_ok());
+            }
         }
         Instant::now()
     }

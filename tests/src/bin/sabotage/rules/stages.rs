@@ -213,4 +213,16 @@ pub(super) const RULES: &[Rule] = &[
         replace: "        Code::TopicMissing if false && partition_count(",
         test: by(STAGES, "durable::a_topic_without_a_leader_is_not_missing"),
     },
+    Rule {
+        name: "who-rested-goes-back",
+        invariant: 4,
+        what: "a lost partition of a table is read again from our last commit on",
+        file: "pipeline/src/kafka/compacted.rs",
+        find: "    consumer.resume(&alone(place))?;\n",
+        replace: "",
+        test: by(
+            STAGES,
+            "durable::a_tail_that_rested_tells_everything_from_where_it_goes_back_to",
+        ),
+    },
 ];
