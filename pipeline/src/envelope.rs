@@ -467,7 +467,9 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(hex, "GOLDEN");
+        let ever = "c301588348874bf95a2d026d0273026f023100000002020400\
+                    fba05d2b039d6a4c8b2b5ca79285cdee086a736f6e0002047b7d";
+        assert_eq!(hex, ever);
     }
 
     #[test]

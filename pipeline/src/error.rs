@@ -346,6 +346,7 @@ mod tests {
                 "THROTTLED",
                 "QUOTA_EXHAUSTED",
                 "TARGET_UNAVAILABLE",
+                "OBJECT_STORE_UNAVAILABLE",
             ]
         );
     }
