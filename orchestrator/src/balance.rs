@@ -19,7 +19,7 @@ use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::connectors::Connectors;
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
-use crate::table::{Column, number, table, wrap};
+use crate::table::{Column, folded, number, table, wrap};
 use crate::topics::Broker;
 pub(crate) use look::Slots;
 
@@ -156,8 +156,22 @@ fn render(balance: &Balance) -> String {
         let names = [&row.object, &row.slot].map(Clone::clone);
         names.into_iter().chain(counts.map(number)).collect()
     };
-    let rows: Vec<Vec<String>> = balance.rows.iter().map(row).collect();
+    let is_empty = |row: &Row| {
+        *row == Row {
+            object: row.object.clone(),
+            slot: row.slot.clone(),
+            ..Row::default()
+        }
+    };
+    let empty = balance.rows.iter().filter(|row| is_empty(row)).count();
+    let fold = folded(empty, balance.rows.len());
+    let shown = balance
+        .rows
+        .iter()
+        .filter(|row| fold.is_none() || !is_empty(row));
+    let rows: Vec<Vec<String>> = shown.map(row).collect();
     text.push_str(&table(&columns, &rows));
+    text.push_str(&fold.unwrap_or_default());
     text.push_str(&absences(balance));
     let linking: u64 = balance.rows.iter().map(|row| row.linking).sum();
     if linking > 0 {

@@ -4,21 +4,25 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use drover_pipeline::config::Document;
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Discovery;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
+use drover_pipeline::spec::Stage;
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Code, Error};
 use rdkafka::consumer::Consumer;
 use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json};
-use crate::connectors::Connectors;
+use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failures, Result};
-use crate::init::{judge, merged, prove_plan, resolve};
+use crate::init::{differences, judge, merged, prove_objects, resolve, settle_plan};
+use crate::listed::unlisted;
 use crate::migration::{Bus, Migration};
 use crate::quota::at_first;
-use crate::table::{Column, table};
+use crate::remap::next_mapping;
+use crate::table::{Column, counted, table, wrap};
 
 #[derive(Serialize)]
 struct Row {
@@ -28,6 +32,8 @@ struct Row {
     /// from running.
     warn: bool,
     detail: String,
+    /// What a person should look at, each with its place.
+    warnings: Vec<String>,
     #[serde(skip)]
     failures: Option<Failures>,
 }
@@ -50,6 +56,7 @@ impl Row {
             ok: Some(ok),
             warn: false,
             detail,
+            warnings: Vec::new(),
             failures,
         }
     }
@@ -60,6 +67,7 @@ impl Row {
             ok: None,
             warn: false,
             detail: why.to_owned(),
+            warnings: Vec::new(),
             failures: None,
         }
     }
@@ -95,12 +103,14 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
     let rows: Vec<Row> = match &loaded {
         Err(failures) => {
             let why = "the configuration is not valid";
+            let (kafka, parts) = tokio::join!(kafka, parts(file, failures));
+            let [source, target] = parts;
             vec![
                 Row::of("configuration", Err(failures.clone())),
-                Row::skipped("source", why),
-                Row::skipped("target", why),
+                source,
+                target,
                 Row::skipped("mappings", why),
-                kafka.await.0,
+                kafka.0,
             ]
         }
         Ok(migration) => {
@@ -164,6 +174,9 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 Column::Text("DETAIL"),
             ];
             print(&table(&columns, &cells.collect::<Vec<_>>()));
+            for warning in rows.iter().flat_map(|row| &row.warnings) {
+                print(&wrap(&format!("warning: {warning}"), ""));
+            }
         }
     }
     let failures: Vec<_> = rows
@@ -188,6 +201,40 @@ async fn store(loaded: &Result<Migration>) -> Option<Row> {
     Some(Row::of("object store", told.map_err(Failures::from)))
 }
 
+/// What the connectors find wrong with their own parts of a document that has other
+/// problems, too, so that nobody mends these first to be told the next ones.
+async fn parts(file: &Path, told: &Failures) -> [Row; 2] {
+    let why = "the configuration is not valid";
+    let document = Document::read(file).ok();
+    let connectors = Connectors::of_process();
+    let find = |stage, name: Option<&str>| name.and_then(|name| connectors.find(stage, name));
+    let document = document.as_ref();
+    let source = find(
+        Stage::Extractor,
+        document.and_then(|d| d.text("sourceType")),
+    );
+    let target = find(Stage::Loader, document.map(Document::target_type));
+    let ask = async |row: &str, connector: Option<Connector>| {
+        let Some(connector) = connector else {
+            return Row::skipped(row, why);
+        };
+        let name = format!("{row} {}", connector.name);
+        match connector.check(file).await {
+            Ok(()) => Row::of(name, Ok(format!("{} answers", connector.program()))),
+            Err(Failures(mut all)) => {
+                // A dry run has no target.
+                all.retain(|one| !told.0.contains(one) && one.code != Code::DryRun);
+                match all.is_empty() {
+                    true => Row::skipped(name, why),
+                    false => Row::of(name, Err(Failures(all))),
+                }
+            }
+        }
+    };
+    let (source, target) = tokio::join!(ask("source", source), ask("target", target));
+    [source, target]
+}
+
 /// Whether `objects` and `mappings` can be what they ask for: as the plan has it
 /// once the migration is initialised, as the source describes itself before; as
 /// far as the connector's own mapping tells where the source was not asked.
@@ -196,10 +243,11 @@ async fn mappings(
     discovery: Option<&Discovery>,
     plan: Option<&Plan>,
 ) -> Row {
+    let mut changed = false;
     let told = match (plan, discovery) {
-        (Some(plan), _) => prove_plan(migration, plan).map(|()| {
-            let generation = plan.generation;
-            format!("as initialised, generation {generation}")
+        (Some(plan), _) => initialised(migration, plan).await.map(|(text, differs)| {
+            changed = differs;
+            text
         }),
         (None, Some(discovery)) => newly(migration, discovery).await,
         (None, None) => match merged(migration, &[]) {
@@ -211,22 +259,56 @@ async fn mappings(
             Err(failures) => Err(failures),
         },
     };
-    Row::of("mappings", told)
+    let known = discovery.map(|found| &found.objects);
+    let known = known.or(plan.map(|plan| &plan.objects));
+    let unlisted = known.map_or_else(Vec::new, |objects| {
+        unlisted(&migration.bus.config.mappings, objects)
+    });
+    let warnings = unlisted
+        .into_iter()
+        .map(|problem| migration.document.placed(problem).to_string());
+    let warnings: Vec<String> = warnings.collect();
+    let told = told.map(|text| match warnings.len() {
+        0 => text,
+        n => {
+            let values = counted(n as u64, "value", "values");
+            format!("{text}; {values} that the source does not list, below")
+        }
+    });
+    Row {
+        warn: changed || !warnings.is_empty(),
+        warnings,
+        ..Row::of("mappings", told)
+    }
 }
 
 /// What `init` would settle.
 async fn newly(migration: &Migration, discovery: &Discovery) -> Result<String> {
-    let (objects, mapping) = resolve(migration, discovery)?;
-    let names: Vec<&str> = objects.iter().map(|object| object.name.as_str()).collect();
-    let text = format!("{} objects: {}", objects.len(), names.join(", "));
-    let plan = Plan {
-        generation: 1,
-        mapping,
-        objects,
-        ..Plan::default()
+    let plan = settle_plan(migration, discovery).await?;
+    let names: Vec<&str> = plan.objects.iter().map(|o| o.name.as_str()).collect();
+    let objects = counted(names.len() as u64, "object", "objects");
+    Ok(format!("{objects}: {}", names.join(", ")))
+}
+
+/// What the file asks for of a migration that is initialised, and whether that is
+/// another mapping than it works with. One that `drover remap` can apply is legal.
+async fn initialised(migration: &Migration, plan: &Plan) -> Result<(String, bool)> {
+    prove_objects(migration, plan)?;
+    let generation = plan.generation;
+    let Some(mapping) = next_mapping(migration, plan)? else {
+        return Ok((format!("as initialised, generation {generation}"), false));
     };
-    judge(migration, &plan).await?;
-    Ok(text)
+    let what = differences(&mapping, &plan.mapping);
+    let next = Plan {
+        mapping,
+        ..plan.clone()
+    };
+    judge(migration, &next).await?;
+    let text = format!(
+        "changed since generation {generation}: {what}; `drover remap` applies it, and until then \
+         `drover init` and `drover run` refuse it"
+    );
+    Ok((text, true))
 }
 
 /// The calls that the copy needs against those that the source's account has
@@ -235,8 +317,11 @@ async fn newly(migration: &Migration, discovery: &Discovery) -> Result<String> {
 fn quota(migration: &Migration, discovery: &Discovery) -> Option<Row> {
     let usage = discovery.quota.as_ref()?;
     let poll = Duration::from_millis(migration.bus.config.poll_interval_ms);
-    let chosen = resolve(migration, discovery).map(|(objects, _)| objects);
-    let objects = chosen.as_ref().unwrap_or(&discovery.objects);
+    let (chosen, _, problems) = resolve(migration, discovery);
+    let objects = match problems.is_empty() {
+        true => &chosen,
+        false => &discovery.objects,
+    };
     let (detail, short) = at_first(usage, objects, poll);
     Some(Row {
         warn: short,
@@ -258,7 +343,8 @@ fn reach(
     if let Some(wanted) =
         replication.filter(|wanted| usize::try_from(*wanted).is_ok_and(|w| w > brokers))
     {
-        let message = format!("kafka.replication is {wanted}, and {brokers} broker(s) answer");
+        let answer = counted(brokers as u64, "broker answers", "brokers answer");
+        let message = format!("kafka.replication is {wanted}, and {answer}");
         return Err(Error::new(Code::KafkaRefused, message).into());
     }
     let (state, plan) = match Plan::read(client, topics) {
@@ -269,5 +355,6 @@ fn reach(
         Err(error) if error.code == Code::NotInitialised => ("not initialised".to_owned(), None),
         Err(error) => return Err(error.into()),
     };
-    Ok((format!("{brokers} broker(s); {state}"), plan))
+    let brokers = counted(brokers as u64, "broker", "brokers");
+    Ok((format!("{brokers}; {state}"), plan))
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover_pipeline::Code;
@@ -132,6 +133,10 @@ pub(crate) struct Remap {
     /// Let the new mapping take away more than 1 % of the target's records.
     #[arg(long)]
     pub(crate) accept_absent: bool,
+    /// Writes all records of this canonical entity again, changed or not: what
+    /// the target had of them was lost.
+    #[arg(long, value_name = "ENTITY")]
+    pub(crate) reload: Vec<String>,
 }
 
 /// When `drover run` ends by itself.
@@ -185,7 +190,7 @@ struct Ending(Option<tokio::runtime::Runtime>);
 impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+            runtime.shutdown_timeout(Duration::from_millis(500));
         }
     }
 }
@@ -228,7 +233,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Verb::Status { watch } => status::run(&file, format, watch).await?,
         Verb::Deadletter(verb) => return deadletter::run(verb, &file, format).await,
         Verb::Parked(verb) => return parked::run(verb, &file, format).await,
-        Verb::Metrics { http } => exporter::run(&file, http).await?,
+        Verb::Metrics { http } => exporter::run(&file, format, http).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -250,6 +255,40 @@ pub(crate) fn print_json(value: &impl serde::Serialize) {
     print(&format!("{text}\n"));
 }
 
+/// How long a command may be silent on a terminal.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// Says on a terminal what takes its time, when it takes more than a moment.
+pub(crate) async fn with_patience<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match std::io::stderr().is_terminal() {
+        true => {
+            telling(work, MOMENT, |seconds| {
+                tell(format_args!("{what} … {seconds} s"))
+            })
+            .await
+        }
+        false => work.await,
+    }
+}
+
+/// Awaits the work, and says after each such time for how long it has gone on.
+async fn telling<T>(
+    work: impl Future<Output = T>,
+    every: Duration,
+    mut tell: impl FnMut(u64),
+) -> T {
+    let began = Instant::now();
+    let mut wait = every;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            result = &mut work => return result,
+            () = tokio::time::sleep(wait) => tell(began.elapsed().as_secs()),
+        }
+        wait *= 2;
+    }
+}
+
 /// Runs what waits for the broker beside the runtime.
 pub(crate) async fn blocking<T: Send + 'static, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -266,5 +305,29 @@ where
             Code::Invariant.advice(),
         )
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_takes_its_time_is_said_until_it_is_done() {
+        let (heard, mut told) = (Notify::new(), 0);
+        let work = async {
+            heard.notified().await;
+            heard.notified().await;
+            7
+        };
+        let every = Duration::from_millis(1);
+        let result = telling(work, every, |_| {
+            told += 1;
+            heard.notify_one();
+        });
+        assert_eq!(result.await, 7);
+        assert!(told >= 2, "{told}");
     }
 }

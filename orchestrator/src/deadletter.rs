@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use drover_pipeline::Code;
+use drover_pipeline::control::Plan;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::kafka::compacted::read_to_end;
-use drover_pipeline::waiver::{Waiver, Waivers};
+use drover_pipeline::waiver::{Failure as Waived, Waiver, Waivers};
 
 mod filter;
 mod list;
@@ -19,7 +20,7 @@ mod waive;
 use crate::cli::{Format, blocking, tell};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
-use filter::Filter;
+use filter::{Filter, is_of};
 
 #[derive(Subcommand)]
 pub(crate) enum Deadletter {
@@ -118,16 +119,35 @@ impl Choice {
     }
 }
 
+/// The live letters that a verb is to change. A key that names none is no success.
+async fn meant(bus: Bus, choice: Choice) -> Result<Vec<Letter>> {
+    let filter = choice.filter()?;
+    let keys = filter.key.clone();
+    let letters = read(bus, filter).await?;
+    let named = |key: &&String| letters.iter().any(|with| is_of(&with.letter, key));
+    match keys.iter().find(|key| !named(key)) {
+        None => Ok(letters),
+        Some(key) => {
+            let told = format!("no dead letter is of `{key}`; nothing was changed");
+            let advice = "`drover deadletter list --all` names the keys";
+            Err(Failure::new(Code::UnknownRecord, told, advice).into())
+        }
+    }
+}
+
 /// The live letters that the filter takes, by key.
 async fn read(bus: Bus, filter: Filter) -> Result<Vec<Letter>> {
     let matcher = filter.matcher(drover_pipeline::status::now())?;
     blocking(move || {
+        // Of a migration that was not initialised this says so, and not which of its
+        // topics is missing.
+        Plan::read(&bus.client, &bus.topics)?;
         let waivers = Waivers::read(&bus.client, &bus.topics)?;
         let mut letters = Vec::new();
         for (key, value) in read_to_end(&bus.client, &bus.topics.deadletter())? {
             match serde_json::from_slice::<DeadLetter>(&value) {
                 Ok(letter) if matcher.takes(&letter) => letters.push(Letter {
-                    waiver: waivers.of(&letter).cloned(),
+                    waiver: waivers.of(&Waived::of(&letter)).cloned(),
                     letter,
                 }),
                 Ok(_) => {}

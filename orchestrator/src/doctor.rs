@@ -17,7 +17,7 @@ use crate::cli::{Format, blocking, print, print_json};
 use crate::connectors::{Connectors, program};
 use crate::failure::Result;
 use crate::migration::Bus;
-use crate::table::{WIDTH, wrap};
+use crate::table::{WIDTH, counted, wrap};
 use crate::topics::{Broker, Found, same_policy, settings};
 
 /// How a finding stands.
@@ -114,7 +114,8 @@ fn render(findings: &[Finding]) -> String {
     }
     let count = |health| findings.iter().filter(|f| f.health == health).count();
     let (failed, warnings) = (count(Health::Failed), count(Health::Warning));
-    text.push_str(&format!("\n{failed} failed, {warnings} warning(s)\n"));
+    let warnings = counted(warnings as u64, "warning", "warnings");
+    text.push_str(&format!("\n{failed} failed, {warnings}\n"));
     text
 }
 
@@ -266,21 +267,16 @@ async fn asked(bus: &Bus, file: &Path) -> Result<Vec<Finding>> {
     let broker = Broker::new(&bus.client)?;
     let ids = broker.ids()?;
     let wanted = usize::try_from(replication.unwrap_or(1)).unwrap_or(1);
+    let answer = counted(ids.len() as u64, "broker answers", "brokers answer");
     let mut findings = vec![if ids.len() < wanted {
         Finding::ill(
             "kafka",
             Health::Failed,
-            format!(
-                "{} broker(s) answer, kafka.replication is {wanted}",
-                ids.len()
-            ),
+            format!("{answer}, kafka.replication is {wanted}"),
             "start the others, or lower kafka.replication",
         )
     } else {
-        Finding::ok(
-            "kafka",
-            format!("{} broker(s) answer at {brokers}", ids.len()),
-        )
+        Finding::ok("kafka", format!("{answer} at {brokers}"))
     }];
     for id in ids {
         findings.extend(broker_settings(id, &broker.settings(id).await?, brokers));
@@ -521,7 +517,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("         mend: do this\n\n2 failed, 0 warning(s)\n"),
+            text.ends_with("         mend: do this\n\n2 failed, 0 warnings\n"),
             "{text}"
         );
     }

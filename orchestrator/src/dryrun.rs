@@ -15,7 +15,7 @@ use drover_schemas::Datum;
 use serde::Serialize;
 
 use crate::migration::Bus;
-use crate::table::{Column, number, table, wrap};
+use crate::table::{Column, folded, number, table, wrap};
 
 /// An object in an entity.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
@@ -156,7 +156,16 @@ impl Report {
             Column::Number("REJECTED"),
         ];
         let mut cells = Vec::new();
+        let is_empty = |object: &String, read: u64| {
+            let mut rows = self.rows.iter();
+            read == 0 && !self.rejected.contains_key(object) && !rows.any(|r| r.object == *object)
+        };
+        let empty = extracted.iter().filter(|(o, read)| is_empty(o, **read));
+        let fold = folded(empty.count(), extracted.len());
         for (object, read) in extracted {
+            if fold.is_some() && is_empty(object, *read) {
+                continue;
+            }
             let rejected = self.rejected.get(object);
             let rejected: u64 = rejected.map_or(0, |codes| codes.values().sum());
             let mut rows = self
@@ -185,7 +194,7 @@ impl Report {
                 ]);
             }
         }
-        let mut text = table(&columns, &cells);
+        let mut text = table(&columns, &cells) + &fold.unwrap_or_default();
         text.push_str("References are not followed: what lacks a parent is counted as loaded.\n");
         let list = |counts: &BTreeMap<String, u64>| {
             let mut counts: Vec<_> = counts.iter().collect();

@@ -19,14 +19,14 @@ use drover_pipeline::status::Phase;
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Code, Error};
 
-use crate::cli::{blocking, print, tell};
+use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use crate::offsets::Lag;
 use crate::view::{Lags, Model, Reader, View, Watch};
 
 /// Prints the page once, or serves it at that address until Ctrl-C.
-pub(crate) async fn run(file: &Path, http: Option<SocketAddr>) -> Result<()> {
+pub(crate) async fn run(file: &Path, format: Format, http: Option<SocketAddr>) -> Result<()> {
     let bus = Bus::load(file)?;
     let Some(http) = http else {
         let page = blocking(move || {
@@ -35,9 +35,19 @@ pub(crate) async fn run(file: &Path, http: Option<SocketAddr>) -> Result<()> {
             let model = reader.model()?;
             Exporter { bus, reader }.page(&model)
         });
-        print(&page.await?);
+        let page = page.await?;
+        match format {
+            Format::Json => print_json(&page.to_json()),
+            Format::Table => print(&page.render()),
+        }
         return Ok(());
     };
+    if format == Format::Json {
+        let what = "--format json is for a page that is printed; Prometheus reads its own text";
+        return Err(
+            Failure::new(Code::ConfigInvalid, what, "leave out --http, or --format").into(),
+        );
+    }
     let (exporter, watch) = blocking(move || -> drover_pipeline::Result<_> {
         let plan = Plan::read(&bus.client, &bus.topics)?;
         let reader = Reader::open(&bus, plan)?;
@@ -69,7 +79,7 @@ async fn scrape(State(state): State<Arc<(Exporter, Watch)>>) -> (StatusCode, Str
         if let Some(error) = watch.trouble() {
             return Err(error);
         }
-        watch.look(|model| exporter.page(model))
+        watch.look(|model| exporter.page(model).map(|page| page.render()))
     });
     match page.await {
         Ok(Ok(text)) => (StatusCode::OK, text),
@@ -85,13 +95,12 @@ struct Exporter {
 }
 
 impl Exporter {
-    fn page(&self, model: &Model) -> drover_pipeline::Result<String> {
+    fn page(&self, model: &Model) -> drover_pipeline::Result<Page> {
         let lags = self.reader.lags()?;
         let view = self.reader.view_with(model, &lags);
         let held = held(model, &view);
-        let page = page(&view, &lags, &self.bus.topics, &held)
-            .map_err(|e| Error::new(Code::Invariant, format!("metrics: {e}")))?;
-        Ok(page.render())
+        page(&view, &lags, &self.bus.topics, &held)
+            .map_err(|e| Error::new(Code::Invariant, format!("metrics: {e}")))
     }
 }
 
@@ -139,7 +148,8 @@ fn page(
             ("loaded", Some(object.loaded)),
             ("absent", Some(object.absent)),
             ("parked", Some(object.parked)),
-            ("dead", Some(object.dead)),
+            ("dead", Some(object.dead.saturating_sub(object.waived))),
+            ("waived", Some(object.waived)),
         ];
         for (state, count) in states {
             if let Some(count) = count {
@@ -347,6 +357,17 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+        let json = page.to_json();
+        let family = json.as_array().expect("a list").iter();
+        let mut named = family.filter(|family| family["name"] == "drover_object_records");
+        let values = named.next().expect("the family")["values"].clone();
+        let parked = serde_json::json!({
+            "labels": {"object": "Contact", "state": "parked", "migration": "m"}, "value": 2.0,
+        });
+        assert!(
+            values.as_array().expect("a list").contains(&parked),
+            "{values}"
+        );
         // Nobody could read the oldest record's time: that is not zero seconds.
         let unknown = r#"lag_seconds{group="drover.m.transform",partition="1""#;
         assert!(!text.contains(unknown), "{text}");

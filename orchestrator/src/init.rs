@@ -12,7 +12,7 @@ use drover_pipeline::control::{PLAN, Plan};
 use drover_pipeline::extract::{Discovery, Object};
 use drover_pipeline::kafka::Place;
 use drover_pipeline::topics::{Cleanup, Topic, Topics};
-use drover_pipeline::transform::{Mapping, merge};
+use drover_pipeline::transform::{Mapping, merge, merge_all};
 use drover_pipeline::{Code, Error};
 
 mod choice;
@@ -28,6 +28,7 @@ pub(crate) use choice::differences;
 pub(crate) use choice::entities_of;
 use choice::select;
 pub(crate) use judge::judge;
+use judge::not_told;
 
 /// The longest name that Kafka takes.
 const LONGEST_NAME: usize = 249;
@@ -171,10 +172,30 @@ async fn prove(migration: &Migration, broker: &Broker, plan: &Plan) -> Result<()
     Ok(())
 }
 
+fn mismatch(message: String) -> Failures {
+    Error::new(Code::ControlMismatch, message).into()
+}
+
 /// The configuration must still ask for what the plan says.
-pub(crate) fn prove_plan(migration: &Migration, plan: &Plan) -> Result<()> {
+fn prove_plan(migration: &Migration, plan: &Plan) -> Result<()> {
+    prove_objects(migration, plan)?;
+    let mut mapping = merged(migration, &plan.objects)?;
+    // Slots that gave another entity are a difference too, and told as one.
+    let kept = mapping.retire(&plan.mapping, &plan.objects);
+    if kept.is_err() || mapping != plan.mapping {
+        let what = differences(&mapping, &plan.mapping);
+        let generation = plan.generation;
+        return Err(mismatch(format!(
+            "the mapping differs from generation {generation}: {what}"
+        )));
+    }
+    Ok(())
+}
+
+/// Source, target and objects must be those of the plan: nothing changes them
+/// later.
+pub(crate) fn prove_objects(migration: &Migration, plan: &Plan) -> Result<()> {
     let topics = all_topics(&migration.bus.topics, &plan.objects, &plan.entities);
-    let mismatch = |message: String| Failures::from(Error::new(Code::ControlMismatch, message));
     if let Some(topic) = topics
         .iter()
         .find(|t| !plan.incarnations.contains_key(&t.name))
@@ -200,40 +221,48 @@ pub(crate) fn prove_plan(migration: &Migration, plan: &Plan) -> Result<()> {
             "it was initialised with {planned}, and asks for {wanted}"
         )));
     }
-    let mut mapping = merged(migration, &plan.objects)?;
-    // Slots that gave another entity are a difference too, and told as one.
-    let kept = mapping.retire(&plan.mapping, &plan.objects);
-    if kept.is_err() || mapping != plan.mapping {
-        let what = differences(&mapping, &plan.mapping);
-        let generation = plan.generation;
-        return Err(mismatch(format!(
-            "the mapping differs from generation {generation}: {what}"
-        )));
-    }
     Ok(())
 }
 
 /// The objects to migrate and the whole mapping, as the source's description and
-/// the configuration make them; or every problem of both.
+/// the configuration make them, as far as that goes; and every problem of both.
 pub(crate) fn resolve(
     migration: &Migration,
     discovery: &Discovery,
-) -> Result<(Vec<Object>, Mapping)> {
+) -> (Vec<Object>, Mapping, Vec<Problem>) {
     let connector = migration.source.spec.mapping.clone().unwrap_or_default();
     let (objects, mut problems) = select(&connector, &migration.bus.config.objects, discovery);
     // Without an object there is nothing that a mapping could apply to.
-    let merged = match objects.is_empty() {
-        true => Ok(connector),
-        false => merge(&connector, &migration.bus.config.mappings, &objects),
-    };
-    match merged {
-        Ok(mapping) if problems.is_empty() => Ok((objects, mapping)),
-        Ok(_) => Err(placed(migration, problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(placed(migration, problems))
-        }
+    if objects.is_empty() {
+        return (objects, connector, problems);
     }
+    let own = &migration.bus.config.mappings;
+    let (mapping, more) = merge_all(&connector, own, &objects);
+    problems.extend(more);
+    (objects, mapping, problems)
+}
+
+/// The plan of a migration that has none: what is migrated, and how; or everything
+/// that is wrong with it, be it by the source's description or by the transformer.
+pub(crate) async fn settle_plan(migration: &Migration, discovery: &Discovery) -> Result<Plan> {
+    let (objects, mapping, problems) = resolve(migration, discovery);
+    let plan = Plan {
+        generation: 1,
+        mapping,
+        objects,
+        ..Plan::default()
+    };
+    if problems.is_empty() {
+        judge(migration, &plan).await?;
+        return Ok(plan);
+    }
+    let mut failures = placed(migration, problems);
+    if !plan.objects.is_empty()
+        && let Err(Failures(more)) = judge(migration, &plan).await
+    {
+        failures.0.extend(not_told(&failures, more));
+    }
+    Err(failures)
 }
 
 fn vanished(migration: &Migration, missing: &[&str]) -> Error {
@@ -263,14 +292,7 @@ fn recreated(migration: &Migration, topic: &str, message: String) -> Error {
 async fn start(migration: &Migration, broker: &Broker) -> Result<(Plan, Vec<String>)> {
     let config = &migration.bus.config;
     let discovery = migration.source.connector.discover(&migration.file).await?;
-    let (objects, mapping) = resolve(migration, &discovery)?;
-    let mut plan = Plan {
-        generation: 1,
-        mapping,
-        objects,
-        ..Plan::default()
-    };
-    judge(migration, &plan).await?;
+    let mut plan = settle_plan(migration, &discovery).await?;
     let (objects, mapping) = (&plan.objects, &plan.mapping);
     let entities: BTreeSet<String> = objects
         .iter()

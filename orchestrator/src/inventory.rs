@@ -9,13 +9,13 @@ use drover_pipeline::balance::{Hash, hash_of};
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::client::Client;
-use drover_pipeline::kafka::compacted::{Scanned, ranges, scan_ranges};
+use drover_pipeline::kafka::compacted::{Scanned, scan_ranges};
 use drover_pipeline::record::Millis;
 use drover_pipeline::status::now;
 use drover_pipeline::topics::{Cleanup, Topic};
 use serde::Serialize;
 
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, with_patience};
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{Column, number, seconds, table, wrap};
@@ -34,7 +34,8 @@ struct Listed {
     writer: &'static str,
     readers: &'static str,
     /// Offsets between the log's start and its end: records, superseded ones and
-    /// markers of transactions among them. Null when the topic is not there.
+    /// markers of transactions among them, without what `init` wrote. Null when the
+    /// topic is not there.
     offsets: Option<u64>,
     /// When the oldest record still there was written; what `init` wrote not counted.
     oldest: Option<Millis>,
@@ -48,10 +49,11 @@ struct Listed {
 
 pub(crate) async fn run(file: &Path, format: Format, live: bool) -> Result<()> {
     let bus = Arc::new(Bus::load(file)?);
-    let listed = {
+    let reading = {
         let bus = Arc::clone(&bus);
-        blocking(move || list(&bus, live)).await?
+        blocking(move || list(&bus, live))
     };
+    let listed = with_patience("reading the topics", reading).await?;
     match format {
         Format::Json => print_json(&listed),
         Format::Table => print(&render(&listed, now())),
@@ -68,16 +70,24 @@ fn list(bus: &Bus, live: bool) -> PipelineResult<Vec<Listed>> {
     let there = crate::offsets::Group::open(&bus.client, "drover-reader")?;
     let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
     let ends = there.ends(&names)?;
+    // All topics at once: a reader of its own for each takes longer than reading.
+    let (oldest, newest) = (oldest(&bus.client, &ends)?, newest(&bus.client, &ends)?);
     topics
         .iter()
         .map(|topic| {
-            let is_there = ends.keys().any(|place| place.topic == topic.name);
-            one(bus, topic, is_there, live)
+            let ranges = ends.iter().filter(|(place, _)| place.topic == topic.name);
+            let ranges: Ranges = ranges
+                .map(|(place, range)| (place.clone(), *range))
+                .collect();
+            let mut listed = one(bus, topic, &ranges, live)?;
+            listed.oldest = oldest.get(&topic.name).copied();
+            listed.newest = newest.get(&topic.name).copied();
+            Ok(listed)
         })
         .collect()
 }
 
-fn one(bus: &Bus, topic: &Topic, is_there: bool, live: bool) -> PipelineResult<Listed> {
+fn one(bus: &Bus, topic: &Topic, ranges: &Ranges, live: bool) -> PipelineResult<Listed> {
     let role = bus.topics.role(&topic.name);
     let mut listed = Listed {
         topic: topic.name.clone(),
@@ -95,28 +105,33 @@ fn one(bus: &Bus, topic: &Topic, is_there: bool, live: bool) -> PipelineResult<L
         live: None,
         live_bytes: None,
     };
-    if !is_there {
+    if ranges.is_empty() {
         return Ok(listed);
     }
-    let ranges = ranges(&bus.client, &topic.name)?;
-    let offsets: i64 = ranges.values().map(|(low, high)| high - low).sum();
+    let offsets: i64 = ranges.values().map(offsets).sum();
     listed.offsets = u64::try_from(offsets).ok();
-    listed.oldest = oldest(&bus.client, &ranges)?;
-    listed.newest = newest(&bus.client, &ranges)?;
     if live {
-        let (keys, bytes) = count(&bus.client, &ranges)?;
+        let (keys, bytes) = count(&bus.client, ranges)?;
         (listed.live, listed.live_bytes) = (Some(keys), Some(bytes));
     }
     Ok(listed)
 }
 
+/// The offsets of a partition without that of the record that `init` writes first:
+/// a new topic is empty. Compaction keeps that record, retention takes it away with
+/// the log's start.
+fn offsets((low, high): &(i64, i64)) -> i64 {
+    let first = i64::from(*low == 0 && *high > 0);
+    high - low - first
+}
+
 type Ranges = BTreeMap<Place, (i64, i64)>;
 
-/// When the first record of each partition was written: the oldest of them.
-fn oldest(client: &Client, ranges: &Ranges) -> PipelineResult<Option<Millis>> {
+/// When the first record of each partition was written: by topic, the oldest.
+fn oldest(client: &Client, ranges: &Ranges) -> PipelineResult<HashMap<String, Millis>> {
     let mut step = STEP;
     let mut open = ranges.clone();
-    let mut oldest = None;
+    let mut oldest: HashMap<String, Millis> = HashMap::new();
     while !open.is_empty() {
         let part = open
             .iter()
@@ -125,18 +140,21 @@ fn oldest(client: &Client, ranges: &Ranges) -> PipelineResult<Option<Millis>> {
         times(client, &part.collect(), &mut |place, at| {
             met.entry(place).or_insert(at);
         })?;
-        oldest = met.values().copied().chain(oldest).min();
+        for (place, at) in &met {
+            let known = oldest.entry(place.topic.clone()).or_insert(*at);
+            *known = (*known).min(*at);
+        }
         open.retain(|place, (low, high)| !met.contains_key(place) && *low + step < *high);
         step *= 10;
     }
     Ok(oldest)
 }
 
-/// When the last record of each partition was written: the newest of them.
-fn newest(client: &Client, ranges: &Ranges) -> PipelineResult<Option<Millis>> {
+/// When the last record of each partition was written: by topic, the newest.
+fn newest(client: &Client, ranges: &Ranges) -> PipelineResult<HashMap<String, Millis>> {
     let mut step = STEP;
     let mut open = ranges.clone();
-    let mut newest = None;
+    let mut newest: HashMap<String, Millis> = HashMap::new();
     while !open.is_empty() {
         let part = open
             .iter()
@@ -145,7 +163,10 @@ fn newest(client: &Client, ranges: &Ranges) -> PipelineResult<Option<Millis>> {
         times(client, &part.collect(), &mut |place, at| {
             met.insert(place, at);
         })?;
-        newest = met.values().copied().chain(newest).max();
+        for (place, at) in &met {
+            let known = newest.entry(place.topic.clone()).or_insert(*at);
+            *known = (*known).max(*at);
+        }
         open.retain(|place, (low, high)| !met.contains_key(place) && *high - step > *low);
         step *= 10;
     }
@@ -245,8 +266,8 @@ fn render(listed: &[Listed], now: Millis) -> String {
     let note = match counted {
         true => "BYTES: keys and values of the live records, before compression",
         false => {
-            "OFFSETS counts superseded records and markers too; --live reads all topics \
-             and counts live keys and their bytes"
+            "OFFSETS counts superseded records too, and the markers with which each transaction \
+             ends; --live reads all topics and counts live keys and their bytes"
         }
     };
     text.push_str(&wrap(note, ""));
@@ -285,6 +306,14 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_init_has_just_made_is_empty() {
+        assert_eq!(offsets(&(0, 1)), 0);
+        assert_eq!(offsets(&(0, 5)), 4);
+        assert_eq!(offsets(&(0, 0)), 0, "not stamped yet");
+        assert_eq!(offsets(&(3, 5)), 2, "retention has taken it away");
+    }
 
     #[test]
     fn it_fits_a_terminal() {

@@ -25,6 +25,7 @@ mod explain;
 mod exporter;
 mod init;
 mod inventory;
+mod listed;
 mod lookup;
 mod offsets;
 mod parked;

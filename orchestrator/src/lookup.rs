@@ -24,6 +24,18 @@ pub(crate) struct Found {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+/// Whether a person who writes `wanted` means the record of that key: the key
+/// itself, with or without its slot, or its end from a slash on, as `Contact/003…`
+/// or the id alone.
+pub(crate) fn names(key: &str, wanted: &str) -> bool {
+    let is = |whole: &str| {
+        whole
+            .strip_suffix(wanted)
+            .is_some_and(|front| front.is_empty() || front.ends_with('/') && !wanted.is_empty())
+    };
+    is(key) || key.rsplit_once('#').is_some_and(|(raw, _)| is(raw))
+}
+
 /// The record of that key at that offset; `None` where it was compacted away.
 pub(crate) fn at(client: &Client, place: &Place, offset: i64, key: &str) -> Result<Option<Found>> {
     let (low, high) = watermarks(client, place)?;
@@ -83,7 +95,7 @@ fn read(
     to: i64,
     mut each: impl FnMut(i64, &[u8], Option<&[u8]>),
 ) -> Result<()> {
-    let consumer = client.open_reader("read_committed")?;
+    let consumer = client.open_scanner()?;
     let mut assignment = TopicPartitionList::new();
     assignment
         .add_partition_offset(&place.topic, place.partition, Offset::Offset(from))
@@ -110,6 +122,35 @@ fn read(
                 return Err(Error::new(Code::BrokerUnreachable, told));
             }
             Some(Err(_)) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_record_is_named_by_its_key_or_by_the_end_of_it() {
+        let key = "salesforce/Contact/003A#contact";
+        for wanted in [
+            key,
+            "salesforce/Contact/003A",
+            "Contact/003A",
+            "003A",
+            "003A#contact",
+        ] {
+            assert!(names(key, wanted), "{wanted}");
+        }
+        for other in [
+            "",
+            "3A",
+            "tact/003A",
+            "Contact/003A#",
+            "Lead/003A",
+            "contact",
+        ] {
+            assert!(!names(key, other), "{other}");
         }
     }
 }

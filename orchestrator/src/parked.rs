@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use drover_pipeline::Code;
+use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::compacted::scan;
 use drover_pipeline::parking::Parked;
 use drover_pipeline::record::{CanonicalKey, Millis};
@@ -96,6 +97,9 @@ pub(crate) async fn run(verb: Verb, file: &Path, format: Format) -> Result<ExitC
 
 /// What waits, by key.
 fn read(bus: &Bus) -> drover_pipeline::Result<BTreeMap<String, Parked>> {
+    // Of a migration that was not initialised this says so, and not which of its
+    // topics is missing.
+    Plan::read(&bus.client, &bus.topics)?;
     let mut all = BTreeMap::new();
     scan(&bus.client, &bus.topics.parked(), |_, _, key, value| {
         let key = String::from_utf8_lossy(key).into_owned();
@@ -114,11 +118,6 @@ fn read(bus: &Bus) -> drover_pipeline::Result<BTreeMap<String, Parked>> {
         }
     })?;
     Ok(all)
-}
-
-/// Whether the key names that record: itself, or without its slot.
-fn is_of(found: &str, wanted: &str) -> bool {
-    found == wanted || found.rsplit_once('#').is_some_and(|(raw, _)| raw == wanted)
 }
 
 /// A reason's name.

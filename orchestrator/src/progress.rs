@@ -1,22 +1,30 @@
 //! What `drover run` shows while it runs: a bar an object on a terminal, one
 //! line every few seconds elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use drover_pipeline::Code;
 use drover_pipeline::clock::now;
+use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Object;
 use drover_pipeline::record::Millis;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::tell;
 use crate::supervise::News;
-use crate::table::{WIDTH, fit};
+use crate::table::{WIDTH, counted, fit};
 use crate::view::{Model, ObjectView};
 
 /// How often a plain line may be printed.
 const PLAIN: Duration = Duration::from_secs(5);
+
+/// A stage may notice that Kafka is away so much sooner than we do.
+const SOONER: Millis = 60_000;
+
+/// How many errors of a process are remembered.
+const MOST_TOLD: usize = 100;
 
 /// How often the bars are drawn.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
@@ -25,15 +33,25 @@ pub(crate) const TICK: Duration = Duration::from_millis(500);
 pub(crate) struct Screen {
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
     objects: Vec<Object>,
+    /// By object, how many canonical records each of its records gives.
+    slots: Vec<u64>,
     shown: Vec<ObjectView>,
+    /// Whether everything that had been read was through once.
+    through: bool,
     at: Option<Instant>,
-    errors: BTreeMap<String, String>,
+    /// By process, what it was told to have met: one that can't work ends by the same
+    /// error, is started again, and meets it again.
+    errors: BTreeMap<String, BTreeSet<String>>,
     /// What a process said before this run is no news.
     began: Millis,
+    /// When it was last said that Kafka is away.
+    away: Option<Millis>,
 }
 
 impl Screen {
-    pub(crate) fn new(objects: &[Object]) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let objects = &plan.objects;
+        let slots = |object| plan.mapping.of(object).map_or(0, |rules| rules.slots.len());
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let bars = objects.iter().map(|object| {
@@ -51,11 +69,14 @@ impl Screen {
         });
         Screen {
             bars,
-            objects: objects.to_vec(),
+            objects: objects.clone(),
+            slots: objects.iter().map(|o| slots(o) as u64).collect(),
             shown: Vec::new(),
+            through: false,
             at: None,
             errors: BTreeMap::new(),
             began: now(),
+            away: None,
         }
     }
 
@@ -69,8 +90,30 @@ impl Screen {
         }
     }
 
+    /// Says that Kafka is away. The stages meet it too, and their reports come when
+    /// it is back: then it is no news.
+    pub(crate) fn away(&mut self, line: &str) {
+        self.say(line);
+        self.away = Some(now());
+    }
+
+    /// Whether an error of a stage, met at that time, is one that was told already.
+    fn is_told(&self, error: &str, at: Option<Millis>) -> bool {
+        let of_kafka = error.starts_with(Code::BrokerUnreachable.as_str());
+        of_kafka && self.away.is_some_and(|away| at >= Some(away - SOONER))
+    }
+
+    /// Whether nobody was told yet that the process met this.
+    fn is_news(&mut self, instance: &str, error: &str) -> bool {
+        let told = self.errors.entry(instance.to_owned()).or_default();
+        if told.len() >= MOST_TOLD {
+            told.clear();
+        }
+        told.insert(error.to_owned())
+    }
+
     /// What became of a child.
-    pub(crate) fn tell(&self, news: &News) {
+    pub(crate) fn tell(&mut self, news: &News) {
         match news {
             News::Started {
                 instance,
@@ -90,7 +133,9 @@ impl Screen {
                     seconds => format!("in {seconds} s"),
                 };
                 self.say(&format!("{instance}: ended ({how}); starts again {when}"));
-                if let Some(why) = why {
+                if let Some(why) = why.as_ref().map(ToString::to_string)
+                    && self.is_news(instance, &why)
+                {
                     self.say(&format!("{instance}: {why}"));
                 }
             }
@@ -103,15 +148,16 @@ impl Screen {
             let Some(error) = &report.last_error else {
                 continue;
             };
-            if report.last_error_at < Some(self.began) {
+            let at = report.last_error_at;
+            if at < Some(self.began) || self.is_told(error, at) {
                 continue;
             }
-            if self.errors.get(&report.instance) != Some(error) {
-                self.errors.insert(report.instance.clone(), error.clone());
+            if self.is_news(&report.instance, error) {
                 self.say(&format!("{}: {error}", report.instance));
             }
         }
         let now: Vec<ObjectView> = self.objects.iter().map(|o| model.object(&o.name)).collect();
+        self.through |= now.iter().zip(&self.slots).all(is_through);
         if let Some((_, bars)) = &self.bars {
             for ((bar, object), seen) in bars.iter().zip(&self.objects).zip(&now) {
                 bar.set_length(object.count.unwrap_or(0).max(seen.extracted));
@@ -125,7 +171,7 @@ impl Screen {
         }
         self.at = Some(Instant::now());
         if self.shown != now {
-            tell(plain(&now));
+            tell(plain(&now, self.through));
             self.shown = now;
         }
     }
@@ -152,21 +198,28 @@ fn short(seen: &ObjectView) -> String {
     fit(&text, 27)
 }
 
+/// Whether as many canonical records are somewhere as the records that were read
+/// give. People edit, and each edit counts as read again: it is asked for once.
+fn is_through((seen, slots): (&ObjectView, &u64)) -> bool {
+    let settled = seen.loaded + seen.absent + seen.parked + seen.dead;
+    seen.snapshot_complete && settled >= seen.extracted * slots
+}
+
 /// One line for all objects; those that are still copied by name.
-fn plain(now: &[ObjectView]) -> String {
+fn plain(now: &[ObjectView], through: bool) -> String {
     let sum = |count: fn(&ObjectView) -> u64| now.iter().map(count).sum::<u64>();
     let copying: Vec<&str> = now
         .iter()
         .filter(|seen| !seen.snapshot_complete)
         .map(|seen| seen.object.as_str())
         .collect();
+    let objects = counted(now.len() as u64, "object", "objects");
     let phase = match copying.len() {
-        0 => "following".to_owned(),
-        left => format!("copied {} of", now.len() - left),
+        0 if through => format!("following {objects}"),
+        left => format!("copied {} of {objects}", now.len() - left),
     };
     let mut text = format!(
-        "{phase} {} objects: {} read, {} loaded, {} parked, {} dead",
-        now.len(),
+        "{phase}: {} read, {} loaded, {} parked, {} dead",
         sum(|seen| seen.extracted),
         sum(|seen| seen.loaded),
         sum(|seen| seen.parked),
@@ -194,14 +247,45 @@ mod tests {
             ..ObjectView::default()
         };
         assert_eq!(
-            plain(&[seen("Account", true), seen("Contact", false)]),
+            plain(&[seen("Account", true), seen("Contact", false)], false),
             "copied 1 of 2 objects: 20 read, 14 loaded, 4 parked, 2 dead; left: Contact"
         );
         assert_eq!(
-            plain(&[seen("Account", true)]),
-            "following 1 objects: 10 read, 7 loaded, 2 parked, 1 dead"
+            plain(&[seen("Account", true)], true),
+            "following 1 object: 10 read, 7 loaded, 2 parked, 1 dead"
         );
         let many = vec![seen("AnObjectWithALongName__c", false); 9];
-        assert_eq!(plain(&many).chars().count(), WIDTH);
+        assert_eq!(plain(&many, false).chars().count(), WIDTH);
+        // All is read, and hardly anything loaded.
+        let begun = ObjectView {
+            loaded: 2,
+            parked: 0,
+            dead: 0,
+            ..seen("Account", true)
+        };
+        assert!(is_through((&seen("Account", true), &1)));
+        assert!(!is_through((&seen("Account", true), &2)), "two slots");
+        assert!(!is_through((&begun, &1)));
+        assert_eq!(
+            plain(&[begun], false),
+            "copied 1 of 1 object: 10 read, 2 loaded, 0 parked, 0 dead"
+        );
+    }
+
+    #[test]
+    fn a_stage_does_not_tell_again_that_kafka_is_away() {
+        let mut screen = Screen::new(&Plan::default());
+        assert!(screen.is_news("loader-1", "REFUSED: no") && screen.is_news("loader-1", "other"));
+        assert!(
+            !screen.is_news("loader-1", "REFUSED: no"),
+            "met again after a restart"
+        );
+        assert!(screen.is_news("loader-2", "REFUSED: no"));
+        let error = "BROKER_UNREACHABLE: reading: Kafka at k:9 does not answer";
+        assert!(!screen.is_told(error, Some(now())), "nobody has said it");
+        screen.away("BROKER_UNREACHABLE: following a table");
+        assert!(screen.is_told(error, Some(now())));
+        assert!(!screen.is_told("FENCED: another one", Some(now())));
+        assert!(!screen.is_told(error, screen.away.map(|at| at - SOONER - 1)));
     }
 }

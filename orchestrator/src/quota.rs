@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_pipeline::extract::Object;
-use drover_pipeline::quota::{Forecast, Stretch, Usage, forecast};
+use drover_pipeline::quota::{Forecast, Stretch, Usage, forecast, grouped};
 use drover_pipeline::record::Millis;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Phase, Report, SILENCE};
 use serde::Serialize;
 
+use crate::table::counted;
 use crate::view::Model;
 
 /// An account's calls at one moment.
@@ -100,7 +101,10 @@ pub(crate) fn at_first(usage: &Usage, objects: &[Object], poll: Duration) -> (St
     } = usage;
     let forecast = forecast(usage, &stretches, poll);
     let mut text = format!(
-        "{account}: {left} of {limit} calls left, {reserve} kept for other tools; {}",
+        "{account}: {} of {} calls left, {} kept for other tools; {}",
+        grouped(*left),
+        grouped(*limit),
+        grouped(*reserve),
         forecast.text()
     );
     if forecast.is_stretched() {
@@ -119,12 +123,12 @@ impl QuotaView {
     /// For a person.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "quota of {}: {} of {} calls left, {} kept for other tools, {} process(es)",
+            "quota of {}: {} of {} calls left, {} kept for other tools, {}",
             self.account,
-            self.left,
-            self.limit,
-            self.reserve,
-            self.calls.len()
+            grouped(self.left),
+            grouped(self.limit),
+            grouped(self.reserve),
+            counted(self.calls.len() as u64, "process", "processes")
         );
         let until = self.until.and_then(chrono::DateTime::from_timestamp_millis);
         if let Some(until) = until {
@@ -255,7 +259,10 @@ mod tests {
         let forecast = view.forecast.as_ref().expect("of the source");
         assert_eq!((forecast.free, forecast.copy.least), (400, 502));
         let text = view.text();
-        assert!(text.contains("490 of 1000 calls left, 100 kept"), "{text}");
+        assert!(
+            text.contains("490 of 1,000 calls left, 100 kept for other tools, 2 processes"),
+            "{text}"
+        );
         assert!(text.contains("nothing is asked until"), "{text}");
         assert!(text.contains("which is more: it will wait"), "{text}");
     }

@@ -16,7 +16,7 @@ mod show;
 mod trace;
 
 use crate::balance;
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, with_patience};
 use crate::connectors::Connectors;
 use crate::failure::Result;
 use crate::migration::Bus;
@@ -29,19 +29,24 @@ pub(crate) async fn run(file: &Path, format: Format, text: &str, bodies: bool) -
         blocking(move || Plan::read(&bus.client, &bus.topics)).await?
     };
     let slots = balance::slots(&plan, balance::taken(&bus).await?.as_deref());
-    let asked = key::candidates(&plan, &bus.config.source_type, text);
-    let mut life = {
+    let source = &bus.config.source_type;
+    let asked = key::likely(&plan, key::candidates(&plan, source, text));
+    if asked.is_empty() {
+        return Err(key::unknown_object(&plan, source, text).into());
+    }
+    let reading = {
         let (bus, text) = (Arc::clone(&bus), text.to_owned());
         blocking(move || -> Result<Life> {
+            let groups = trace::Groups::open(&bus)?;
             let lives = asked
                 .into_iter()
-                .map(|asked| trace::read(&bus, &plan, &slots, &asked));
+                .map(|asked| trace::read(&bus, &plan, &slots, &groups, &asked));
             let lives = lives.collect::<Result<Vec<Life>, _>>()?;
             key::only_one(lives, &text)
         })
-        .await?
     };
-    ask_target(&bus, file, &mut life).await;
+    let mut life = with_patience("reading the record's partitions", reading).await?;
+    with_patience("asking the target", ask_target(&bus, file, &mut life)).await;
     for slot in &mut life.slots {
         slot.differences = compare::differences(slot, bodies);
     }

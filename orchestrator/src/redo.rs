@@ -264,6 +264,12 @@ fn judge(
             Stage::Loader => Outcome::InTarget,
             Stage::Extractor | Stage::Transformer => Outcome::Transformed,
         }),
+        // One whose parent is still known never to come: nothing new is written.
+        (true, Some(now), _) if taken && now.waits_for.is_some() => Some(Outcome::Dead {
+            code: now.code.clone(),
+            message: now.message.clone(),
+            attempt: now.attempt,
+        }),
         (true, Some(_), _) if taken => Some(Outcome::SetAside),
         (true, Some(_), _) => None,
         (false, _, Some(parked)) if waited.as_ref() != Some(parked) || taken => {
@@ -360,6 +366,14 @@ mod tests {
         assert_eq!(
             judge(&known, &record, &before, &redo),
             Some(Outcome::SetAside)
+        );
+        let mut orphan = letter(1);
+        orphan.waits_for = drover_pipeline::record::CanonicalKey::parse("s/o/9#c");
+        known.letters.insert(letter_key.clone(), orphan.clone());
+        let of_orphan = judge(&known, &record, &(Some(orphan), None), &redo);
+        assert!(
+            matches!(of_orphan, Some(Outcome::Dead { attempt: 1, .. })),
+            "{of_orphan:?}"
         );
         known.letters.insert(letter_key.clone(), letter(2));
         let dead = judge(&known, &record, &before, &redo);

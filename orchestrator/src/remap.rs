@@ -3,7 +3,9 @@
 //! The new plan names the next mapping generation and says that it is not ready:
 //! transformers of the generation before see it and end, new ones wait. When
 //! their group is empty, its offsets are set back to the beginning of the raw
-//! topics, and the plan says that it is ready. A remap that was interrupted goes
+//! topics, and the plan says that it is ready. An entity that is to be loaded
+//! again is named in the plan with that generation: its records are written
+//! although their content is the same. A remap that was interrupted goes
 //! on where it stood when it is called again.
 
 use std::path::Path;
@@ -44,8 +46,12 @@ pub(crate) async fn run(file: &Path, format: Format, options: &Remap) -> Result<
     let migration = Migration::load(file, &Connectors::of_process()).await?;
     let (client, topics) = (migration.bus.client.clone(), migration.bus.topics.clone());
     let before = blocking(move || Plan::read(&client, &topics)).await?;
-    let (plan, done) = remap(&migration, before.clone(), options.accept_absent).await?;
-    let changed = differences(&plan.mapping, &before.mapping);
+    let (plan, done) = remap(&migration, before.clone(), options).await?;
+    let changed = match plan.mapping == before.mapping {
+        false => differences(&plan.mapping, &before.mapping),
+        true if options.reload.is_empty() => "as was begun".to_owned(),
+        true => format!("all of {} again", options.reload.join(", ")),
+    };
     match format {
         Format::Json => print_json(&serde_json::json!({
             "migration": migration.bus.config.id,
@@ -74,14 +80,15 @@ pub(crate) async fn run(file: &Path, format: Format, options: &Remap) -> Result<
     Ok(())
 }
 
-async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Plan, Done)> {
+async fn remap(migration: &Migration, before: Plan, options: &Remap) -> Result<(Plan, Done)> {
+    let accept = options.accept_absent;
+    known_entities(migration, &before, &options.reload)?;
     let broker = Broker::new(&migration.bus.client)?;
     let control = migration.bus.topics.control();
-    let mut mapping = merged(migration, &before.objects)?;
-    mapping
-        .retire(&before.mapping, &before.objects)
-        .map_err(|slots| changed_entity(migration, &slots))?;
-    if mapping == before.mapping && !before.remapping {
+    let next_mapping = next_mapping(migration, &before)?;
+    let resumed = next_mapping.is_none() && options.reload.is_empty();
+    let mapping = next_mapping.unwrap_or_else(|| before.mapping.clone());
+    if resumed && !before.remapping {
         if !accept || before.absent_accepted {
             return Ok((before, Done::Nothing));
         }
@@ -92,8 +99,10 @@ async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Pla
         broker.write(&control, PLAN, &plan)?;
         return Ok((plan, Done::Accepted));
     }
-    let resumed = mapping == before.mapping;
     let mut plan = next(before, mapping, accept, resumed);
+    let from = plan.generation;
+    let again = options.reload.iter().map(|entity| (entity.clone(), from));
+    plan.reloads.extend(again);
     // A mapping that can't be compiled must not end the transformers.
     judge(migration, &plan).await?;
     let names = plan.entities.clone();
@@ -111,6 +120,16 @@ async fn remap(migration: &Migration, before: Plan, accept: bool) -> Result<(Pla
     plan.remapping = false;
     broker.write(&control, PLAN, &plan)?;
     Ok((plan, Done::Remapped))
+}
+
+/// The mapping that the file asks for, where it is another than the plan's; fails
+/// where it can't follow that one.
+pub(crate) fn next_mapping(migration: &Migration, plan: &Plan) -> Result<Option<Mapping>> {
+    let mut mapping = merged(migration, &plan.objects)?;
+    mapping
+        .retire(&plan.mapping, &plan.objects)
+        .map_err(|slots| changed_entity(migration, &slots))?;
+    Ok((mapping != plan.mapping).then_some(mapping))
 }
 
 /// The plan of the next generation, or the one that was interrupted.
@@ -132,6 +151,25 @@ fn next(before: Plan, mapping: Mapping, accept: bool, resumed: bool) -> Plan {
         absent_accepted: accept || (resumed && before.absent_accepted),
         objects: before.objects,
         incarnations: before.incarnations,
+        reloads: before.reloads,
+    }
+}
+
+/// Refuses to load again what the migration does not have.
+fn known_entities(migration: &Migration, plan: &Plan, named: &[String]) -> Result<()> {
+    let unknown = named.iter().filter(|name| !plan.entities.contains(name));
+    let problems: Vec<Problem> = unknown
+        .map(|name| {
+            Problem::at(
+                "--reload",
+                format!("this migration loads no entity `{name}`"),
+                format!("name one of {}", plan.entities.join(", ")),
+            )
+        })
+        .collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(placed(migration, problems)),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::init::{Settled, describe, settle};
 use crate::migration::{Bus, Migration};
 use crate::progress::{Screen, TICK};
 use crate::shortfall::{shortfall, waiting};
-use crate::supervise::{Stage, Stop, keep};
+use crate::supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
 use crate::view::{Model, Reader, Watch};
 use crate::{balance, dryrun, status, synced};
 
@@ -259,7 +259,9 @@ async fn attend(
     options: &Run,
     stop: &Stop,
 ) -> Result<Ended> {
-    let mut screen = Screen::new(&settled.plan.objects);
+    // Before the first child: what a process said before proves nothing of now.
+    let began = now();
+    let mut screen = Screen::new(&settled.plan);
     let (news, mut told) = unbounded_channel();
     let mut children = JoinSet::new();
     for stage in stages {
@@ -293,7 +295,7 @@ async fn attend(
                             .collect();
                         let gently = stop.gently.clone();
                         waiting.spawn_blocking(move || {
-                            synced::wait(&bus, &plan, &entities, &watch, &gently)
+                            synced::wait(&bus, &plan, &entities, &watch, began, &gently)
                         });
                     }
                 }
@@ -341,7 +343,7 @@ async fn attend(
                     if let Some(error) = watch.trouble() {
                         if error.class() == Class::Transient {
                             if away.is_none_or(|(_, told)| told.elapsed() > STILL) {
-                                screen.say(&error.while_running());
+                                screen.away(&error.while_running());
                                 away = Some((now(), Instant::now()));
                             } else if let Some((last, _)) = &mut away {
                                 *last = now();
@@ -376,6 +378,8 @@ async fn attend(
 struct Held(Option<HeldSince>);
 
 struct HeldSince {
+    /// Whose lane it is.
+    instance: String,
     began: Instant,
     moved: Instant,
     loaded: u64,
@@ -385,8 +389,11 @@ impl Held {
     /// Why the run is to end: a lane is blocked, and the others stand still too,
     /// or only follow changes.
     fn look(&mut self, model: &Model, plan: &Plan, now: Instant) -> Option<Failure> {
-        let Some(failure) = blocked(model) else {
-            self.0 = None;
+        let Some((instance, failure)) = blocked(model) else {
+            let held = self.0.as_ref();
+            if !held.is_some_and(|held| has_just_started(model, &held.instance)) {
+                self.0 = None;
+            }
             return None;
         };
         let objects = model.reports().flat_map(|report| report.objects.values());
@@ -394,6 +401,7 @@ impl Held {
             .map(|object| object.extracted + object.applied)
             .sum();
         let since = self.0.get_or_insert(HeldSince {
+            instance,
             began: now,
             moved: now,
             loaded,
@@ -410,12 +418,12 @@ impl Held {
     }
 }
 
-/// A lane that goes on only when a person has acted, as a living process tells it.
-fn blocked(model: &Model) -> Option<Failure> {
-    let alive = |report: &&Report| {
-        report.phase != Phase::Stopped && now() - report.at <= SILENCE.as_millis() as Millis
-    };
-    let (report, lane, why) = model.reports().filter(alive).find_map(|report| {
+/// A lane that goes on only when a person has acted, and whose it is: as a process
+/// tells it that lives, or that has ended by it and is about to be started again.
+fn blocked(model: &Model) -> Option<(String, Failure)> {
+    let patience = SILENCE + LONGEST_BACK_OFF;
+    let counts = |report: &&Report| now() - report.at <= patience.as_millis() as Millis;
+    let (report, lane, why) = model.reports().filter(counts).find_map(|report| {
         let mut lanes = report.lanes.iter();
         let (name, lane) = lanes.find(|(_, lane)| lane.phase == Phase::Blocked)?;
         Some((report, name, lane.error.as_deref().unwrap_or_default()))
@@ -425,7 +433,16 @@ fn blocked(model: &Model) -> Option<Failure> {
         report.instance
     );
     let advice = "act, and run again: it goes on where it stands";
-    Some(Failure::new(Code::Incomplete, message, advice))
+    let failure = Failure::new(Code::Incomplete, message, advice);
+    Some((report.instance.clone(), failure))
+}
+
+/// Whether a process has not worked long enough to meet again what the one before
+/// it has ended by.
+fn has_just_started(model: &Model, instance: &str) -> bool {
+    let mut reports = model.reports();
+    let report = reports.find(|report| report.instance == instance);
+    report.is_some_and(|report| report.at - report.started_at < SILENCE.as_millis() as Millis)
 }
 
 fn panicked(error: &tokio::task::JoinError) -> Failures {
@@ -461,6 +478,7 @@ mod tests {
     fn model(phase: Phase, applied: u64, copied: bool) -> Model {
         let status = Status::new(spec::Stage::Loader, "x", "loader-1", "").expect("a status");
         let mut report = status.report();
+        report.started_at -= 60_000;
         let lane = Lane {
             phase,
             error: Some("EMPTIED_BY_MAPPING: too many".to_owned()),
@@ -521,5 +539,44 @@ mod tests {
             );
         }
         assert!(look(&mut held, &blocked(392, true), 392).is_some());
+    }
+
+    /// An extractor that can't log in ends when all its lanes are blocked, and is
+    /// started again and again: between two starts no living process is blocked.
+    #[test]
+    fn a_run_ends_although_who_waits_for_a_person_is_started_again() {
+        let plan = Plan::default();
+        let mut held = Held::default();
+        let began = Instant::now();
+        let look = |held: &mut Held, model: &Model, seconds: u64| {
+            held.look(model, &plan, began + Duration::from_secs(seconds))
+        };
+        let tell = |started: bool| {
+            let mut model = model(Phase::Blocked, 1, true);
+            let mut report = model.reports().next().cloned().expect("a report");
+            match started {
+                true => {
+                    report.started_at = report.at;
+                    report.lanes.clear();
+                }
+                false => report.phase = Phase::Stopped,
+            }
+            let json = serde_json::to_vec(&report).expect("serialises");
+            model.apply(Table::Status, b"loader-1", Some(&json));
+            model
+        };
+        for second in 0..30 {
+            assert!(look(&mut held, &tell(second % 4 == 0), second).is_none());
+        }
+        assert!(
+            look(&mut held, &tell(true), 31).is_none(),
+            "it may work now"
+        );
+        let failure = look(&mut held, &tell(false), 32).expect("it ends");
+        assert!(
+            failure
+                .to_string()
+                .starts_with("INCOMPLETE: lane deal of loader-1")
+        );
     }
 }

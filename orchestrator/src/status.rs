@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::retry::passes;
+use drover_pipeline::status::Phase;
 
 use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::Result;
 use crate::migration::Bus;
-use crate::table::{Column, number, seconds, table, wrap};
-use crate::view::{Reader, View, read};
+use crate::table::{Column, counted, folded, number, seconds, table, wrap};
+use crate::view::{ObjectView, ProcessView, Reader, View, read};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a process that has ended is shown.
+const ENDED: Duration = Duration::from_secs(600);
 
 pub(crate) async fn run(file: &Path, format: Format, watch: bool) -> Result<()> {
     let bus = Bus::load(file)?;
@@ -108,7 +112,8 @@ pub(crate) fn render(view: &View) -> String {
         text.push_str(&format!("\n{}", wrap(&quota.text(), "")));
     }
     for (remark, count) in &view.remarks {
-        text.push_str(&wrap(&format!("note: {remark} ({count} records)"), ""));
+        let records = counted(*count, "record", "records");
+        text.push_str(&wrap(&format!("note: {remark} ({records})"), ""));
     }
     text
 }
@@ -141,9 +146,14 @@ pub(crate) fn objects(view: &View) -> String {
         Column::Number("LAG"),
         Column::Number("BEHIND"),
     ];
-    let rows: Vec<Vec<String>> = view
-        .objects
-        .iter()
+    let (empty, some): (Vec<&ObjectView>, Vec<_>) = view.objects.iter().partition(|o| is_empty(o));
+    let fold = folded(empty.len(), view.objects.len());
+    let shown = match fold {
+        Some(_) => some,
+        None => view.objects.iter().collect(),
+    };
+    let rows: Vec<Vec<String>> = shown
+        .into_iter()
         .map(|o| {
             let mut row = vec![o.object.clone()];
             let counts = [
@@ -160,7 +170,13 @@ pub(crate) fn objects(view: &View) -> String {
             row
         })
         .collect();
-    table(&columns, &rows)
+    table(&columns, &rows) + &fold.unwrap_or_default()
+}
+
+/// Whether the source is known to have no record of the object.
+fn is_empty(o: &ObjectView) -> bool {
+    let known = o.snapshot_complete || o.expected == Some(0);
+    known && [o.extracted, o.loaded, o.parked, o.dead, o.lag.records] == [0; 5]
 }
 
 fn processes(view: &View) -> String {
@@ -175,14 +191,12 @@ fn processes(view: &View) -> String {
         Column::Text("PHASE"),
         Column::Number("REPORTED"),
     ];
-    let phase = |phase| {
-        serde_json::to_value(phase)
-            .ok()
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
+    // What has ended long ago helps nobody to see what runs.
+    let is_old = |p: &&ProcessView| {
+        !p.alive && u128::try_from(view.at - p.at).is_ok_and(|age| age > ENDED.as_millis())
     };
-    let rows: Vec<Vec<String>> = view
-        .processes
+    let (old, shown): (Vec<&ProcessView>, Vec<_>) = view.processes.iter().partition(is_old);
+    let rows: Vec<Vec<String>> = shown
         .iter()
         .map(|process| {
             let ago = u64::try_from((view.at - process.at) / 1000).unwrap_or(0);
@@ -191,18 +205,32 @@ fn processes(view: &View) -> String {
                 process.instance.clone(),
                 process.pid.to_string(),
                 if process.alive { "yes" } else { "no" }.to_owned(),
-                phase(process.phase),
+                match (process.alive, process.phase) {
+                    (true, phase) => phase.as_str(),
+                    (false, Phase::Stopped) => "ended",
+                    (false, _) => "silent",
+                }
+                .to_owned(),
                 format!("{} ago", seconds(Some(ago))),
             ]
         })
         .collect();
-    let mut text = table(&columns, &rows);
-    for process in view.processes.iter().filter(|process| process.alive) {
+    let mut text = match shown.is_empty() {
+        true => "no process runs; start them by `drover run`\n".to_owned(),
+        false => table(&columns, &rows),
+    };
+    if !old.is_empty() {
+        let old = counted(old.len() as u64, "process", "processes");
+        text.push_str(&format!(
+            "{old} not heard of for 10 minutes; `--format json` has a day's\n"
+        ));
+    }
+    for process in shown.iter().filter(|process| process.alive) {
         for (lane, standing) in &process.lanes {
             let why = standing.waits_for.as_ref().or(standing.error.as_ref());
-            let (instance, phase) = (&process.instance, phase(standing.phase));
+            let (instance, phase) = (&process.instance, standing.phase.as_str());
             let what = match standing.waits_for {
-                Some(_) => "waits".to_owned(),
+                Some(_) => "waits",
                 None => phase,
             };
             text.push_str(&format!(
@@ -211,7 +239,7 @@ fn processes(view: &View) -> String {
             ));
         }
     }
-    for process in &view.processes {
+    for process in shown {
         if let Some(error) = &process.last_error {
             let when = process.last_error_at.map(|at| {
                 let ago = seconds(Some(crate::when::age(at, view.at)));
@@ -317,6 +345,60 @@ pub(crate) mod tests {
         assert!(text.contains("99999999"), "{text}");
         assert!(text.contains("lane Contact (waits):"), "{text}");
         assert!(text.contains("cdef, last error, 15s ago:"), "{text}");
+    }
+
+    #[test]
+    fn what_says_nothing_takes_no_room() {
+        let mut view = example();
+        let empty = |name: &str, snapshot_complete| ObjectView {
+            object: name.to_owned(),
+            snapshot_complete,
+            ..ObjectView::default()
+        };
+        view.objects.push(empty("Unread__c", false));
+        view.objects.push(empty("Asset", true));
+        view.objects.push(empty("Contract", true));
+        let text = objects(&view);
+        assert!(text.ends_with("and 2 more without records\n"), "{text}");
+        assert!(text.contains("Unread__c"), "{text}");
+        assert!(
+            !text.contains("Asset") && !text.contains("Contract"),
+            "{text}"
+        );
+
+        let process = |instance: &str, phase, alive, at| ProcessView {
+            instance: instance.to_owned(),
+            phase,
+            alive,
+            at,
+            ..view.processes[0].clone()
+        };
+        view.at = 2_000_000;
+        view.processes = vec![
+            process("loader-1", Phase::Running, true, 1_999_000),
+            process("loader-2", Phase::Stopped, false, 1_900_000),
+            process("loader-3", Phase::Running, false, 1_900_000),
+            process("loader-4", Phase::Stopped, false, 1_000_000),
+            process("loader-5", Phase::Running, false, 1_000_000),
+        ];
+        let text = processes(&view);
+        let row = |name: &str| {
+            let found = text
+                .lines()
+                .find(|line| line.contains(name) && line.contains(" ago"));
+            found.map(|line| line.split_whitespace().skip(3).take(2).collect::<Vec<_>>())
+        };
+        assert_eq!(row("loader-1"), Some(vec!["yes", "running"]), "{text}");
+        assert_eq!(row("loader-2"), Some(vec!["no", "ended"]), "{text}");
+        assert_eq!(row("loader-3"), Some(vec!["no", "silent"]), "{text}");
+        assert!(
+            !text.contains("loader-4") && !text.contains("loader-5"),
+            "{text}"
+        );
+        assert!(
+            text.contains("2 processes not heard of for 10 minutes"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// memory say, is not to be waited for.
 const WELL: Duration = Duration::from_secs(10);
 
+/// The longest wait before a child that fails again and again is started anew.
+pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+
 /// How much of a log is read for the message a child ended with.
 const TAIL: u64 = 64 << 10;
 
@@ -123,7 +126,7 @@ pub(crate) async fn keep(stage: Stage, stop: Stop, news: UnboundedSender<News>) 
 fn back_off(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,
-        n => Duration::from_secs(1 << (n - 1).min(5)).min(Duration::from_secs(30)),
+        n => Duration::from_secs(1 << (n - 1).min(5)).min(LONGEST_BACK_OFF),
     }
 }
 

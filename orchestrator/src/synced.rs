@@ -1,4 +1,4 @@
-//! When a migration is synced: everything that the first whole copy produced,
+//! When a migration is synced: the source answers, everything that the first whole copy produced,
 //! up to the offsets seen when it ended, is committed by the last stage, and no
 //! parked record waits for something that has come, or that never comes.
 
@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::Place;
+use drover_pipeline::record::Millis;
 use drover_pipeline::{Class, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::migration::Bus;
 use crate::offsets::Group;
 use crate::vain::Waits;
-use crate::view::Watch;
+use crate::view::{Model, Watch};
 
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -21,26 +22,18 @@ const PAUSE: Duration = Duration::from_millis(300);
 ///
 /// The marks are taken only when what writes before them is done, stage after
 /// stage, so nothing of the snapshot can still come in front of them. A stage
-/// commits past its producer's last marker, so the end itself is reached.
+/// commits past its producer's last marker, so the end itself is reached. `began`
+/// is when this run began, by our clock.
 pub(crate) fn wait(
     bus: &Bus,
     plan: &Plan,
     entities: &[String],
     watch: &Watch,
+    began: Millis,
     stop: &CancellationToken,
 ) -> Result<bool> {
-    let copied = || {
-        let complete = watch.look(|model| {
-            let mut objects = plan.objects.iter();
-            objects.all(|o| {
-                model
-                    .checkpoint(&o.name)
-                    .is_some_and(|c| c.snapshot_complete)
-            })
-        });
-        Ok(complete)
-    };
-    if !until(stop, copied)? {
+    let copied = || watch.look(|model| is_copied(model, plan, began));
+    if !until(stop, || Ok(copied()))? {
         return Ok(false);
     }
     let raw = plan
@@ -59,6 +52,16 @@ pub(crate) fn wait(
         return Ok(false);
     }
     until(stop, || Ok(Waits::read(bus, plan, entities, watch)?.rest()))
+}
+
+/// Whether each object was copied whole, and an extractor has read it since
+/// `began`: a copy of yesterday says nothing of a source that lets nobody in today.
+fn is_copied(model: &Model, plan: &Plan, began: Millis) -> bool {
+    plan.objects.iter().all(|object| {
+        let checkpoint = model.checkpoint(&object.name);
+        checkpoint.is_some_and(|checkpoint| checkpoint.snapshot_complete)
+            && model.seen(&object.name).is_some_and(|seen| seen >= began)
+    })
 }
 
 /// Waits until the group has committed the ends that the topics have now.
@@ -92,4 +95,38 @@ fn until(stop: &CancellationToken, mut done: impl FnMut() -> Result<bool>) -> Re
         std::thread::sleep(PAUSE);
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::extract::Object;
+    use drover_pipeline::spec::Stage;
+    use drover_pipeline::status::{Status, now};
+
+    use super::*;
+    use crate::view::Table;
+
+    #[test]
+    fn a_copy_of_before_is_not_enough_while_the_source_lets_nobody_in() {
+        let plan = Plan {
+            objects: vec![Object {
+                name: "Contact".to_owned(),
+                ..Object::default()
+            }],
+            ..Plan::default()
+        };
+        let mut model = Model::default();
+        let checkpoint = br#"{"cursor":1,"phase":"DELTA","snapshotComplete":true,"extracted":7,"asOf":5,"at":6}"#;
+        model.apply(Table::Checkpoint, b"x/Contact", Some(checkpoint));
+        let began = now();
+        let mut tell = |seen: Millis| {
+            let status = Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+            status.lane_runs("Contact", Some(seen));
+            let report = serde_json::to_vec(&status.report()).expect("serialises");
+            model.apply(Table::Status, b"extractor-1", Some(&report));
+            is_copied(&model, &plan, began)
+        };
+        assert!(!tell(began - 1), "read by a process of before");
+        assert!(tell(began));
+    }
 }

@@ -150,6 +150,20 @@ pub fn number(value: u64) -> String {
     }
 }
 
+/// `1 broker`, `2 brokers`.
+pub fn counted(number: u64, one: &str, several: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {several}"),
+    }
+}
+
+/// Whether rows that say nothing are left out of a table, and the line that stands
+/// for them: not for one alone, and not where nothing else would be left.
+pub fn folded(empty: usize, all: usize) -> Option<String> {
+    (empty > 1 && empty < all).then(|| format!("and {empty} more without records\n"))
+}
+
 /// A span of time, roughly.
 pub fn seconds(value: Option<u64>) -> String {
     match value {
@@ -203,6 +217,18 @@ mod tests {
         let text = table(&columns, std::slice::from_ref(&row));
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.ends_with("x 1234 5678\n"), "{text}");
+    }
+
+    #[test]
+    fn rows_that_say_nothing_are_one_line() {
+        let line = folded(21, 28);
+        assert_eq!(line.as_deref(), Some("and 21 more without records\n"));
+        assert_eq!(
+            (folded(1, 28), folded(3, 3), folded(0, 3)),
+            (None, None, None)
+        );
+        assert_eq!(counted(1, "broker", "brokers"), "1 broker");
+        assert_eq!(counted(0, "broker", "brokers"), "0 brokers");
     }
 
     #[test]

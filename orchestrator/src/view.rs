@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_pipeline::control::Plan;
+use drover_pipeline::extract::Object;
 use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
 use drover_pipeline::kafka::compacted::{Follower, Tail, ranges, scan};
@@ -317,7 +318,11 @@ impl Reader {
                 shown.lag.load = hop(&loads);
             }
             let hops = [shown.lag.extract, shown.lag.transform, shown.lag.load];
-            shown.lag.records = hops.iter().filter_map(|hop| hop.records).sum();
+            // A group's distance counts markers of transactions, what compaction has
+            // taken away and, of an entity, other objects' records, too.
+            let most = shown.extracted * slots_of(&self.plan, object);
+            let records: u64 = hops.iter().filter_map(|hop| hop.records).sum();
+            shown.lag.records = records.min(most);
             shown.lag.seconds = shown
                 .lag
                 .extract
@@ -352,6 +357,12 @@ pub fn read(bus: &crate::migration::Bus) -> Result<View> {
     let reader = Reader::open(bus, plan)?;
     let model = reader.model()?;
     reader.view(&model)
+}
+
+/// How many canonical records a record of the object gives.
+fn slots_of(plan: &Plan, object: &Object) -> u64 {
+    let rules = plan.mapping.of(object);
+    rules.map_or(1, |rules| rules.slots.len().max(1) as u64)
 }
 
 fn by_topic(lags: &BTreeMap<Place, Lag>) -> BTreeMap<&str, Lag> {

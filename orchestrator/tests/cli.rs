@@ -210,6 +210,117 @@ fn check_resolves_objects_and_mappings_as_init_will() {
 }
 
 #[test]
+fn what_is_wrong_in_one_place_hides_nothing_that_is_wrong_in_another() {
+    let bench = Bench::new();
+    // Beside an unknown field, what only the connector can tell of its part.
+    let objets = "CONFIG_INVALID: objets: is no known field (m.json:";
+    let address = "CONFIG_INVALID: sourceConfig.instanceUrl: is no address (m.json:9); mend it";
+    bench.config("m", NOWHERE, json!({"objets": []}));
+    let told = bench.drover(&["check", "-c", "m.json"]).err;
+    let own = told.lines().find(|line| line.starts_with(objets)).unwrap();
+    bench.write(
+        "drover-extractor-fake.fail",
+        &format!("2\n{own}\n{address}\n"),
+    );
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    let lines = |what: &str| ended.err.lines().filter(|l| l.starts_with(what)).count();
+    assert_eq!((lines(objets), lines(address)), (1, 1), "{}", ended.err);
+    std::fs::remove_file(bench.path("drover-extractor-fake.fail")).unwrap();
+
+    // Beside a field that the source does not show, what only the transformer can
+    // tell of another mapping.
+    let mappings = json!({"Contact": {"Fone": "phoneNumber", "$where": {"Name": {"below": "x"}}}});
+    bench.config(
+        "m",
+        NOWHERE,
+        json!({"objects": ["Contact"], "mappings": mappings}),
+    );
+    let slot = "CONFIG_INVALID: objects.Contact.slots.contact";
+    bench.write(
+        "drover-transformer-mapper.fail",
+        &format!("2\n{slot}.where.Name: is no number; mend it\n{slot}.fields: follows; mend\n"),
+    );
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    for told in [
+        "CONFIG_INVALID: mappings.Contact.Fone: Contact shows no field `Fone`",
+        "CONFIG_INVALID: mappings.Contact.$where.Name: is no number",
+    ] {
+        assert!(ended.err.contains(told), "no {told:?} in {}", ended.err);
+    }
+    assert!(!ended.err.contains("follows"), "{}", ended.err);
+}
+
+#[test]
+fn a_value_that_the_source_does_not_list_is_a_warning() {
+    let bench = Bench::new();
+    let mappings = json!({"Contact": {"$where": {"Phone": ["home", "offce"]}}});
+    bench.config(
+        "m",
+        NOWHERE,
+        json!({"objects": ["Contact"], "mappings": mappings}),
+    );
+    let discovery = bench.read("drover-extractor-fake.discovery");
+    let listed = r#"{"name":"Phone","type":"phone","values":["home","office"]}"#;
+    let discovery = discovery.replace(r#"{"name":"Phone","type":"phone"}"#, listed);
+    assert!(discovery.contains("office"), "{discovery}");
+    bench.write("drover-extractor-fake.discovery", &discovery);
+    let ended = bench.drover(&["check", "-c", "m.json", "--format", "json"]);
+    let checks = ended.json()["checks"].clone();
+    let mut rows = checks.as_array().unwrap().iter();
+    let row = rows.find(|row| row["check"] == "mappings").unwrap();
+    assert_eq!(
+        (&row["ok"], &row["warn"]),
+        (&json!(true), &json!(true)),
+        "{row}"
+    );
+    let warning = row["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.starts_with("mappings.Contact.$where.Phone: the source lists no value `offce`")
+            && warning.ends_with("did you mean `office`?"),
+        "{warning}"
+    );
+    assert_eq!(row["warnings"].as_array().unwrap().len(), 1);
+}
+
+/// The calls that a page for authors shows are those that the templates have, and
+/// these compile.
+#[test]
+fn the_page_for_connectors_shows_the_calls_as_they_are() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let page = read("CONNECTORS.md");
+    let mut blocks = page.split("```rust\n").skip(1);
+    for (path, of) in [
+        ("extractors/dummy/src/lib.rs", "impl Extractor for Dummy {"),
+        ("loaders/dummy/src/lib.rs", "impl Loader for Dummy {"),
+    ] {
+        let block = blocks.next().unwrap().split("```").next().unwrap();
+        let shown: Vec<&str> = block
+            .lines()
+            .map(|line| line.trim_end_matches(';'))
+            .collect();
+        let code = read(path);
+        let calls = code
+            .split_once(of)
+            .unwrap()
+            .1
+            .split("\n}\n")
+            .next()
+            .unwrap();
+        let calls = calls.lines().filter_map(|line| {
+            let line = line.strip_prefix("    ")?.strip_suffix(" {")?;
+            let is_call = line.starts_with("fn ") || line.starts_with("async fn ");
+            // What a template does not use begins with `_`.
+            is_call.then(|| line.replace("(_", "(").replace(", _", ", "))
+        });
+        assert_eq!(shown, calls.collect::<Vec<_>>(), "{path}");
+    }
+    assert!(blocks.next().is_none());
+}
+
+#[test]
 fn a_broker_that_is_away_is_told() {
     let bench = Bench::new();
     bench.config("m", NOWHERE, json!({}));
@@ -225,7 +336,7 @@ fn a_broker_that_is_away_is_told() {
                 assert!(
                     ended
                         .err
-                        .contains("Kafka at 127.0.0.1:1 does not answer (127.0.0.1:1/bootstrap: ")
+                        .contains("Kafka at 127.0.0.1:1 does not answer (127.0.0.1:1: ")
                         && ended.err.contains("Connection refused"),
                     "{ended:?}"
                 );

@@ -94,4 +94,9 @@ fn the_metrics_of_a_migration_are_printed() {
         drover_pipeline::topics::segment(&id)
     );
     assert!(ended.out.contains(&lag), "{}", ended.out);
+    let ended = bench.drover(&["metrics", "-c", "m.json", "--format", "json"]);
+    let families = ended.json();
+    let mut phases = families.as_array().unwrap().iter();
+    let phase = phases.find(|family| family["name"] == "drover_migration_phase");
+    assert_eq!(phase.unwrap()["values"][0]["labels"]["phase"], "ready");
 }

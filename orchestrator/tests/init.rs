@@ -12,9 +12,22 @@ fn init_makes_what_is_needed_and_repeats_without_a_change() {
     let Some(kafka) = kafka() else { return };
     let (bench, id) = (Bench::new(), fresh_id());
     bench.config(&id, &kafka.brokers, json!({}));
-    let ended = bench.drover(&["status", "-c", "m.json"]);
-    ended.code(3);
-    assert!(ended.err.starts_with("NOT_INITIALISED: "), "{ended:?}");
+    for verb in [
+        &["status"][..],
+        &["deadletter", "list"],
+        &["deadletter", "retry", "--all"],
+        &["parked", "list"],
+        &["parked", "why", "fake/Contact/1"],
+        &["balance"],
+        &["topics"],
+        &["record", "Contact/1"],
+        &["remap"],
+    ] {
+        let ended = bench.drover(&[verb, &["-c", "m.json"]].concat());
+        ended.code(3);
+        let told = "NOT_INITIALISED: the migration was not initialised: the topic ";
+        assert!(ended.err.starts_with(told), "{verb:?}: {ended:?}");
+    }
 
     let ended = bench.drover(&["init", "-c", "m.json"]);
     ended.code(0);
@@ -76,6 +89,36 @@ fn init_makes_what_is_needed_and_repeats_without_a_change() {
     assert_eq!(ended.json()["changed"], false);
     assert_eq!(ended.json()["plan"], serde_json::to_value(&plan).unwrap());
     assert_eq!(bench.calls("drover-extractor-fake discover"), 1);
+
+    // A changed mapping is what `remap` is for: a warning, unless it can't work.
+    bench.config(
+        &id,
+        &kafka.brokers,
+        json!({"mappings": {"Phone": "phoneNumber"}}),
+    );
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(0);
+    let row = ended.out.lines().find(|line| line.starts_with("mappings"));
+    let row = row.map(|row| row.split_whitespace().nth(1).unwrap());
+    assert_eq!(row, Some("warn"), "{}", ended.out);
+    let text = ended.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("`drover remap`"), "{text}");
+    let failing = "2\nCONFIG_INVALID: objects.Lead.slots.contact.fields.phoneNumber: no; mend it\n";
+    bench.write("drover-transformer-mapper.fail", failing);
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    assert!(
+        ended.err.starts_with("CONFIG_INVALID: mappings.Phone: no "),
+        "{ended:?}"
+    );
+    std::fs::remove_file(bench.path("drover-transformer-mapper.fail")).unwrap();
+
+    // What lies in a topic that was just made.
+    let ended = bench.drover(&["topics", "-c", "m.json", "--format", "json"]);
+    for topic in ended.json().as_array().unwrap() {
+        let empty = !topic["topic"].as_str().unwrap().ends_with(".control");
+        assert!(!empty || topic["offsets"] == 0, "{topic}");
+    }
 
     // Another mapping, other objects, fewer partitions: refused, each clearly.
     for (more, told) in [

@@ -7,7 +7,7 @@ mod common;
 use std::io::Read;
 use std::time::Duration;
 
-use common::bus::{commit, contact, filtered, produce, produce_bytes, raw as put_raw};
+use common::bus::{commit, contact, filtered, produce, produce_bytes, raw as put_raw, seen};
 use common::{Bench, Ended, fresh_id, is_alive, kafka, signal, soon};
 use drover_pipeline::record::{AbsentReason, Op};
 use drover_schemas::{Custom, Datum};
@@ -311,6 +311,8 @@ fn run_until_synced_waits_for_the_last_stage() {
         &canonical,
         3,
     );
+    waits("no extractor has read the source since it began");
+    seen(&kafka.brokers, &prefix, "Contact");
     soon("the run ends", || run.try_wait().unwrap().is_some());
     let mut out = String::new();
     run.stdout.take().unwrap().read_to_string(&mut out).unwrap();
@@ -323,7 +325,7 @@ fn run_until_synced_waits_for_the_last_stage() {
         "no process runs any more"
     );
     assert!(
-        ended.err.contains("following 1 objects: 4 read, 0 loaded"),
+        ended.err.contains("copied 1 of 1 object: 4 read, 0 loaded"),
         "{ended:?}"
     );
 
@@ -449,6 +451,7 @@ fn a_dry_run_starts_no_loader() {
     put(3, None);
     put(3, Some(AbsentReason::Filtered));
     commit(&kafka.brokers, &format!("{prefix}.transform"), &raw, 4);
+    seen(&kafka.brokers, &prefix, "Contact");
     let report = "synced\n\
         OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
         Contact  contact          4           2       1         0\n\

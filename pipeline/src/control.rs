@@ -12,6 +12,7 @@ use crate::extract::Object;
 use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail, first_records, partition_count, read_to_end};
+use crate::retry::passes;
 use crate::topics::Topics;
 use crate::transform::Mapping;
 
@@ -43,6 +44,11 @@ pub struct Plan {
     /// than [`MOST_EMPTIED`] of those that the target has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent_accepted: bool,
+    /// By canonical entity, the generation from which its records are written
+    /// again although nothing of them has changed: what the target had of them
+    /// was lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reloads: BTreeMap<String, u32>,
 }
 
 /// The share of known keys that a changed mapping may turn ABSENT without being
@@ -65,13 +71,17 @@ impl Plan {
     /// topic or the plan isn't there.
     pub fn read(client: &Client, topics: &Topics) -> Result<Plan> {
         let topic = topics.control();
+        let missing = |why: &str| {
+            let message = format!("the migration was not initialised: the topic {topic} {why}");
+            Error::new(Code::NotInitialised, message)
+        };
         let documents = read_to_end(client, &topic).map_err(|error| match error.code {
-            Code::TopicMissing => Error::new(Code::NotInitialised, format!("{topic} is not there")),
+            Code::TopicMissing => missing("is not there"),
             _ => error,
         })?;
         let value = documents
             .get(PLAN.as_bytes())
-            .ok_or_else(|| Error::new(Code::NotInitialised, format!("{topic} holds no plan")))?;
+            .ok_or_else(|| missing("holds no plan"))?;
         serde_json::from_slice(value).map_err(|e| {
             Error::new(
                 Code::NewerSchema,
@@ -167,7 +177,9 @@ impl Follower for Watch {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following the plan");
+        if !passes(&error) {
+            tracing::warn!(%error, "following the plan");
+        }
     }
 }
 

@@ -71,6 +71,8 @@ codes! {
     ConfigInvalid = "CONFIG_INVALID", Operator, "mend each place that is listed, then start again";
     /// A loader was started although the migration is a dry run.
     DryRun = "DRY_RUN", Operator, "set dryRun to false to load into the target";
+    /// No record of the key that a command was given is known.
+    UnknownRecord = "UNKNOWN_RECORD", Operator, "write the key as source/object/id; `drover deadletter list --all`, `drover parked list` and `drover balance` name keys";
     /// The broker can't be reached.
     BrokerUnreachable = "BROKER_UNREACHABLE", Transient, "check kafka.brokers and that the broker runs";
     /// A topic that `drover init` creates isn't there.
@@ -169,7 +171,7 @@ codes! {
     /// The object store can't be reached, or refuses.
     ObjectStoreUnavailable = "OBJECT_STORE_UNAVAILABLE", Transient, "check that what `objectStore` names is there and can be written";
     /// The target refused this record.
-    TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source";
+    TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source, or the rule in the target and retry";
     /// Drover's own rules are broken.
     Invariant = "INVARIANT", Bug, "this is a bug in Drover; please report it with the message";
 }
@@ -204,7 +206,7 @@ impl Code {
     /// configuration, 3 environment or operator action.
     pub fn exit(self) -> u8 {
         match (self, self.class()) {
-            (Code::ConfigInvalid | Code::DryRun, _) => 2,
+            (Code::ConfigInvalid | Code::DryRun | Code::UnknownRecord, _) => 2,
             (_, Class::Bug) => 1,
             _ => 3,
         }
@@ -303,7 +305,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "TARGET_REFUSED: value too long [22001] (at contact.email); \
-             read the target's message; mend the record in the source"
+             read the target's message; mend the record in the source, or the rule in the \
+             target and retry"
         );
     }
 

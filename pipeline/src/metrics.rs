@@ -91,7 +91,7 @@ families! {
     BALANCED_AT = Migration "drover_balanced_timestamp_seconds" []
         "The moment that the last balance speaks of, in seconds since 1970; missing until one was taken.";
     OBJECT_RECORDS = Migration "drover_object_records" ["object", "state"]
-        "Records of an object, by where they are: expected, extracted, loaded, absent, parked, dead.";
+        "Records of an object, by where they are: expected, extracted, loaded, absent, parked, dead, waived.";
     SNAPSHOT = Migration "drover_snapshot_complete" ["object"]
         "Whether the first, whole copy of the object has been read.";
     FRESHNESS = Migration "drover_freshness_seconds" ["object"]
@@ -316,6 +316,25 @@ impl Page {
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> String {
         text(&self.registry)
+    }
+
+    /// The same for a program: each family with its values and their labels.
+    pub fn to_json(&self) -> serde_json::Value {
+        let families = self.registry.gather();
+        let family = |family: &prometheus::proto::MetricFamily| {
+            let values = family.get_metric().iter().map(|metric| {
+                let labels = metric.get_label().iter();
+                let labels: BTreeMap<&str, &str> =
+                    labels.map(|label| (label.name(), label.value())).collect();
+                serde_json::json!({"labels": labels, "value": metric.get_gauge().get_value()})
+            });
+            serde_json::json!({
+                "name": family.name(),
+                "help": family.help(),
+                "values": values.collect::<Vec<_>>(),
+            })
+        };
+        families.iter().map(family).collect()
     }
 }
 

@@ -291,6 +291,8 @@ fn not_here(verb: &str, stage: Stage) -> End {
 struct Loaded {
     config: MigrationConfig,
     document: Document,
+    /// What is wrong with it so far.
+    wrong: Vec<Problem>,
 }
 
 impl Loaded {
@@ -316,27 +318,55 @@ impl Loaded {
                 )]));
             }
         }
-        let config = document
-            .migration(&document.environment(), source, target)
-            .map_err(End::Problems)?;
-        Ok(Loaded { config, document })
+        let (config, wrong) = document.as_far_as_it_goes(&document.environment(), source, target);
+        Ok(Loaded {
+            config,
+            document,
+            wrong,
+        })
     }
 
-    fn problems(&self, problems: Vec<Problem>) -> End {
-        let placed = problems.into_iter().map(|p| self.document.placed(p));
-        End::Problems(placed.collect())
+    /// The connector that `make` builds of its part of the document. What it finds
+    /// wrong is told together with what is wrong elsewhere, where its own part
+    /// could be read.
+    fn build<C: DeserializeOwned, T>(
+        self,
+        path: &str,
+        part: fn(&MigrationConfig) -> &Secret,
+        make: impl FnOnce(C) -> Result<T, Vec<Problem>>,
+    ) -> Result<(T, MigrationConfig), End> {
+        let mut wrong = self.wrong;
+        let below = format!("{path}.");
+        let own = |problem: &Problem| problem.path == path || problem.path.starts_with(&below);
+        if wrong.iter().any(own) {
+            return Err(End::Problems(wrong));
+        }
+        let document = part(&self.config).expose().clone();
+        let made = match serde_json::from_value(serde_json::Value::Object(document)) {
+            Ok(parsed) => make(parsed),
+            Err(error) => Err(vec![Problem::at(
+                path,
+                error.to_string(),
+                "see the connector's `spec` for its fields",
+            )]),
+        };
+        match made {
+            Ok(made) if wrong.is_empty() => Ok((made, self.config)),
+            Ok(_) => Err(End::Problems(wrong)),
+            Err(more) => {
+                wrong.extend(more.into_iter().map(|p| self.document.placed(p)));
+                wrong.sort_by_key(|problem| problem.line);
+                Err(End::Problems(wrong))
+            }
+        }
     }
 
-    fn connector<C: DeserializeOwned>(&self, path: &str, document: &Secret) -> Result<C, End> {
-        serde_json::from_value(serde_json::Value::Object(document.expose().clone())).map_err(
-            |error| {
-                self.problems(vec![Problem::at(
-                    path,
-                    error.to_string(),
-                    "see the connector's `spec` for its fields",
-                )])
-            },
-        )
+    /// The configuration alone.
+    fn plain(self) -> Result<MigrationConfig, End> {
+        match self.wrong.is_empty() {
+            true => Ok(self.config),
+            false => Err(End::Problems(self.wrong)),
+        }
     }
 }
 
@@ -344,34 +374,41 @@ fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig, Arc<
     let schema = schemars::schema_for!(E::Config).to_value();
     let named = Some(("sourceType", E::NAME));
     let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
-    let parsed = loaded.connector("sourceConfig", &loaded.config.source_config)?;
     let http = HttpClient::new()?;
     let meter = Arc::clone(http.meter());
-    let connector = E::new(parsed, http).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config, meter))
+    let (connector, config) = loaded.build(
+        "sourceConfig",
+        |config| &config.source_config,
+        |parsed| E::new(parsed, http),
+    )?;
+    Ok((connector, config, meter))
 }
 
 fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>), End> {
     // A dry run needs no target, so its part may be missing.
-    let plain = load_plain(file)?;
-    if plain.dry_run {
+    let plain = Loaded::read(file, None, Part::Skip, Part::Skip)?;
+    if plain.config.dry_run {
+        let id = plain.plain()?.id;
         return Err(End::Failed(Error::new(
             Code::DryRun,
-            format!("migration {} is a dry run: no loader runs", plain.id),
+            format!("migration {id} is a dry run: no loader runs"),
         )));
     }
     let schema = schemars::schema_for!(L::Config).to_value();
     let named = Some(("targetType", L::NAME));
     let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
-    let parsed = loaded.connector("targetConfig", &loaded.config.target_config)?;
     let http = HttpClient::new()?;
     let meter = Arc::clone(http.meter());
-    let connector = L::new(parsed, http).map_err(|all| loaded.problems(all))?;
-    Ok((connector, loaded.config, meter))
+    let (connector, config) = loaded.build(
+        "targetConfig",
+        |config| &config.target_config,
+        |parsed| L::new(parsed, http),
+    )?;
+    Ok((connector, config, meter))
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {
-    Loaded::read(file, None, Part::Skip, Part::Skip).map(|loaded| loaded.config)
+    Loaded::read(file, None, Part::Skip, Part::Skip)?.plain()
 }
 
 fn print_spec<C: schemars::JsonSchema>(

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use forecast::{Forecast, Range, Stretch, forecast};
+pub use forecast::{Forecast, Range, Stretch, forecast, grouped};
 use pace::Purse;
 pub use pace::{Hours, Polls, SELDOMEST};
 
@@ -28,7 +28,7 @@ use crate::kafka::Place;
 use crate::kafka::client::Client;
 use crate::kafka::compacted::{Follower, Tail};
 use crate::record::Millis;
-use crate::retry::patiently;
+use crate::retry::{passes, patiently};
 use crate::status::{INTERVAL, Phase, Report, SILENCE, Status, now};
 
 /// How long nothing is asked of an account whose calls are used up, before one
@@ -313,12 +313,16 @@ fn exhausted(state: &State, wait: Millis) -> Error {
         .and_then(chrono::DateTime::from_timestamp_millis)
         .map(|until| format!("; nothing is asked until {}", until.format("%H:%M:%S UTC")))
         .unwrap_or_default();
+    let share = match state.processes {
+        0 | 1 => "one process of this migration uses".to_owned(),
+        processes => format!("{processes} processes of this migration share"),
+    };
     let message = format!(
-        "{}: {left} of {limit} calls are left, {} stay for other tools, {} process(es) of this \
-         migration share the rest{until}",
+        "{}: {} of {} calls are left, {} stay for other tools, {share} the rest{until}",
         state.terms.account,
-        state.reserve(),
-        state.processes.max(1)
+        grouped(left),
+        grouped(limit),
+        grouped(state.reserve()),
     );
     Error::new(Code::QuotaExhausted, message)
         .retry_after(Duration::from_millis(wait.unsigned_abs()))
@@ -359,7 +363,9 @@ impl Follower for Neighbours {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following the reports of other processes");
+        if !passes(&error) {
+            tracing::warn!(%error, "following the reports of other processes");
+        }
     }
 }
 

@@ -228,7 +228,8 @@ async fn a_configuration_is_refused_at_its_place() {
     for stage in ["extractor", "transformer", "loader"] {
         let (code, told) = run_to_end(&mut migration, stage, &[]);
         let expected = format!(
-            "NOT_INITIALISED: drover.{}.control is not there; run `drover init -c FILE`",
+            "NOT_INITIALISED: the migration was not initialised: the topic drover.{}.control is not \
+             there; run `drover init -c FILE`",
             migration.id
         );
         assert_eq!((code, told.contains(&expected)), (Some(3), true), "{told}");

@@ -119,6 +119,47 @@ async fn a_remap_writes_what_changed_and_asks_the_source_nothing() {
     migration.stop_all();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_target_lost_is_loaded_again_by_name() {
+    let mut migration = Migration::new("reload", &["--records", "300", "--seed", "7"]);
+    migration.start_all(1);
+    migration.until_equal(Duration::from_secs(60)).await;
+    let client = connect(&migration.services().postgres).await;
+    let schema = migration.schema.clone();
+    let before = quiet(&client, &schema).await;
+    let loader = migration.stages.get_mut("loader-1").expect("it runs");
+    loader.terminate();
+    let lost = format!(
+        "alter table \"{schema}\".lead drop rating; \
+         alter table \"{schema}\".lead add rating text"
+    );
+    client.batch_execute(&lost).await.expect("altered");
+
+    let told = migration.drover(&["remap", "--reload", "leads"]);
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(
+        told.contains("no entity `leads`") && told.contains("lead, "),
+        "{told}"
+    );
+    let told = migration.drover_ok(&["remap", "--reload", "lead"]);
+    assert!(told.contains("all of lead again"), "{told}");
+    ended_well(&mut migration, "transformer-1").await;
+    migration.start("transformer", "transformer-1", &[]);
+    migration.start("loader", "loader-1", &[]);
+    migration.until_equal(Duration::from_secs(60)).await;
+    let written = quiet(&client, &schema).await;
+    let gone = deleted_in(&client, &schema, "lead").await;
+    for ((table, id), at) in &written {
+        let again = before[&(table.clone(), id.clone())] != *at;
+        let due = table == "lead";
+        assert!(again == due || due && gone.contains(id), "{table} {id}");
+    }
+    let told = migration.drover_ok(&["remap"]);
+    assert!(told.contains("nothing was changed"), "{told}");
+    migration.stop_all();
+}
+
 fn configure(migration: &Migration, mappings: Value) {
     let text = std::fs::read_to_string(&migration.config).expect("the configuration");
     let mut document: Value = serde_json::from_str(&text).expect("JSON");
@@ -182,8 +223,12 @@ async fn written(client: &Client, schema: &str) -> Written {
 }
 
 async fn deleted(client: &Client, schema: &str) -> BTreeSet<String> {
+    deleted_in(client, schema, "contact").await
+}
+
+async fn deleted_in(client: &Client, schema: &str, table: &str) -> BTreeSet<String> {
     let sql =
-        format!("select drover_id from \"{schema}\".contact where drover_deleted_at is not null");
+        format!("select drover_id from \"{schema}\".{table} where drover_deleted_at is not null");
     let rows = client.query(&sql, &[]).await.expect("rows");
     rows.iter().map(|row| row.get(0)).collect()
 }

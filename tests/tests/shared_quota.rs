@@ -90,7 +90,7 @@ async fn what_the_reserve_leaves_is_used_by_all_together() {
     let error = process(&status, "extractor-1")["lastError"].clone();
     let error = error.as_str().expect("it says why");
     assert!(error.starts_with("QUOTA_EXHAUSTED: "), "{error}");
-    assert!(error.contains("4 process(es)"), "{error}");
+    assert!(error.contains("4 processes of"), "{error}");
     stop.cancel();
     for loader in loaders {
         loader.work.await.expect("no panic");

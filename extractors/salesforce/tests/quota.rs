@@ -58,7 +58,7 @@ async fn the_reserve_is_left_alone() {
     };
     assert_eq!(error.code, Code::QuotaExhausted);
     assert!(
-        error.message.contains("250 of 1000 calls are left"),
+        error.message.contains("250 of 1,000 calls are left"),
         "{error}"
     );
     assert!(error.message.contains("until "), "{error}");

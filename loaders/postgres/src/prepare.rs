@@ -150,16 +150,14 @@ pub(crate) async fn altered(client: &Client, schema: &str, table: &Table) -> Res
     let driver = |error: tokio_postgres::Error| explain(&error);
     let tables = std::slice::from_ref(table);
     let name = format!("{schema}.{}", table.entity.name);
-    let gone = |what: &str, mend: String| {
-        let message = format!(
-            "{what} is gone, and with it what was loaded into it; restore it from a backup, \
-             or make it anew and load the entity again: {mend}"
-        );
-        Err(Error::new(Code::TargetAltered, message).at(name.as_str()))
-    };
+    let gone = |message: String| Err(Error::new(Code::TargetAltered, message).at(name.as_str()));
     let found = existing(client, schema, tables).await.map_err(driver)?;
     let Some(existing) = found.get(&table.entity.name) else {
-        return gone(&format!("the table {name}"), table.create());
+        return gone(format!(
+            "the table {name} is gone, and with it its rows and their ids; if it was renamed, \
+             give it its name back, else restore it from a backup, or migrate anew under another \
+             id into another schema"
+        ));
     };
     let unique = unique(client, schema).await.map_err(driver)?;
     judge(&name, table, existing, unique.contains(&table.entity.name))?;
@@ -171,12 +169,25 @@ pub(crate) async fn altered(client: &Client, schema: &str, table: &Table) -> Res
     if let Some(column) = missing
         && (existing.dropped > 0 || !existing.columns.keys().all(ours))
     {
-        let mend = format!(
-            "ALTER TABLE {} ADD COLUMN {}",
+        let same = |(name, kind): &(&String, &String)| !ours(name) && **kind == column.kind;
+        let renamed = existing.columns.iter().find(same);
+        let renamed = renamed.map_or_else(String::new, |(strange, _)| {
+            format!(
+                "; was it renamed, then ALTER TABLE {} RENAME {} TO {}",
+                table.name,
+                quote(strange),
+                quote(&column.name)
+            )
+        });
+        return gone(format!(
+            "the column {name}.{} is gone{renamed}; was it dropped, then ALTER TABLE {} \
+             ADD COLUMN {}, restart the loader, and `drover remap --reload {}` writes again \
+             what was in it",
+            column.name,
             table.name,
-            column.definition()
-        );
-        return gone(&format!("the column {name}.{}", column.name), mend);
+            column.definition(),
+            table.entity.name
+        ));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use drover_pipeline::record::Millis;
 use drover_pipeline::spec::Stage;
 
 use crate::failure::{Failure, Result};
+use crate::lookup;
 
 /// A letter must match every option that is given.
 #[derive(Debug, Clone, Default, Args)]
@@ -123,15 +124,9 @@ impl Matcher {
     }
 }
 
-/// Whether the letter is of that record: its own key, its raw key, or the key
-/// under which it lies in the topic.
+/// Whether the letter is of the record that a person names.
 pub(crate) fn is_of(letter: &DeadLetter, key: &str) -> bool {
-    letter.key == key
-        || letter.topic_key() == key
-        || letter
-            .key
-            .rsplit_once('#')
-            .is_some_and(|(raw, _)| letter.stage == Stage::Loader && raw == key)
+    lookup::names(&letter.topic_key(), key)
 }
 
 /// Whether a place (`Contact.Email -> contact.email`) names a field, by its

@@ -15,7 +15,7 @@ use drover_pipeline::record::Order;
 use drover_pipeline::spec::Stage;
 use serde_json::json;
 
-use super::{Letter, Retry, count, read};
+use super::{Letter, Retry, count, meant};
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::Result;
 use crate::lookup;
@@ -30,7 +30,7 @@ struct Choices {
 }
 
 pub(super) async fn run(bus: Bus, options: Retry, format: Format) -> Result<ExitCode> {
-    let letters = read(bus.again(), options.choice.filter()?).await?;
+    let letters = meant(bus.again(), options.choice).await?;
     let limit = Duration::from_secs(options.wait);
     let (choices, outcomes) = blocking(move || {
         let choices = choose(&bus, &letters)?;

@@ -25,7 +25,7 @@ pub(super) fn print_letters(
     if meant.is_empty() {
         let told = format!("`{key}` has no dead letter");
         let advice = "`drover deadletter list --all` shows the keys";
-        return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
+        return Err(Failure::new(Code::UnknownRecord, told, advice).into());
     }
     let shown: Vec<Value> = meant.iter().map(|with| whole(with, bodies)).collect();
     match format {
@@ -60,14 +60,16 @@ fn whole(with: &Letter, bodies: bool) -> Value {
         "waived": with.waiver,
         "advice": advice(&letter.code),
         "page": format!("docs/errors/{}.md", letter.code),
-        "retry": next(letter.stage, &letter.key),
+        "retry": next(letter.stage, &letter.code, &letter.key),
         "body": describe(&letter.envelope().unwrap_or_default(), bodies),
     })
 }
 
-/// The command that has it tried again, where one does.
-fn next(stage: Stage, key: &str) -> Option<String> {
-    (stage != Stage::Extractor).then(|| format!("drover deadletter retry --key '{key}' -c FILE"))
+/// The command that has it tried again, where one does and helps: whose parent
+/// never comes goes on by itself if it comes, and not sooner.
+fn next(stage: Stage, code: &str, key: &str) -> Option<String> {
+    let helps = stage != Stage::Extractor && code != Code::ParentNeverComes.as_str();
+    helps.then(|| format!("drover deadletter retry --key '{key}' -c FILE"))
 }
 
 fn render(letter: &Value) -> String {
@@ -100,12 +102,15 @@ fn render(letter: &Value) -> String {
         ),
         (
             "tried",
-            format!(
-                "{} times, first {}, last {}",
-                text("attempt"),
-                moment("firstSeen"),
-                moment("at")
-            ),
+            match letter["attempt"].as_u64() {
+                Some(0 | 1) => format!("once, {}", moment("at")),
+                _ => format!(
+                    "{} times, first {}, last {}",
+                    text("attempt"),
+                    moment("firstSeen"),
+                    moment("at")
+                ),
+            },
         ),
         ("version", moment("version")),
         (
@@ -185,6 +190,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
+        assert!(text.contains("  tried        once, "), "{text}");
+        let orphan = whole(&open(letter(1, Code::ParentNeverComes, 5)), false);
+        assert!(orphan["retry"].is_null(), "{orphan}");
         assert!(!text.contains("ann at example"), "{text}");
         let shown = whole(&open(letter(1, Code::BadEmail, 5)), true);
         assert_eq!(shown["body"]["foreign"], "{\"Email\":\"ann at example\"}");

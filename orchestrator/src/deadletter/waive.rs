@@ -5,10 +5,10 @@ use std::time::Duration;
 use drover_pipeline::Code;
 use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::status::now;
-use drover_pipeline::waiver::{Waiver, control_key};
+use drover_pipeline::waiver::Waiver;
 use serde_json::json;
 
-use super::{Choice, Letter, Waive, count, read};
+use super::{Choice, Letter, Waive, count, meant};
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
@@ -26,14 +26,14 @@ pub(super) async fn waive(bus: Bus, options: Waive, format: Format) -> Result<()
             return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
         }
     }
-    let letters = read(bus.again(), options.choice.filter()?).await?;
+    let letters = meant(bus.again(), options.choice).await?;
     let waivers: Vec<Waiver> = letters
         .iter()
         .map(|with| Waiver::of(&with.letter, reason, actor, now()))
         .collect();
     let records = waivers.iter().map(|waiver| {
         let value = serde_json::to_vec(waiver).unwrap_or_default();
-        (control_key(waiver.stage, &waiver.key), Some(value))
+        (waiver.control_key(), Some(value))
     });
     write(bus, records.collect()).await?;
     match format {
@@ -41,19 +41,18 @@ pub(super) async fn waive(bus: Bus, options: Waive, format: Format) -> Result<()
         Format::Table => print(&tell(
             &letters,
             &format!("waived by {actor}: {reason}"),
-            "A new failure of these records, of another version or with another code, is not \
-             covered.",
+            "A new failure of these records, with another content or another code, is not covered.",
         )),
     }
     Ok(())
 }
 
 pub(super) async fn unwaive(bus: Bus, choice: Choice, format: Format) -> Result<()> {
-    let mut letters = read(bus.again(), choice.filter()?).await?;
+    let mut letters = meant(bus.again(), choice).await?;
     letters.retain(|with| with.waiver.is_some());
     let keys: Vec<String> = letters
         .iter()
-        .map(|with| control_key(with.letter.stage, &with.letter.key))
+        .filter_map(|with| with.waiver.as_ref().map(Waiver::control_key))
         .collect();
     write(bus, keys.into_iter().map(|key| (key, None)).collect()).await?;
     match format {

@@ -29,6 +29,26 @@ pub(crate) async fn judge(migration: &Migration, plan: &Plan) -> Result<()> {
     Err(Failures(told))
 }
 
+/// What a transformer finds wrong with a mapping that is known to be wrong: only
+/// what stands in the migration's file, at a place of which nothing was told. The
+/// rest may be a consequence.
+pub(super) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
+    let place = |failure: &Failure| {
+        let (path, _) = failure.text.split_once(": ")?;
+        path.strip_prefix("mappings.").map(str::to_owned)
+    };
+    let places: Vec<String> = told.0.iter().filter_map(place).collect();
+    let is_new = |failure: &Failure| {
+        let around = |path: &str, other: &str| {
+            path.strip_prefix(other)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let path = place(failure);
+        path.is_some_and(|path| !places.iter().any(|p| around(&path, p) || around(p, &path)))
+    };
+    more.into_iter().filter(is_new).collect()
+}
+
 /// The problem as one of the migration's file, if that is where it comes from.
 fn own(mappings: &Mappings, failure: &Failure) -> Option<Problem> {
     if failure.code != Code::ConfigInvalid {
@@ -57,6 +77,33 @@ fn own(mappings: &Mappings, failure: &Failure) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transformer_adds_what_nobody_has_told() {
+        let failure = |path: &str| Failure::new(Code::ConfigInvalid, format!("{path}: x"), "y");
+        let told = Failures(vec![
+            failure("mappings.Contact.Phne"),
+            failure("objects[1]"),
+            failure("mappings.Contact.Fax.region"),
+        ]);
+        let more = [
+            "mappings.Contact.Phne.region",
+            "mappings.Contact.Phne",
+            "mappings.Contact.Fax",
+            "mappings.Contact.Phone.region",
+            "mappings.Contact.$where.Born",
+            "objects.Lead.slots.lead.fields.email",
+        ];
+        let added = not_told(&told, more.map(failure).into());
+        let added: Vec<&str> = added.iter().map(|f| f.text.as_str()).collect();
+        assert_eq!(
+            added,
+            [
+                "mappings.Contact.Phone.region: x; y",
+                "mappings.Contact.$where.Born: x; y"
+            ]
+        );
+    }
 
     #[test]
     fn what_the_file_asked_for_is_told_at_its_place() {

@@ -16,9 +16,10 @@ use drover_pipeline::spec::Stage;
 use drover_schemas::{Datum, Value};
 use serde_json::json;
 
-use super::{Release, is_of, kind, read, reason_of, reason_text};
+use super::{Release, kind, read, reason_of, reason_text};
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::{Failure, Result};
+use crate::lookup;
 use crate::migration::Bus;
 use crate::redo::{Again, Outcome, ask, is_through, tell};
 use crate::table::wrap;
@@ -46,7 +47,7 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
     ) {
         let told = format!("`{key}` does not wait");
         let advice = "`drover parked list` shows what does";
-        return Err(Failure::new(drover_pipeline::Code::ConfigInvalid, told, advice).into());
+        return Err(Failure::new(drover_pipeline::Code::UnknownRecord, told, advice).into());
     }
     let records = choices.records.clone();
     let outcomes = match dry_run || records.is_empty() {
@@ -77,7 +78,7 @@ fn choose<'p>(
     for (key, parked) in all {
         let reason = reason_of(parked);
         let meant = match (&options.key, options.reason) {
-            (Some(wanted), _) => is_of(key, wanted),
+            (Some(wanted), _) => lookup::names(key, wanted),
             (None, Some(wanted)) => kind(&reason) == wanted.as_str(),
             (None, None) => false,
         };

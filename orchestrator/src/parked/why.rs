@@ -17,10 +17,10 @@ use drover_pipeline::{Code, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{is_of, read, reason_of, reason_text};
+use super::{read, reason_of, reason_text};
 use crate::cli::{Format, blocking, print, print_json};
 use crate::failure::Failure;
-use crate::lookup::latest;
+use crate::lookup::{self, latest};
 use crate::migration::Bus;
 use crate::offsets::Group;
 use crate::table::wrap;
@@ -54,14 +54,12 @@ impl Link {
 }
 
 pub(super) async fn run(bus: Bus, key: String, format: Format) -> crate::failure::Result<()> {
-    let found = {
+    let (found, stands) = {
         let key = key.clone();
         blocking(move || chains(&bus, &key)).await?
     };
     if found.is_empty() {
-        let told = format!("`{key}` does not wait");
-        let advice = "`drover parked list` shows what does";
-        return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
+        return Err(idle(&key, stands).into());
     }
     match format {
         Format::Json => print_json(&found),
@@ -70,17 +68,43 @@ pub(super) async fn run(bus: Bus, key: String, format: Format) -> crate::failure
     Ok(())
 }
 
-fn chains(bus: &Bus, key: &str) -> Result<Vec<Link>> {
+/// What is said of a key that does not wait: where it is instead.
+fn idle(key: &str, stands: Option<String>) -> Failure {
+    let advice = stands.map_or_else(
+        || "`drover parked list` shows what does".to_owned(),
+        |stands| format!("it is {stands}"),
+    );
+    Failure::new(
+        Code::UnknownRecord,
+        format!("`{key}` does not wait"),
+        advice,
+    )
+}
+
+/// What waits under that key, with what it waits for; where nothing does, where the
+/// record is.
+fn chains(bus: &Bus, key: &str) -> Result<(Vec<Link>, Option<String>)> {
     let look = Look::open(bus)?;
     let keys: Vec<CanonicalKey> = look
         .parked
         .keys()
-        .filter(|found| is_of(found, key))
+        .filter(|found| lookup::names(found, key))
         .filter_map(|found| CanonicalKey::parse(found))
         .collect();
-    keys.iter()
-        .map(|key| look.follow(key, &mut Vec::new(), &mut HashSet::new()))
-        .collect()
+    if keys.is_empty() {
+        return Ok((Vec::new(), look.stands(key)?));
+    }
+    let links = keys
+        .iter()
+        .map(|key| look.follow(key, &mut Vec::new(), &mut HashSet::new()));
+    Ok((links.collect::<Result<_>>()?, None))
+}
+
+/// That a record is dead, and where that is told.
+fn dead(letter: &DeadLetter) -> String {
+    let (code, message, key) = (&letter.code, &letter.message, &letter.key);
+    let stage = letter.stage.as_str();
+    format!("dead ({stage}): {code}: {message}; `drover deadletter show '{key}'`")
 }
 
 /// What the chain is followed in. The small tables are read whole; of the large
@@ -95,6 +119,8 @@ struct Look<'b> {
 
 impl<'b> Look<'b> {
     fn open(bus: &'b Bus) -> Result<Self> {
+        // First: of a migration that was not initialised every topic is missing.
+        let plan = Plan::read(&bus.client, &bus.topics)?;
         let mut letters = HashMap::new();
         for (key, value) in read_to_end(&bus.client, &bus.topics.deadletter())? {
             if let Ok(letter) = serde_json::from_slice(&value) {
@@ -112,7 +138,7 @@ impl<'b> Look<'b> {
             }
         }
         Ok(Look {
-            plan: Plan::read(&bus.client, &bus.topics)?,
+            plan,
             parked: read(bus)?,
             letters,
             checkpoints,
@@ -152,6 +178,21 @@ impl<'b> Look<'b> {
         }
         path.pop();
         Ok(link)
+    }
+
+    /// Where a record is that does not wait, by its key with its slot or without.
+    fn stands(&self, key: &str) -> Result<Option<String>> {
+        if let Some(letter) = self
+            .letters
+            .values()
+            .find(|letter| lookup::names(&letter.key, key))
+        {
+            return Ok(Some(dead(letter)));
+        }
+        let Some(key) = CanonicalKey::parse(key) else {
+            return Ok(None);
+        };
+        Ok(Some(self.standing(&key)?.text))
     }
 
     fn entry(&self, key: &CanonicalKey) -> Result<Option<Entry>> {
@@ -208,14 +249,9 @@ impl<'b> Look<'b> {
             (Stage::Extractor, raw),
         ] {
             if let Some(letter) = self.letters.get(&topic_key(stage, its)) {
-                let (code, message) = (&letter.code, &letter.message);
-                let text = format!(
-                    "dead ({}): {code}: {message}; `drover deadletter show '{its}'`",
-                    stage.as_str()
-                );
                 return Ok(Link {
-                    code: Some(code.clone()),
-                    ..Link::end(key, "dead", text)
+                    code: Some(letter.code.clone()),
+                    ..Link::end(key, "dead", dead(letter))
                 });
             }
         }
@@ -295,6 +331,36 @@ fn render(link: &Link, depth: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_record_is_told_as_dead() {
+        use drover_pipeline::deadletter::{Author, Origin};
+
+        let author = Author {
+            stage: Stage::Loader,
+            connector: "p".into(),
+            instance: "l".into(),
+        };
+        let origin = Origin {
+            place: Place::new("t", 0),
+            offset: 1,
+        };
+        let (key, error) = (
+            "s/Case/1#ticket",
+            drover_pipeline::Error::new(Code::TooLong, "no"),
+        );
+        let letter = DeadLetter::new(&author, key, &error, &origin, 1, None, 5, b"x");
+        assert_eq!(
+            idle(key, Some(dead(&letter))).to_string(),
+            "UNKNOWN_RECORD: `s/Case/1#ticket` does not wait; it is dead (loader): TOO_LONG: no; \
+             `drover deadletter show 's/Case/1#ticket'`"
+        );
+        assert!(
+            idle("x", None)
+                .to_string()
+                .ends_with("`drover parked list` shows what does")
+        );
+    }
 
     #[test]
     fn a_chain_reads_from_the_record_to_its_root() {

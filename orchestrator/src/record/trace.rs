@@ -45,8 +45,35 @@ impl Kept {
     }
 }
 
+/// The groups whose progress tells where a record is. To find a coordinator takes
+/// longer than all the rest, so they are opened once.
+pub(super) struct Groups {
+    transform: Group,
+    load: Option<Group>,
+}
+
+impl Groups {
+    pub(super) fn open(bus: &Bus) -> Result<Self> {
+        let (client, topics) = (&bus.client, &bus.topics);
+        let load = match bus.config.dry_run {
+            true => None,
+            false => Some(Group::open(client, &topics.load_group())?),
+        };
+        Ok(Groups {
+            transform: Group::open(client, &topics.transform_group())?,
+            load,
+        })
+    }
+}
+
 /// Reads what the topics hold of a record.
-pub(super) fn read(bus: &Bus, plan: &Plan, slots: &Slots, asked: &Asked) -> Result<Life> {
+pub(super) fn read(
+    bus: &Bus,
+    plan: &Plan,
+    slots: &Slots,
+    groups: &Groups,
+    asked: &Asked,
+) -> Result<Life> {
     let (topics, raw_key) = (&bus.topics, asked.key.as_str());
     let (_, name, _) = asked.key.parts();
     let custom = plan.objects.iter().any(|o| o.name == name && o.custom);
@@ -77,10 +104,8 @@ pub(super) fn read(bus: &Bus, plan: &Plan, slots: &Slots, asked: &Asked) -> Resu
         }
     }
     let raws = vec![Place::new(&raw_topic, partition)];
-    let transform = Group::open(&bus.client, &topics.transform_group())?;
-    let mut committed = transform.committed(raws.iter())?;
-    if !bus.config.dry_run {
-        let load = Group::open(&bus.client, &topics.load_group())?;
+    let mut committed = groups.transform.committed(raws.iter())?;
+    if let Some(load) = &groups.load {
         committed.extend(load.committed(canonicals.iter())?);
     }
     let mut ranges = BTreeMap::new();

@@ -96,6 +96,24 @@ pub fn produce_bytes(brokers: &str, topic: &str, partition: i32, key: &str, valu
     producer.flush(Duration::from_secs(10)).unwrap();
 }
 
+/// An extractor's report that it has read the object: an hour from now, so that runs
+/// that begin later find it, too.
+pub fn seen(brokers: &str, prefix: &str, object: &str) {
+    let hour = chrono::Utc::now().timestamp_millis() + 3_600_000;
+    let report = json!({
+        "stage": "extractor", "name": "fake", "instance": "elsewhere", "pid": 1, "http": "",
+        "startedAt": 1, "at": 1, "phase": "running", "lastError": null, "objects": {},
+        "lanes": {object: {"phase": "running", "seen": hour}},
+    });
+    produce(
+        brokers,
+        &format!("{prefix}.status"),
+        0,
+        "elsewhere",
+        &report,
+    );
+}
+
 /// A Contact as the extractor writes it.
 pub fn raw(brokers: &str, prefix: &str, partition: i32, id: &str) {
     let (topic, key) = (

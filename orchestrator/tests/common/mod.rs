@@ -22,7 +22,7 @@ echo "$name $verb" >>"$here/calls"
 case $verb in
 spec) cat "$here/$name.spec" ;;
 discover) [ ! -f "$here/$name.fail" ] || fail "$here/$name.fail"; cat "$here/$name.discovery" ;;
-check) [ ! -f "$here/$name.fail" ] || fail "$here/$name.fail" ;;
+check | compile) [ ! -f "$here/$name.fail" ] || fail "$here/$name.fail" ;;
 run)
     while [ $# -gt 0 ]; do case $1 in --instance) instance=$2; shift 2 ;; *) shift ;; esac; done
     echo "{\"instance\":\"$instance\",\"pid\":$$,\"http\":\"127.0.0.1:1\"}"

@@ -333,16 +333,27 @@ impl Document {
         source: Part<'_>,
         target: Part<'_>,
     ) -> Result<MigrationConfig, Vec<Problem>> {
+        match self.as_far_as_it_goes(environment, source, target) {
+            (config, problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// The configuration with a stand-in for what can't be read, and every
+    /// problem: what is wrong in one part need not hide what is wrong in another.
+    pub fn as_far_as_it_goes(
+        &self,
+        environment: &Environment,
+        source: Part<'_>,
+        target: Part<'_>,
+    ) -> (MigrationConfig, Vec<Problem>) {
         let mut check = validate::Check {
             file: &self.file,
             problems: self.problems.clone(),
         };
         let config = validate::migration(&self.root, environment, (source, target), &mut check);
-        if check.problems.is_empty() {
-            return Ok(config);
-        }
         check.problems.sort_by_key(|problem| problem.line);
-        Err(check.problems)
+        (config, check.problems)
     }
 }
 

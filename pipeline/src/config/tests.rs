@@ -143,6 +143,52 @@ fn every_problem_is_told_at_once_with_line_and_path() {
 }
 
 #[test]
+fn a_mapping_that_says_it_wrongly_is_told_what_was_meant() {
+    let text = "
+id: m
+tenantId: t
+sourceType: x
+mappings:
+  Fax: { to: faxNumber, as: phone }
+  $where: { Id: 1 }
+  Email: { to: phoneNumber }
+  Contact:
+    $were: { LeadSource: Web }
+    $where:
+      CreatedDate: { atLeat: 2020-01-01 }
+      Level__c: { more: 3 }
+      Name: {}
+      Phone: { not: a, below: 3 }
+      LeadSource: { not: [Other] }
+    Phone: { to: phoneNumber, as: phon }
+    AccountId: { to: companyId, onOrphan: drop }
+";
+    let outside = "write it under the object it is for: `OBJECT: {";
+    let forms = "write a value, a list, `{ not: … }` or `{ atLeast: …, below: … }`";
+    assert_eq!(
+        problems(load("m.yaml", text)),
+        [
+            format!("6 mappings.Fax: is a rule outside an object; {outside} Fax: {{ to: … }} }}`"),
+            format!("7 mappings.$where: stands outside an object; {outside} $where: … }}`"),
+            "10 mappings.Contact.$were: is no setting of a mapping; write `$where`, or remove it"
+                .to_owned(),
+            "12 mappings.Contact.$where.CreatedDate.atLeat: is no condition; write `atLeast`"
+                .to_owned(),
+            format!("13 mappings.Contact.$where.Level__c.more: is no condition; {forms}"),
+            format!("14 mappings.Contact.$where.Name: holds no condition; {forms}"),
+            "15 mappings.Contact.$where.Phone: `not` stands beside another condition; keep one of \
+             them"
+                .to_owned(),
+            "17 mappings.Contact.Phone.as: `phon` is no form; write `phone` or `country`"
+                .to_owned(),
+            "18 mappings.Contact.AccountId.onOrphan: `drop` is none of what it may say; write \
+             `drop-link` or `dead-letter`"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn bad_syntax_has_its_line() {
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let bomb = "a: &a [x, x]\nb: *a\n";

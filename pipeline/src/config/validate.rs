@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::document::{Field, Node, Value, join, number};
 use crate::topics;
-use crate::transform::own_rule;
+use crate::transform::{OWN_RULE, own_rule};
 
 use super::secrets::{Environment, add_variables, fill};
 use super::{
-    Mappings, MigrationConfig, Part, Problem, Secret, bus, schema, unknown_field, variable_of,
+    Mappings, MigrationConfig, Part, Problem, Secret, WHERE, bus, nearest, schema, unknown_field,
+    variable_of,
 };
 
 /// Every field of the document.
@@ -309,16 +310,24 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
     }
     for field in given.node.fields() {
         let path = join("mappings", &field.name);
+        if is_outside(field, &path, check) {
+            continue;
+        }
         match &field.node.value {
             Value::Map(inner) => {
                 let name = &field.name;
                 let object = mappings.by_object.entry(field.name.clone()).or_default();
                 for field in inner {
                     let path = join(&path, &field.name);
-                    if field.name == super::WHERE {
+                    if field.name == WHERE {
                         if let Some(filter) = filter(field, &path, check) {
                             mappings.filters.insert(name.clone(), filter);
                         }
+                        continue;
+                    }
+                    if field.name.starts_with('$') {
+                        let advice = format!("write `{WHERE}`, or remove it");
+                        check.problem(field.line, path, "is no setting of a mapping", advice);
                         continue;
                     }
                     if let Value::Map(_) = field.node.value {
@@ -341,6 +350,66 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
     mappings
 }
 
+/// Whether a field of `mappings` says what only an object's own mappings may say;
+/// then that is a problem.
+fn is_outside(given: &Field, path: &str, check: &mut Check<'_>) -> bool {
+    let name = &given.name;
+    if name.starts_with('$') {
+        check.problem(
+            given.line,
+            path,
+            "stands outside an object",
+            format!("write it under the object it is for: `OBJECT: {{ {WHERE}: … }}`"),
+        );
+        return true;
+    }
+    let says = given.node.fields();
+    // An object of a source may well have a field `to`, but not all of these.
+    let is_rule = says.len() > 1
+        && says.iter().any(|field| field.name == "to")
+        && says.iter().all(|f| OWN_RULE.contains(&f.name.as_str()));
+    if is_rule {
+        check.problem(
+            given.line,
+            path,
+            "is a rule outside an object",
+            format!("write it under the object it is for: `OBJECT: {{ {name}: {{ to: … }} }}`"),
+        );
+    }
+    is_rule
+}
+
+/// What a condition may say beside plain values.
+const CONDITIONS: [&str; 3] = ["not", "atLeast", "below"];
+
+/// Whether a condition of `$where` has a form that it may have.
+fn condition(given: &Field, path: &str, check: &mut Check<'_>) {
+    let Value::Map(says) = &given.node.value else {
+        return;
+    };
+    let forms = "write a value, a list, `{ not: … }` or `{ atLeast: …, below: … }`";
+    for field in says {
+        if !CONDITIONS.contains(&field.name.as_str()) {
+            let advice = match nearest(&field.name, CONDITIONS) {
+                Some(near) => format!("write `{near}`"),
+                None => forms.to_owned(),
+            };
+            check.problem(
+                field.line,
+                join(path, &field.name),
+                "is no condition",
+                advice,
+            );
+        }
+    }
+    if says.is_empty() {
+        check.problem(given.line, path, "holds no condition", forms);
+    } else if says.len() > 1 && says.iter().any(|field| field.name == "not") {
+        let message = "`not` stands beside another condition";
+        check.problem(given.line, path, message, "keep one of them");
+    }
+}
+
 /// Which records of an object are migrated; the mapper judges the values.
 fn filter(
     given: &Field,
@@ -351,6 +420,9 @@ fn filter(
         check.wrong_type(given, path, "a group of fields");
         return None;
     };
+    for field in fields {
+        condition(field, &join(path, &field.name), check);
+    }
     let conditions = fields.iter();
     Some(
         conditions

@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 
 use super::explain;
 pub use super::heard::{Heard, Quiet};
+use super::outage::Outage;
 use crate::config::{DEFAULT_BROKERS, KafkaConfig};
 use crate::error::{Code, Error, Result};
 
@@ -25,6 +26,7 @@ pub struct Client {
     base: ClientConfig,
     brokers: String,
     heard: Heard,
+    outage: Arc<Outage>,
     /// One client for questions about partitions: making one takes longer than
     /// all the questions of a rebalance.
     questions: Arc<Mutex<Option<Arc<BaseConsumer<Quiet>>>>>,
@@ -49,6 +51,7 @@ impl Client {
             base,
             brokers: config.brokers.clone(),
             heard: Heard::default(),
+            outage: Arc::default(),
             questions: Arc::default(),
         }
     }
@@ -56,6 +59,11 @@ impl Client {
     /// The context for a client of this bus.
     pub fn context(&self) -> Quiet {
         Quiet(self.heard.clone())
+    }
+
+    /// What the readers of this bus meet, told as one.
+    pub fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     /// Kafka's error in Drover's terms, as [`explain`]; where no broker answers

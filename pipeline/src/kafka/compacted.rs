@@ -17,6 +17,7 @@ use super::{Place, explain};
 use crate::control::INCARNATION;
 use crate::error::{Class, Code, Error, Result};
 use crate::record::Millis;
+use crate::retry::passes;
 
 /// The high watermark of a partition: the offset behind its last record,
 /// *including* records of open transactions. A `read_committed` client would
@@ -302,7 +303,7 @@ pub trait Follower: Send + Sync + 'static {
     /// The tail has gone back in this partition, as [`Tail::seek`] asked: from
     /// here on records come from that offset.
     fn sought(&self, _place: &Place) {}
-    /// Reading fails. A transient failure heals by itself.
+    /// Reading fails. A failure that passes heals by itself, and has been logged.
     fn failed(&self, error: Error);
 }
 
@@ -508,6 +509,7 @@ fn follow(
         });
         match polled {
             Some(Ok(message)) => {
+                client.outage().passed(true);
                 let (topic, partition) = (message.topic(), message.partition());
                 let offset = message.offset();
                 let same = |(place, _): &(Place, i64)| {
@@ -553,8 +555,14 @@ fn follow(
                     shared.moved.notify_all();
                 }
             }
-            Some(Err(error)) => follower.failed(client.explain("following a table", &error)),
-            None => {}
+            Some(Err(error)) => {
+                let error = client.explain("following a table", &error);
+                if passes(&error) {
+                    client.outage().met("following a table", &error);
+                }
+                follower.failed(error);
+            }
+            None => client.outage().passed(false),
         }
     }
 }

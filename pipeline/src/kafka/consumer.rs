@@ -273,7 +273,14 @@ impl Member {
     /// transient error heals by itself; an error of class Operator or
     /// [`Code::Fenced`] does not.
     pub fn poll(&self, wait: Duration) -> Result<Polled<'_>> {
-        match self.inner.poll(wait) {
+        let outage = self.inner.context().client.outage();
+        let polled = self.inner.poll(wait);
+        match &polled {
+            None => outage.passed(false),
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => outage.passed(true),
+            Some(Err(_)) => {}
+        }
+        match polled {
             // A rebalance brings no message.
             None => match self.inner.context().lock().1.take() {
                 Some(error) => Ok(Polled::NotAssigned(error)),

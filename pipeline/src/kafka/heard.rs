@@ -35,6 +35,24 @@ fn text(line: &str) -> &str {
     line.split_once("]: ").map_or(line, |(_, text)| text)
 }
 
+/// A reason with the broker's address alone: by its role (`bootstrap`, a number,
+/// `GroupCoordinator`) one broker that is away has several names, and each would
+/// be told as a failure of its own.
+fn address(reason: &str) -> String {
+    let role = |text: &str| text == "bootstrap" || text.bytes().all(|b| b.is_ascii_digit());
+    let reason = match reason.split_once(": ") {
+        Some((name, rest)) if name.ends_with("Coordinator") => rest,
+        _ => reason,
+    };
+    match reason.split_once(": ") {
+        Some((name, why)) => match name.rsplit_once('/') {
+            Some((host, text)) if role(text) => format!("{host}: {why}"),
+            _ => reason.to_owned(),
+        },
+        None => reason.to_owned(),
+    }
+}
+
 impl Heard {
     /// Why the connection failed, in librdkafka's words, if that was lately.
     pub fn reason(&self) -> Option<String> {
@@ -56,7 +74,7 @@ impl Heard {
         ) {
             let told = text(line).split(" (after ").next().unwrap_or_default();
             let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.failed = Some((Instant::now(), told.trim().to_owned()));
+            heard.failed = Some((Instant::now(), address(told.trim())));
         }
         true
     }
@@ -146,9 +164,21 @@ mod tests {
         let line = "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to \
                     ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
         assert!(heard.note(RDKafkaLogLevel::Error, "FAIL", line));
-        let reason =
-            "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused";
+        let reason = "127.0.0.1:1: Connect to ipv4#127.0.0.1:1 failed: Connection refused";
         assert_eq!(heard.reason().as_deref(), Some(reason));
+        // The same broker under its other names.
+        for name in [
+            "127.0.0.1:1/7",
+            "GroupCoordinator: 127.0.0.1:1",
+            "GroupCoordinator: 127.0.0.1:1/7",
+        ] {
+            let line = line.replace("]: 127.0.0.1:1/bootstrap", &format!("]: {name}"));
+            assert!(heard.note(RDKafkaLogLevel::Error, "FAIL", &line));
+            assert_eq!(heard.reason().as_deref(), Some(reason), "{line}");
+        }
+        let tls = "sasl_ssl://k:9/bootstrap: SSL handshake failed";
+        assert_eq!(address(tls), "sasl_ssl://k:9: SSL handshake failed");
+        assert_eq!(address("no name"), "no name");
         // An idle connection that is closed is no failure.
         assert!(heard.note(RDKafkaLogLevel::Info, "FAIL", "[thrd:x]: x: Disconnected"));
         assert_eq!(heard.reason().as_deref(), Some(reason));

@@ -8,6 +8,7 @@ pub mod consumer;
 pub mod continuity;
 pub mod group;
 mod heard;
+pub mod outage;
 pub mod peek;
 pub mod producer;
 

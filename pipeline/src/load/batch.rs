@@ -432,6 +432,7 @@ impl<L: Loader> Worker<L> {
     /// Asks the rule about every record and resolves references.
     fn judge<'w>(&self, works: &'w [Work], changes: &mut Changes) -> Vec<Plan<'w>> {
         let known = self.shared.tables.lock();
+        let reload = self.shared.plan.reloads.get(&self.entity.name).copied();
         works
             .iter()
             .map(|work| {
@@ -444,7 +445,14 @@ impl<L: Loader> Worker<L> {
                 if let Some(parents) = self.links_in_vain(work, &known) {
                     return Plan::Park(Reason::Dropped { parents }, None);
                 }
-                let entry = known.entry(&work.key);
+                let entry = known.entry(&work.key).map(|entry| match reload {
+                    // What the target has is not what was loaded.
+                    Some(from) if entry.order.mapping < from => Entry {
+                        fingerprint: Fingerprint::default(),
+                        ..entry
+                    },
+                    _ => entry,
+                });
                 let incoming = Incoming {
                     order: work.order,
                     fingerprint: work.fingerprint,

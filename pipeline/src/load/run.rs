@@ -34,7 +34,7 @@ use crate::lasting::through_losses;
 use crate::parking::Parked;
 use crate::process::Context;
 use crate::record::CanonicalKey;
-use crate::retry::{Backoff, patiently};
+use crate::retry::{Backoff, passes, patiently};
 use crate::spec::Stage;
 use crate::status::{Phase, Status};
 use crate::topics::Topics;
@@ -417,7 +417,9 @@ impl<L: Loader> Follower for Shared<L> {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following the tables");
+        if !passes(&error) {
+            tracing::warn!(%error, "following the tables");
+        }
         self.status.note_error(&error);
     }
 }
@@ -818,7 +820,7 @@ fn poll<L: Loader>(shared: &Arc<Shared<L>>, instance: &str, inputs: &[String]) -
             Ok(Polled::Nothing) => {}
             Err(error) if error.class() == Class::Transient && error.code != Code::Fenced => {
                 shared.status.note_error(&error);
-                tracing::warn!(%error, "reading");
+                shared.client.outage().met("reading", &error);
             }
             Err(error) if explains(&error) => guard.suspect(error),
             Err(error) => return Err(error),

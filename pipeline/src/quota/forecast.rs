@@ -93,6 +93,19 @@ pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast 
     }
 }
 
+/// A number for a person: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 impl Forecast {
     /// For a person: one or two sentences.
     pub fn text(&self) -> String {
@@ -103,22 +116,28 @@ impl Forecast {
             changes_a_day: changes,
             ..
         } = self;
-        let mut text = format!("{free} calls may be made now; the first copy needs ");
+        let range = |range: &Range| format!("{} to {}", grouped(range.least), grouped(range.most));
+        let mut text = format!(
+            "{} calls may be made now; the first copy needs ",
+            grouped(*free)
+        );
         text += &match copy.most {
             0 => "none".to_owned(),
-            most => format!("{} to {most}", copy.least),
+            _ => range(copy),
         };
-        if self.uncounted > 0 {
-            text += &format!(" and what {} uncounted object(s) need", self.uncounted);
-        }
+        text += &match self.uncounted {
+            0 => String::new(),
+            1 => " and what 1 uncounted object needs".to_owned(),
+            several => format!(" and what {several} uncounted objects need"),
+        };
         if copy.most > *free {
             text += ", which is more: it will wait for the quota";
         }
         text += &format!(
-            "; following the changes every {} needs {} to {} a day of {free_a_day}",
+            "; following the changes every {} needs {} a day of {}",
             seconds(self.asked_ms),
-            changes.least,
-            changes.most
+            range(changes),
+            grouped(*free_a_day)
         );
         if self.is_stretched() {
             text += &format!(

@@ -152,7 +152,9 @@ fn a_refusal_says_until_when() {
     let error = meter.pass().err().expect("closed");
     assert!(error.message.contains("until 00:15:00 UTC"), "{error}");
     assert!(
-        error.message.contains("0 of 1000 calls are left, 200 stay"),
+        error
+            .message
+            .contains("0 of 1,000 calls are left, 200 stay"),
         "{error}"
     );
     let free = Meter::with_clock(|| 0);
@@ -223,8 +225,8 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
     assert_eq!(forecast.changes_a_day, Range { least, most });
     assert_eq!(
         forecast.text(),
-        "1000 calls may be made now; the first copy needs 757 to 860 and what 1 uncounted \
-         object(s) need; following the changes every 5 s needs 138240 to 172800 a day of 80000, \
+        "1,000 calls may be made now; the first copy needs 757 to 860 and what 1 uncounted \
+         object needs; following the changes every 5 s needs 138,240 to 172,800 a day of 80,000, \
          which is more than lasts: each object is asked every 9.6 s instead"
     );
     assert!(forecast.is_short());

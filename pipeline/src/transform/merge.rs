@@ -37,6 +37,19 @@ pub fn merge(
     migration: &Mappings,
     objects: &[Object],
 ) -> Result<Mapping, Vec<Problem>> {
+    match merge_all(connector, migration, objects) {
+        (merged, problems) if problems.is_empty() => Ok(merged),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// The same as far as it goes, and every problem: what is wrong with one rule need
+/// not hide what the transformer finds wrong with another.
+pub fn merge_all(
+    connector: &Mapping,
+    migration: &Mappings,
+    objects: &[Object],
+) -> (Mapping, Vec<Problem>) {
     let targets = Target::all(connector, objects);
     let mut merger = Merger {
         migration,
@@ -65,11 +78,7 @@ pub fn merge(
             .chain(&mut merged.custom_objects);
         all.for_each(|rules| drop_dangling(rules, objects));
     }
-    if merger.problems.is_empty() {
-        Ok(merged)
-    } else {
-        Err(merger.problems)
-    }
+    (merged, merger.problems)
 }
 
 /// Leaves out rules for fields that the described object does not have.
@@ -493,7 +502,13 @@ impl<'a> Merger<'a> {
             let says = !rules.is_empty() || migration.filters.contains_key(name);
             if !known && !may_be && says {
                 let known = self.targets.iter().map(|target| target.name);
-                let advice = did_you_mean(name, known);
+                let is_field = self.targets.iter().any(|target| target.has(name));
+                let advice = match rules.get("to").filter(|_| is_field) {
+                    Some(to) => format!(
+                        "a rule stands under the object it is for: `OBJECT: {{ {name}: {to} }}`"
+                    ),
+                    None => did_you_mean(name, known),
+                };
                 let message = format!("`{name}` is no object of this migration");
                 self.problem(&format!("mappings.{name}"), message, advice);
             }

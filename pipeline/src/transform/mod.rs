@@ -19,9 +19,9 @@ mod tests;
 pub(crate) use batch::MAX_RECORD;
 pub use kinds::{can_become, kind_name};
 pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, OnOrphan, Slot};
-pub use merge::merge;
+pub use merge::{merge, merge_all};
 pub use outputs::{Output, Outputs};
-pub(crate) use parse::own_rule;
+pub(crate) use parse::{OWN_RULE, own_rule};
 pub use run::run;
 
 use crate::envelope::Envelope;

@@ -57,7 +57,7 @@ pub(crate) fn own_rule(
 }
 
 /// What a migration's own rule may hold.
-const OWN_RULE: &[&str] = &[
+pub(crate) const OWN_RULE: &[&str] = &[
     "to",
     "or",
     "onOrphan",
@@ -199,10 +199,11 @@ impl<'d> Reader<'d> {
                 self.plain(default, &path)
             }),
             form: self.text(node, path, "as").and_then(|form| {
-                let read = serde_json::from_value(serde_json::Value::String(form));
+                let read = serde_json::from_value(serde_json::Value::String(form.clone()));
                 if read.is_err() {
                     let path = join(path, "as");
-                    self.problem(&path, "is no form", "write `phone` or `country`");
+                    let message = format!("`{form}` is no form");
+                    self.problem(&path, &message, "write `phone` or `country`");
                 }
                 read.ok()
             }),
@@ -289,7 +290,7 @@ impl<'d> Reader<'d> {
             "dead-letter" => Some(OnOrphan::DeadLetter),
             other => {
                 let path = join(path, "onOrphan");
-                let message = format!("`{other}` is nothing that can become of a record");
+                let message = format!("`{other}` is none of what it may say");
                 self.problem(&path, &message, "write `drop-link` or `dead-letter`");
                 None
             }

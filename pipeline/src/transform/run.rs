@@ -148,7 +148,9 @@ impl Follower for Shared {
     }
 
     fn failed(&self, error: Error) {
-        tracing::warn!(%error, "following dead letters and retries");
+        if !passes(&error) {
+            tracing::warn!(%error, "following dead letters and retries");
+        }
     }
 }
 
@@ -450,7 +452,7 @@ impl<T: Transformer> Runner<T> {
                 Ok(Polled::Nothing) => paused = true,
                 Err(error) if passes(&error) => {
                     self.context.status.note_error(&error);
-                    tracing::warn!(%error, "reading");
+                    self.context.client.outage().met("reading", &error);
                     paused = true;
                 }
                 Err(error) if explains(&error) => {

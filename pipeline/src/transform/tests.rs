@@ -244,6 +244,13 @@ fn names_that_nobody_knows() {
         ]
     );
     assert_eq!(
+        told(json!({"Phone": {"to": "phoneNumber"}})),
+        [
+            "mappings.Phone: `Phone` is no object of this migration; a rule stands under the object \
+             it is for: `OBJECT: { Phone: phoneNumber }`",
+        ]
+    );
+    assert_eq!(
         told(json!({"Contact": {"Phon": "phoneNumbr"}})),
         [
             "mappings.Contact.Phon: Contact shows no field `Phon`; did you mean `Phone`?",

@@ -229,11 +229,7 @@ impl Compiler<'_> {
                     conditions.push(condition);
                 }
                 Ok(_) => self.no_field(path, field),
-                Err(what) => self.problem(
-                    path,
-                    format!("the value {what}"),
-                    "write a text, a number, true, false or null, or a list of them",
-                ),
+                Err((what, advice)) => self.problem(path, what, advice),
             }
         }
         conditions

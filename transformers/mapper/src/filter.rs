@@ -1,5 +1,6 @@
 //! The `where` of a slot.
 
+use drover_pipeline::config::nearest;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
@@ -40,27 +41,46 @@ enum Bound {
     Time(i64),
 }
 
-/// What a condition may say.
-const DUE: &str = "is none of: a plain value, a list, `{not: …}`, `{atLeast: …, below: …}`";
+/// What keeps a condition from being one: what is wrong, and what to write.
+pub type Wrong = (String, &'static str);
+
+/// What a condition may say beside plain values.
+const WORDS: [&str; 3] = ["not", "atLeast", "below"];
+const FORMS: &str = "write a value, a list of values, `{ not: … }` or `{ atLeast: …, below: … }`";
+const PLAIN: &str = "write a text, a number, true, false or null, or a list of them";
 
 impl Condition {
     /// Compiles what the mapping says of a field. Fails, with what is wrong, on
     /// a value that no field can be compared with.
-    pub fn new(field: usize, wanted: &Value) -> Result<Self, &'static str> {
+    pub fn new(field: usize, wanted: &Value) -> Result<Self, Wrong> {
+        let plain = |values| accepted(values).map_err(|what| (what.to_owned(), PLAIN));
         let test = match wanted {
-            Value::Object(says) => match (says.get("not"), says.len()) {
-                (Some(not), 1) => Test::IsNot(accepted(not)?),
-                (None, 1 | 2) => {
-                    let known = ["atLeast", "below"];
-                    if !says.keys().all(|name| known.contains(&name.as_str())) {
-                        return Err(DUE);
-                    }
-                    let bound = |name| says.get(name).map(Bound::new).transpose();
-                    Test::Between(bound("atLeast")?, bound("below")?)
+            Value::Object(says) => {
+                if let Some(word) = says.keys().find(|word| !WORDS.contains(&word.as_str())) {
+                    return Err(match nearest(word, WORDS) {
+                        Some("not") => (format!("`{word}` is no condition"), "write `not`"),
+                        Some("below") => (format!("`{word}` is no condition"), "write `below`"),
+                        Some(_) => (format!("`{word}` is no condition"), "write `atLeast`"),
+                        None => (format!("`{word}` is no condition"), FORMS),
+                    });
                 }
-                _ => return Err(DUE),
-            },
-            value => Test::Is(accepted(value)?),
+                match (says.get("not"), says.len()) {
+                    (Some(not), 1) => Test::IsNot(plain(not)?),
+                    (None, 1 | 2) => {
+                        let bound = |name| says.get(name).map(Bound::new).transpose();
+                        let range = "write a number, a date (2026-01-31) or a time with its zone";
+                        let wrong = |what: &str| (what.to_owned(), range);
+                        let from = bound("atLeast").map_err(wrong)?;
+                        Test::Between(from, bound("below").map_err(wrong)?)
+                    }
+                    (Some(_), _) => {
+                        let what = "`not` stands beside another condition";
+                        return Err((what.to_owned(), "keep one of them"));
+                    }
+                    _ => return Err(("it holds no condition".to_owned(), FORMS)),
+                }
+            }
+            value => Test::Is(plain(value)?),
         };
         Ok(Condition { field, test })
     }
@@ -101,7 +121,9 @@ impl Condition {
 
 fn accepted(wanted: &Value) -> Result<Vec<Accepted>, &'static str> {
     match wanted {
-        Value::Array(values) if values.is_empty() => Err("is an empty list, which nothing meets"),
+        Value::Array(values) if values.is_empty() => {
+            Err("the value is an empty list, which nothing meets")
+        }
         Value::Array(values) => values.iter().map(Accepted::new).collect(),
         value => Accepted::new(value).map(|one| vec![one]),
     }
@@ -112,7 +134,7 @@ impl Bound {
         let text = value.to_string();
         let json = Json::of(&text).ok();
         let bound = json.as_ref().and_then(Bound::of);
-        bound.ok_or("is no number, date or time to compare with")
+        bound.ok_or("the value is no number, date or time to compare with")
     }
 
     /// The place of a field's value in a range, if it can have one.
@@ -138,8 +160,8 @@ impl Accepted {
             Value::String(text) => Ok(Accepted::Text(text.clone())),
             Value::Number(number) => exact(&number.to_string())
                 .map(Accepted::Number)
-                .ok_or("is a number of more than 28 digits"),
-            Value::Array(_) | Value::Object(_) => Err("is nested; a plain value is due"),
+                .ok_or("the value is a number of more than 28 digits"),
+            Value::Array(_) | Value::Object(_) => Err("the value is nested; a plain value is due"),
         }
     }
 
@@ -206,5 +228,12 @@ mod tests {
         ] {
             assert!(Condition::new(0, &bad).is_err(), "{bad}");
         }
+        let wrong = Condition::new(0, &json!({"atLeat": 3})).expect_err("a typo");
+        assert_eq!(
+            wrong,
+            ("`atLeat` is no condition".to_owned(), "write `atLeast`")
+        );
+        let (_, advice) = Condition::new(0, &json!({"atLeast": "soon"})).expect_err("no time");
+        assert!(advice.contains("2026-01-31"), "{advice}");
     }
 }

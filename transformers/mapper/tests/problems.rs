@@ -55,8 +55,8 @@ fn all_problems_come_at_once() {
             "objects.B.slots: the object has 0 slots; give it one to 64, or leave the object out",
             "objects.C.slots.x.where.Nme: the source's object C shows no field `Nme`; \
              did you mean `Name`?; or grant the right to see it",
-            "objects.C.slots.x.where.Stage: the value is none of: a plain value, a list, `{not: …}`, `{atLeast: …, below: …}`; \
-             write a text, a number, true, false or null, or a list of them",
+            "objects.C.slots.x.where.Stage: `a` is no condition; write a value, a list of values, \
+             `{ not: … }` or `{ atLeast: …, below: … }`",
             "objects.C.slots.x.emptyWithout: the source's object C shows no field `Nam`; \
              did you mean `Name`?; or grant the right to see it",
             "objects.C.slots.x.fields.fistName: the entity contact has no field `fistName`; did you mean `firstName`?",

@@ -140,6 +140,36 @@ async fn an_altered_table_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn what_is_gone_is_told_with_what_brings_it_back() {
+    for (change, says) in [
+        (
+            "ALTER TABLE {contact} RENAME bio TO about",
+            ".contact RENAME about TO bio; was it dropped, then ALTER TABLE",
+        ),
+        (
+            "ALTER TABLE {contact} DROP bio",
+            "ADD COLUMN bio text, restart the loader, and `drover remap --reload contact`",
+        ),
+        (
+            "DROP TABLE {contact}",
+            ".contact is gone, and with it its rows and their ids; if it was renamed",
+        ),
+    ] {
+        let Some(schema) = Schema::fresh().await else {
+            return;
+        };
+        let driver = Driver::new(schema).await;
+        let entity = driver.entity("contact");
+        let as_made = driver.loader.altered(entity).await;
+        as_made.expect("as it was made");
+        driver.harness.run(change).await;
+        let error = driver.loader.altered(entity).await.expect_err(change);
+        assert_eq!(error.code, Code::TargetAltered, "{error}");
+        assert!(error.message.contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_user_without_the_right_to_create_can_load_into_prepared_tables() {
     let Some(schema) = Schema::fresh().await else {
         return;

@@ -295,7 +295,7 @@ impl Compiler<'_> {
         {
             self.problem(
                 format!("{path}.region"),
-                "is no country",
+                format!("`{region}` is no country"),
                 "write two letters (ISO 3166), such as DE",
             );
         }
