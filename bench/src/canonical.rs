@@ -141,6 +141,7 @@ pub fn fill(
                 body_schema: &entity.schema,
                 order: None,
                 body: Some(&datum),
+                stored: None,
             };
             value.clear();
             envelope.encode_into(&mut value);

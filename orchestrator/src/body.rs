@@ -1,5 +1,6 @@
 //! A record's body as JSON, with its values or with what they are.
 
+use drover_pipeline::bodies::Stored;
 use drover_pipeline::envelope::{Envelope, JSON};
 use drover_schemas::{Datum, Value};
 use serde_json::{Map, Value as Json, json};
@@ -17,6 +18,10 @@ pub fn describe(bytes: &[u8], shown: bool) -> Json {
     };
     let body = envelope.body.unwrap_or_default();
     let fields = match drover_schemas::entity_of_schema(envelope.body_schema) {
+        _ if envelope.stored.is_some() => {
+            let stored = envelope.stored.as_ref();
+            Json::String(stored.map(in_store).unwrap_or_default())
+        }
         _ if envelope.body.is_none() => Json::Null,
         _ if envelope.body_schema == JSON => match serde_json::from_slice(body) {
             Ok(fields) => masked(fields, shown),
@@ -39,6 +44,12 @@ pub fn describe(bytes: &[u8], shown: bool) -> Json {
         "bytes": bytes.len(),
         "fields": fields,
     })
+}
+
+/// What is told of a body that lies in the object store, and is left there.
+pub(crate) fn in_store(stored: &Stored) -> String {
+    let (length, name) = (stored.length, stored.name());
+    format!("{length} bytes in the object store, under its SHA-256 {name}")
 }
 
 fn fields_of(entity: &drover_schemas::Entity, datum: &Datum<'_>) -> Json {
@@ -107,6 +118,13 @@ mod tests {
             json!({"bytes": 6, "foreign": null})
         );
         assert_eq!(describe(b"secret", true)["foreign"], "secret");
+
+        let large = Stored::of(b"large");
+        let bytes = Envelope::of_raw("m", &raw).with_body_at(large).encode();
+        let told = describe(&bytes, true);
+        let fields = told["fields"].as_str().expect("a text");
+        assert!(fields.starts_with("5 bytes in the object store"), "{told}");
+        assert!(fields.ends_with(&large.name()), "{told}");
 
         let contact = drover_schemas::entity("contact").expect("an entity");
         let mut datum = Datum::empty(contact);

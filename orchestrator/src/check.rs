@@ -99,7 +99,8 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             }
         }
     };
-    let rows = match &loaded {
+    let store = store(&loaded).await;
+    let rows: Vec<Row> = match &loaded {
         Err(failures) => {
             let why = "the configuration is not valid";
             let (kafka, parts) = tokio::join!(kafka, parts(file, failures));
@@ -140,7 +141,9 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref()).await;
             let quota = source.1.as_ref().and_then(|d| quota(migration, d));
             let rows = [valid, source.0].into_iter().chain(quota);
-            rows.chain([target, mappings, kafka.0]).collect()
+            rows.chain([target, mappings, kafka.0])
+                .chain(store)
+                .collect()
         }
     };
     match format {
@@ -185,6 +188,17 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failures(failures))
+}
+
+/// Whether the object store can be written and read, where one is configured.
+async fn store(loaded: &Result<Migration>) -> Option<Row> {
+    let bus = &loaded.as_ref().ok()?.bus;
+    let told = match bus.bodies().transpose()? {
+        Ok(bodies) => bodies.check().await,
+        Err(error) => Err(error),
+    };
+    let told = told.map(|()| "can be written and read".to_owned());
+    Some(Row::of("object store", told.map_err(Failures::from)))
 }
 
 /// What the connectors find wrong with their own parts of a document that has other

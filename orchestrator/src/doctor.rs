@@ -227,8 +227,9 @@ async fn cluster(file: &Path) -> Vec<Finding> {
             return all.collect();
         }
     };
+    let store = store(&bus).await;
     let brokers = bus.config.kafka.brokers.clone();
-    match asked(&bus, file).await {
+    let mut findings = match asked(&bus, file).await {
         Ok(findings) => findings,
         Err(failures) => failures
             .0
@@ -238,7 +239,26 @@ async fn cluster(file: &Path) -> Vec<Finding> {
                 Finding::ill("kafka", Health::Failed, failure.to_string(), mend)
             })
             .collect(),
-    }
+    };
+    findings.extend(store);
+    findings
+}
+
+/// Whether the object store can be written and read, where one is configured.
+async fn store(bus: &Bus) -> Option<Finding> {
+    let told = match bus.bodies().transpose()? {
+        Ok(bodies) => bodies.check().await,
+        Err(error) => Err(error),
+    };
+    Some(match told {
+        Ok(()) => Finding::ok("object store", "can be written and read"),
+        Err(error) => Finding::ill(
+            "object store",
+            Health::Failed,
+            error.to_string(),
+            "mount the folder that objectStore.url names, or grant the right to write there",
+        ),
+    })
 }
 
 async fn asked(bus: &Bus, file: &Path) -> Result<Vec<Finding>> {

@@ -87,6 +87,7 @@ pub(crate) fn count(bus: &Bus, plan: &Plan) -> Result<Report> {
 fn count_entity(bus: &Bus, name: &str) -> Result<BTreeMap<u32, Row>> {
     let entity = drover_schemas::entity(name);
     let hasher = RandomState::new();
+    let bodies = bus.bodies()?;
     let (mut objects, mut fields) = (Names::default(), Names::default());
     let mut newest: HashMap<u64, Newest> = HashMap::new();
     scan(
@@ -99,7 +100,9 @@ fn count_entity(bus: &Bus, name: &str) -> Result<BTreeMap<u32, Row>> {
                 newest.remove(&hash);
                 return;
             };
-            let datum = match (envelope.body, entity) {
+            let read = envelope.stored.as_ref();
+            let read = read.and_then(|stored| bodies.as_ref()?.get_now(stored).ok());
+            let datum = match (envelope.body.or(read.as_deref()), entity) {
                 (Some(body), Some(entity)) => Datum::decode(entity, body).ok(),
                 _ => None,
             };

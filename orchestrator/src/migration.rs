@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use drover_pipeline::bodies::Bodies;
 use drover_pipeline::config::{Document, MigrationConfig, Part, Problem};
 use drover_pipeline::kafka::client::Client;
 use drover_pipeline::spec::{Spec, Stage};
@@ -37,6 +38,13 @@ impl Bus {
             topics: self.topics.clone(),
             client: self.client.clone(),
         }
+    }
+
+    /// Where bodies lie that the bus does not take, if anywhere.
+    pub(crate) fn bodies(&self) -> drover_pipeline::Result<Option<Bodies>> {
+        let location = self.config.object_store.as_ref();
+        let open = |location| Bodies::open(location, &self.config.id);
+        location.map(open).transpose()
     }
 
     fn of(config: MigrationConfig) -> Self {

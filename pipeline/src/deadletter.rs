@@ -136,6 +136,12 @@ impl DeadLetter {
         }
     }
 
+    /// Takes the values of a body out of the message that does not lie in the
+    /// letter, because it lies in the object store.
+    pub(crate) fn mask_body(&mut self, schema: &str, body: &[u8]) {
+        self.message = mask::mask_body(&self.message, schema, Some(body), &self.key);
+    }
+
     /// The key in the topic: `loader/salesforce/Contact/003…#contact`.
     pub fn topic_key(&self) -> String {
         topic_key(self.stage, &self.key)

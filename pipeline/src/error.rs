@@ -165,7 +165,11 @@ codes! {
     /// A row that we made was taken away in the target by somebody else.
     RowRemoved = "ROW_REMOVED", Record, "restore the row in the target under its id and retry the dead letter, or waive it; records that link to it hold its id";
     /// A record is larger than the bus takes.
-    TooLarge = "TOO_LARGE", Record, "shorten the record in the source";
+    TooLarge = "TOO_LARGE", Record, "shorten the record in the source, or name a place for the bodies of such records by `objectStore`";
+    /// The body of a record that is too large for the bus is not in the object store, or is another one.
+    BodyLost = "BODY_LOST", Operator, "put the body back, or name the store where it lies by `objectStore`, then start this stage again";
+    /// The object store can't be reached, or refuses.
+    ObjectStoreUnavailable = "OBJECT_STORE_UNAVAILABLE", Transient, "check that what `objectStore` names is there and can be written";
     /// The target refused this record.
     TargetRefused = "TARGET_REFUSED", Record, "read the target's message; mend the record in the source, or the rule in the target and retry";
     /// Drover's own rules are broken.
@@ -345,6 +349,7 @@ mod tests {
                 "THROTTLED",
                 "QUOTA_EXHAUSTED",
                 "TARGET_UNAVAILABLE",
+                "OBJECT_STORE_UNAVAILABLE",
             ]
         );
     }

@@ -7,6 +7,7 @@
 //! implements (`mod.rs`) and a runner that owns every loop (`run.rs`).
 
 pub mod balance;
+pub mod bodies;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::bodies::Bodies;
 use crate::config::{Document, MigrationConfig, Part, Problem, Secret};
 use crate::control::{Plan, Watch};
 use crate::error::{Class, Code, Error, Result};
@@ -105,6 +106,8 @@ pub struct Context {
     pub status: Arc<Status>,
     /// What it may ask of the account that it works with.
     pub meter: Arc<Meter>,
+    /// Where bodies lie that the bus does not take, if anywhere.
+    pub bodies: Option<Arc<Bodies>>,
     /// This process's name in its group.
     pub instance: String,
     /// A random id per start: the owner of what it has Pending.
@@ -466,6 +469,9 @@ where
     }))?;
     let topics = Topics::of(&config);
     let client = Client::new(&config.kafka, &instance);
+    let bodies = config.object_store.as_ref();
+    let bodies = bodies.map(|location| Bodies::open(location, &config.id));
+    let bodies = bodies.transpose()?.map(Arc::new);
     // Health and status outlive the work by a moment, to report how it ended.
     let reporting = CancellationToken::new();
     let served = tokio::spawn(Arc::clone(&status).serve(listener, reporting.clone()));
@@ -514,6 +520,7 @@ where
             plan,
             status: Arc::clone(&status),
             meter,
+            bodies,
             instance,
             owner,
             patience: crate::retry::patience(),

@@ -163,6 +163,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
             replication: None,
             client: BTreeMap::new(),
         },
+        object_store: None,
     };
     let slot = Slot {
         entity: "contact".into(),
@@ -193,6 +194,7 @@ fn context(cluster: &str, rules: Rules) -> Context {
         plan,
         status: Status::new(Stage::Extractor, "fake", "e", "none").expect("a status"),
         meter: Arc::default(),
+        bodies: None,
         instance: "e".into(),
         owner: "e".into(),
         stop: CancellationToken::new(),

@@ -405,6 +405,7 @@ impl Rig {
                 replication: None,
                 client: BTreeMap::new(),
             },
+            object_store: None,
         };
         let topics = Topics::of(&config);
         let entities = ["company", "contact"];
@@ -486,6 +487,7 @@ impl Rig {
             plan: self.plan.clone(),
             status: Status::new(stage, "fake", instance, "none").expect("a status"),
             meter: Arc::default(),
+            bodies: None,
             instance: instance.into(),
             owner: instance.into(),
             // The mock broker does not tell what was committed in transactions, so

@@ -13,3 +13,8 @@ pub use entity::{Entity, Field, Format, Kind, entities, entity, entity_of_schema
 
 /// The schema of the envelope that stands around every record.
 pub const ENVELOPE: &str = include_str!("../envelope.v1.avsc");
+
+/// The schema of the envelope around a record whose body lies in the object
+/// store. Everything else stays in [`ENVELOPE`], whose bytes every version of
+/// Drover reads.
+pub const ENVELOPE_STORED: &str = include_str!("../envelope.v2.avsc");

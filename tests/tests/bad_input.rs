@@ -696,6 +696,7 @@ async fn foreign_bytes_are_buried_and_newer_schemas_stop_their_lane() {
             body_schema: JSON,
             order: None,
             body: Some(body),
+            stored: None,
         };
         envelope.encode()
     };

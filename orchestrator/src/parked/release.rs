@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use drover_pipeline::bodies::{self, Bodies};
 use drover_pipeline::envelope::Envelope;
 use drover_pipeline::parking::Parked;
 use drover_pipeline::record::{Fingerprint, Order};
@@ -36,7 +37,9 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
         blocking(move || read(&bus)).await?
     };
     let (wait, dry_run) = (options.wait, options.dry_run);
-    let choices = choose(&all, &options);
+    let bodies = bus.bodies()?;
+    // A body may have to be got from the object store.
+    let choices = tokio::task::block_in_place(|| choose(&all, &options, bodies.as_ref()));
     if let (true, true, Some(key)) = (
         choices.records.is_empty(),
         choices.left.is_empty(),
@@ -65,6 +68,7 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
 fn choose<'p>(
     all: impl IntoIterator<Item = (&'p String, &'p Parked)>,
     options: &Release,
+    bodies: Option<&Bodies>,
 ) -> Choices {
     let mut choices = Choices {
         records: Vec::new(),
@@ -81,7 +85,7 @@ fn choose<'p>(
         if !meant {
             continue;
         }
-        match value_of(parked, kind(&reason), options.without_link) {
+        match value_of(parked, kind(&reason), options.without_link, bodies) {
             Ok(value) => {
                 choices.records.push(Again {
                     stage: Stage::Loader,
@@ -98,7 +102,12 @@ fn choose<'p>(
 }
 
 /// The record as it is written to be judged again, or why it is not.
-fn value_of(parked: &Parked, kind: &str, without_link: bool) -> Result<Vec<u8>, String> {
+fn value_of(
+    parked: &Parked,
+    kind: &str,
+    without_link: bool,
+    bodies: Option<&Bodies>,
+) -> Result<Vec<u8>, String> {
     if matches!(kind, "link" | "dropped") {
         let why = "it is in the target; it is applied again by itself as soon as its link is \
                    possible";
@@ -116,8 +125,15 @@ fn value_of(parked: &Parked, kind: &str, without_link: bool) -> Result<Vec<u8>, 
     }
     let entity = drover_schemas::entity_of_schema(envelope.body_schema)
         .ok_or_else(|| format!("its schema {} is unknown", envelope.body_schema))?;
-    let mut datum = Datum::decode(entity, envelope.body.unwrap_or_default())
-        .map_err(|_| "it is not readable any more".to_owned())?;
+    let read = envelope
+        .stored
+        .map(|stored| bodies::get_now(bodies, &stored));
+    let read = read.transpose().map_err(|error| error.to_string())?;
+    let mut datum = Datum::decode(
+        entity,
+        read.as_deref().or(envelope.body).unwrap_or_default(),
+    )
+    .map_err(|_| "it is not readable any more".to_owned())?;
     let missing = parked.reason.parents();
     for (field, value) in entity.fields.iter().zip(&mut datum.values) {
         let Value::Reference(text) = value else {
@@ -140,11 +156,19 @@ fn value_of(parked: &Parked, kind: &str, without_link: bool) -> Result<Vec<u8>, 
     datum.encode(&mut body);
     envelope.fingerprint = Fingerprint::of(envelope.op, envelope.body_schema, &body);
     envelope.body = Some(&body);
+    envelope.stored = None;
     // Newer than the same version with its link: that one is not to come back.
     envelope.order = Some(Order {
         reapply: parked.order.reapply + 1,
         ..parked.order
     });
+    if read.is_some()
+        && let Some(bodies) = bodies
+    {
+        let stored = bodies.put_now(body.clone());
+        let stored = stored.map_err(|error| error.to_string())?;
+        return Ok(envelope.with_body_at(stored).encode());
+    }
     Ok(envelope.encode())
 }
 
@@ -243,6 +267,7 @@ mod tests {
             body_schema: "contact.v1",
             order: None,
             body: Some(&body),
+            stored: None,
         };
         let order = Order {
             version: 5,
@@ -254,11 +279,11 @@ mod tests {
         };
         let parked = Parked::new(reason, "contact", order, 1, &envelope.encode());
 
-        let same = value_of(&parked, "parent", false).expect("a value");
+        let same = value_of(&parked, "parent", false, None).expect("a value");
         let same = Envelope::decode(&same).expect("decodes");
         assert_eq!((same.order, same.body), (Some(order), envelope.body));
 
-        let bare = value_of(&parked, "parent", true).expect("a value");
+        let bare = value_of(&parked, "parent", true, None).expect("a value");
         let bare = Envelope::decode(&bare).expect("decodes");
         assert!(bare.order > same.order);
         assert_ne!(bare.fingerprint, same.fingerprint);
@@ -266,7 +291,7 @@ mod tests {
         assert_eq!(datum.values[place], Value::Null);
         assert_eq!(datum.values[name], Value::String("Lee".into()));
 
-        assert!(value_of(&parked, "link", false).is_err());
-        assert!(value_of(&parked, "lease", true).is_err());
+        assert!(value_of(&parked, "link", false, None).is_err());
+        assert!(value_of(&parked, "lease", true, None).is_err());
     }
 }

@@ -73,6 +73,9 @@ pub(super) struct Version {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) bytes: usize,
     pub(super) body: Option<Json>,
+    /// Where the body is, where that is the object store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stored: Option<String>,
 }
 
 /// A parked record, without its envelope.

@@ -40,11 +40,12 @@ pub(super) fn render(life: &Life) -> String {
     for slot in &life.slots {
         text.push_str(&slot_life(slot));
     }
-    let newest = life.raw.iter().rev().find_map(|v| v.body.as_ref());
-    text.push_str(&body("raw", newest));
+    text.push_str(&newest("raw", &life.raw));
     for slot in &life.slots {
-        let newest = slot.canonical.iter().rev().find_map(|v| v.body.as_ref());
-        text.push_str(&body(&format!("canonical {}", slot.entity), newest));
+        text.push_str(&newest(
+            &format!("canonical {}", slot.entity),
+            &slot.canonical,
+        ));
         if let Some(Target::Answer(answer)) = &slot.target {
             text.push_str(&body("target", answer.row.as_ref()));
         }
@@ -193,6 +194,18 @@ fn versions(versions: &[Version]) -> String {
         })
         .collect();
     table(&columns, &rows)
+}
+
+/// The newest body, or where it is.
+fn newest(title: &str, versions: &[Version]) -> String {
+    let has = |version: &&Version| version.body.is_some() || version.stored.is_some();
+    match versions.iter().rev().find(has) {
+        None => String::new(),
+        Some(version) => match &version.stored {
+            Some(stored) => format!("\n{title}\n{}", wrap(stored, "    ")),
+            None => body(title, version.body.as_ref()),
+        },
+    }
 }
 
 /// A body, a field a line; masked values are told once.

@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 use super::key::Asked;
 use super::life::{Dead, Life, SlotLife, Version, Waiting};
 use crate::balance::{Slots, facts};
+use crate::body::in_store;
 use crate::migration::Bus;
 use crate::offsets::{Group, NOTHING};
 
@@ -251,6 +252,7 @@ fn version(record: &Kept, committed: &HashMap<Place, i64>) -> Version {
         fingerprint: envelope.map(|e| e.fingerprint),
         bytes: value.map_or(0, <[u8]>::len),
         body: envelope.and_then(body),
+        stored: envelope.and_then(|e| e.stored.as_ref()).map(in_store),
     }
 }
 

@@ -156,6 +156,7 @@ pub fn contact(id: &str, slot: &str, op: Op, body: Option<&[u8]>) -> Vec<u8> {
         body_schema: schema,
         order: None,
         body,
+        stored: None,
     };
     envelope.encode()
 }

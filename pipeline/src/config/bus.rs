@@ -1,4 +1,4 @@
-//! The part `kafka` of the configuration.
+//! The parts `kafka` and `objectStore` of the configuration.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use super::KafkaConfig;
 use super::document::{Field, Node, Value, join};
 use super::secrets::{Environment, fill};
 use super::validate::{Check, field};
+use crate::bodies::Location;
 
 const KAFKA_FIELDS: [&str; 4] = ["brokers", "partitions", "replication", "client"];
 
@@ -91,6 +92,32 @@ pub(super) fn kafka(
         brokers: brokers(field(&given.node, "brokers"), environment, check),
         client,
     }
+}
+
+/// Where bodies lie that the bus does not take.
+pub(super) fn object_store(
+    given: Option<&Field>,
+    environment: &Environment,
+    check: &mut Check<'_>,
+) -> Option<Location> {
+    let mut given = given?.clone();
+    if !matches!(given.node.value, Value::Map(_)) {
+        check.wrong_type(&given, "objectStore", "a group of fields");
+        return None;
+    }
+    fill(&mut given.node, "objectStore", environment, check);
+    for field in given.node.fields().iter().filter(|f| f.name != "url") {
+        check.unknown(field, "objectStore", &["url"]);
+    }
+    let Some(url) = field(&given.node, "url") else {
+        let advice = "name a folder that every stage sees: `url: file:///var/lib/drover/bodies`";
+        check.problem(given.line, "objectStore.url", "is missing", advice);
+        return None;
+    };
+    let text = check.text(Some(url), "objectStore.url")?;
+    Location::parse(&text)
+        .map_err(|(what, advice)| check.problem(url.line, "objectStore.url", what, advice))
+        .ok()
 }
 
 fn brokers(given: Option<&Field>, environment: &Environment, check: &mut Check<'_>) -> String {

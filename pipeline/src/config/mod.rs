@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bodies::Location;
 use crate::extract::drift::Drift;
 use crate::transform::Convert;
 
@@ -127,6 +128,9 @@ pub struct MigrationConfig {
     pub drift: Drift,
     /// The bus.
     pub kafka: KafkaConfig,
+    /// Where bodies lie that the bus does not take; `None` makes dead letters of
+    /// such records.
+    pub object_store: Option<Location>,
 }
 
 /// The migration's own mappings from source fields to canonical fields.

@@ -447,3 +447,37 @@ fn the_nearest_name_is_found() {
     assert_eq!(nearest("tenant", known), Some("tenantId"));
     assert_eq!(nearest("xyz", known), None);
 }
+
+#[test]
+fn the_object_store_is_a_folder_or_nothing() {
+    let of = |line: &str| {
+        load(
+            "m.yaml",
+            &format!("id: m\ntenantId: t\nsourceType: s\n{line}"),
+        )
+    };
+    assert_eq!(of("").expect("valid").object_store, None);
+    let folder = crate::bodies::Location::Folder("/var/lib/bodies".into());
+    let config = of("objectStore: { url: file:///var/lib/bodies }").expect("valid");
+    assert_eq!(config.object_store, Some(folder));
+    for (line, wanted) in [
+        (
+            "objectStore: /var/lib/bodies",
+            "4 objectStore: must be a group of fields, not a text; write the value in that form",
+        ),
+        (
+            "objectStore: {}",
+            "4 objectStore.url: is missing; name a folder that every stage sees: `url: file:///var/lib/drover/bodies`",
+        ),
+        (
+            "objectStore: { url: bodies }",
+            "4 objectStore.url: is no URL; write `file:///` and the folder's whole path",
+        ),
+        (
+            "objectStore: { url: file:///b, uri: x }",
+            "4 objectStore.uri: is no known field; write `url`, or remove it",
+        ),
+    ] {
+        assert_eq!(problems(of(line)), [wanted]);
+    }
+}

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Every field of the document.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "id",
     "tenantId",
     "sourceType",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 12] = [
     "pollIntervalMs",
     "drift",
     "kafka",
+    "objectStore",
 ];
 
 /// Collects problems, each with its file and line.
@@ -215,6 +216,7 @@ pub(super) fn migration(
             .unwrap_or(super::DEFAULT_POLL_INTERVAL_MS),
         drift: super::drift::drift(field(root, "drift"), check),
         kafka: bus::kafka(field(root, "kafka"), environment, check),
+        object_store: bus::object_store(field(root, "objectStore"), environment, check),
     }
 }
 

@@ -15,20 +15,31 @@ const SHORTEST: usize = 4;
 /// The message without the values of the record that the envelope (or any other
 /// JSON) holds. `key` is the record's own, which may stand.
 pub(super) fn mask(message: &str, envelope: &[u8], key: &str) -> String {
-    let mut values = Vec::new();
     match Envelope::decode(envelope) {
-        Ok(envelope) => {
-            let body = envelope.body.unwrap_or_default();
-            if envelope.body_schema == JSON {
-                collect_json(body, &mut values);
-            } else if let Some(entity) = drover_schemas::entity_of_schema(envelope.body_schema)
-                && let Ok(datum) = Datum::decode(entity, body)
-            {
-                collect_datum(&datum, &mut values);
-            }
+        Ok(envelope) => mask_body(message, envelope.body_schema, envelope.body, key),
+        Err(_) => {
+            let mut values = Vec::new();
+            collect_json(envelope, &mut values);
+            without_all(message, values, key)
         }
-        Err(_) => collect_json(envelope, &mut values),
     }
+}
+
+/// The same for a body that does not lie in its envelope.
+pub(super) fn mask_body(message: &str, schema: &str, body: Option<&[u8]>, key: &str) -> String {
+    let mut values = Vec::new();
+    let body = body.unwrap_or_default();
+    if schema == JSON {
+        collect_json(body, &mut values);
+    } else if let Some(entity) = drover_schemas::entity_of_schema(schema)
+        && let Ok(datum) = Datum::decode(entity, body)
+    {
+        collect_datum(&datum, &mut values);
+    }
+    without_all(message, values, key)
+}
+
+fn without_all(message: &str, mut values: Vec<String>, key: &str) -> String {
     values.retain(|value| {
         value.chars().count() >= SHORTEST
             && !key.contains(value.as_str())

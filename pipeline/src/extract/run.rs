@@ -14,6 +14,7 @@ use super::drift::{Policy, settle};
 use super::look::{Looks, look};
 use super::others::Others;
 use super::{BadRecord, Change, Discovery, Extractor, Object, Page, Reached, SourceField};
+use crate::bodies::Stored;
 use crate::deadletter::{
     Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
 };
@@ -504,6 +505,15 @@ impl<E: Extractor> Lane<E> {
             at,
             added: self.added.clone(),
         };
+        // Durable before the transaction begins that names them.
+        let mut stored = HashMap::new();
+        if let Some(bodies) = &self.context.bodies {
+            for (at, raw) in raws.iter().enumerate() {
+                if let Some(body) = raw.body.as_ref().filter(|body| body.len() > MAX_RECORD) {
+                    stored.insert(at, bodies.put(body.clone()).await?);
+                }
+            }
+        }
         let cleared: Vec<String> = raws
             .iter()
             .filter(|raw| self.letters.clears(raw.key.as_str(), raw.version))
@@ -526,6 +536,7 @@ impl<E: Extractor> Lane<E> {
             letters,
             cleared: cleared.clone(),
             raws,
+            stored,
         };
         let (extracted, dead) = (batch.raws.len() as u64, batch.letters.len() as u64);
         let producer = Arc::clone(&self.producer).lock_owned().await;
@@ -549,7 +560,7 @@ impl<E: Extractor> Lane<E> {
 
     fn raw(&self, change: Change, phase: ReadPhase, at: Millis) -> Result<Raw, BadRecord> {
         let length = change.body.as_ref().map_or(0, String::len);
-        if length > MAX_RECORD {
+        if length > MAX_RECORD && self.context.bodies.is_none() {
             return Err(BadRecord {
                 place: change.id,
                 code: Code::TooLarge,
@@ -640,6 +651,8 @@ struct Batch {
     /// Keys whose dead letters are taken back.
     cleared: Vec<String>,
     raws: Vec<Raw>,
+    /// Which of them the bus does not take, and where their bodies lie.
+    stored: HashMap<usize, Stored>,
 }
 
 impl Batch {
@@ -647,9 +660,13 @@ impl Batch {
         let written = producer.transaction(
             |transaction| {
                 let mut value = Vec::new();
-                for raw in &self.raws {
+                for (at, raw) in self.raws.iter().enumerate() {
                     value.clear();
-                    Envelope::of_raw(&self.migration, raw).encode_into(&mut value);
+                    let envelope = Envelope::of_raw(&self.migration, raw);
+                    match self.stored.get(&at) {
+                        None => envelope.encode_into(&mut value),
+                        Some(stored) => envelope.with_body_at(*stored).encode_into(&mut value),
+                    }
                     transaction.send(Record::new(
                         &self.topic,
                         raw.key.as_str().as_bytes(),

@@ -12,12 +12,13 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
-use super::lanes::{Batch, Message};
+use super::lanes::{Batch, MOST_AWAY, Message};
 use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
+use crate::bodies::{self, Stored};
 use crate::control::{INCARNATION, MOST_EMPTIED};
 use crate::deadletter::FailureShare;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, away};
 use crate::error::{Class, Code, Error, Result};
 use crate::idempotency::{Entry, Identity, Incoming, State, TargetId, Verdict, judge};
 use crate::kafka::Place;
@@ -50,6 +51,10 @@ pub(super) struct Work {
     pub(super) value: Vec<u8>,
     /// Where in `value` the content lies.
     pub(super) body: Range<usize>,
+    /// Where it is, if not there.
+    pub(super) stored: Option<Stored>,
+    /// The content as the object store gave it, if it is there.
+    pub(super) fetched: Option<Vec<u8>>,
     pub(super) order: Order,
     pub(super) op: Op,
     pub(super) reason: AbsentReason,
@@ -64,6 +69,14 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// The content.
+    fn content(&self) -> &[u8] {
+        match &self.fetched {
+            Some(body) => body,
+            None => &self.value[self.body.clone()],
+        }
+    }
+
     /// Whether it is the same version with another content.
     fn differs(&self, other: &Work) -> bool {
         self.order.version == other.order.version && self.fingerprint != other.fingerprint
@@ -138,7 +151,8 @@ impl<L: Loader> Worker<L> {
         self.look_at_target().await?;
         let next = next_offsets(&batch.messages);
         let mut changes = Changes::default();
-        let works = self.works(&mut batch, &mut changes)?;
+        let mut works = self.works(&mut batch, &mut changes)?;
+        self.fetch(&batch, &mut works).await?;
         self.ask_before_emptying(&works)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
@@ -230,6 +244,28 @@ impl<L: Loader> Worker<L> {
         Ok(works)
     }
 
+    /// Gets the contents that the bus did not take.
+    async fn fetch(&self, batch: &Batch, works: &mut [Work]) -> Result<(), Dropped> {
+        for work in works {
+            let Some(stored) = &work.stored else {
+                continue;
+            };
+            let mut backoff = Backoff::default();
+            work.fetched = loop {
+                match bodies::get(self.shared.bodies.as_deref(), stored).await {
+                    Ok(body) => break Some(body),
+                    Err(error) => {
+                        let place = error.place.clone().map(|place| format!(", {place}"));
+                        let place = format!("{}{}", work.key, place.unwrap_or_default());
+                        let error = error.at(place);
+                        self.wait_or_drop(batch, &error, &mut backoff).await?;
+                    }
+                }
+            };
+        }
+        Ok(())
+    }
+
     /// Takes the message's value, unless it fails.
     fn decode(&self, message: &mut Message) -> Result<Work> {
         let envelope = Envelope::decode(&message.value)?;
@@ -291,6 +327,8 @@ impl<L: Loader> Worker<L> {
             object: envelope.object.to_owned(),
             value: Vec::new(),
             body: place_in(value, envelope.body.unwrap_or_default()),
+            stored: envelope.stored,
+            fetched: None,
             order,
             op: envelope.op,
             reason: envelope.reason.unwrap_or(AbsentReason::Deleted),
@@ -306,8 +344,13 @@ impl<L: Loader> Worker<L> {
     fn released(&self, keys: &[CanonicalKey]) -> Vec<Work> {
         let known = self.shared.tables.lock();
         let mut works = Vec::new();
+        let (mut held, mut later) = (0_usize, Vec::new());
         // A key may have been let go on under an assignment that is over.
         for key in keys.iter().filter(|key| known.owns(key)) {
+            if held > MOST_AWAY {
+                later.push(key);
+                continue;
+            }
             let partition = partition_of(key.as_str().as_bytes(), self.shared.topics.partitions());
             // A timer of an earlier wait may let a record go on that waits for
             // something else by now.
@@ -327,6 +370,7 @@ impl<L: Loader> Worker<L> {
             let orphan = orphans.get(key);
             let orphan = orphan.map(|orphan| (orphan.envelope, Some(orphan.order)));
             for (value, order) in parked.into_iter().chain(redo).chain(orphan) {
+                held = held.saturating_add(away(&value));
                 let work = Envelope::decode(&value).and_then(|envelope| {
                     let order = order.or(envelope.order).ok_or_else(|| {
                         Error::new(Code::ForeignBytes, "a redo record without its order")
@@ -341,6 +385,11 @@ impl<L: Loader> Worker<L> {
                     Err(error) => tracing::error!(%key, %error, "a record can't be released"),
                 }
             }
+        }
+        drop(known);
+        for key in later {
+            let (lanes, entity) = (&self.shared.lanes, &self.entity.name);
+            lanes.release(entity, key.clone(), Duration::ZERO);
         }
         works
     }
@@ -490,7 +539,7 @@ impl<L: Loader> Worker<L> {
             return Plan::Send(Box::new(sending));
         }
         let mut typed = Vec::new();
-        let mut datum = match Datum::decode(self.entity, &work.value[work.body.clone()]) {
+        let mut datum = match Datum::decode(self.entity, work.content()) {
             Ok(datum) => datum,
             Err(malformed) => {
                 return Plan::Refuse(Error::new(

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use tokio::sync::Notify;
 
+use crate::envelope;
 use crate::kafka::Place;
 use crate::kafka::client::SESSION;
 use crate::record::CanonicalKey;
@@ -22,6 +23,10 @@ use crate::topics::partition_of;
 const FULL_BYTES: usize = 24 << 20;
 /// Nor while they hold this many records.
 const FULL_RECORDS: usize = 40_000;
+
+/// Nor does a batch begin with more bytes than this in the object store, unless
+/// one record alone has them.
+pub(super) const MOST_AWAY: usize = 64 << 20;
 
 /// A record of a canonical topic, as it was read.
 #[derive(Debug)]
@@ -339,7 +344,15 @@ impl Lanes {
         let mut queue = lane.queue();
         let count = match lane.held_back.load(Ordering::SeqCst) {
             true => 0,
-            false => queue.messages.len().min(most),
+            false => {
+                let mut away = 0_usize;
+                let fits = |message: &&Message| {
+                    let begun = away > 0;
+                    away = away.saturating_add(envelope::away(&message.value));
+                    !begun || away <= MOST_AWAY
+                };
+                queue.messages.iter().take(most).take_while(fits).count()
+            }
         };
         let messages: Vec<Message> = queue.messages.drain(..count).collect();
         queue.bytes -= messages
@@ -544,6 +557,47 @@ mod tests {
         // The reader stands behind all of it, and none of that is committed.
         let positions = HashMap::from([(place, sent)]);
         assert!(lanes.uncommitted(positions).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_batch_holds_no_more_of_the_object_store_than_fits_into_memory() {
+        let place = Place::new("t", 0);
+        let lanes = assigned(HashMap::from([(place.clone(), 0)]));
+        let raw = crate::record::Raw {
+            key: crate::record::RawKey::new("s", "o", "1").expect("a key"),
+            op: crate::record::Op::Upsert,
+            version: 1,
+            phase: crate::record::Phase::Delta,
+            extracted_at: 1,
+            body: None,
+        };
+        let value = |length| {
+            let stored = crate::bodies::Stored {
+                sha256: [1; 32],
+                length,
+            };
+            let envelope = envelope::Envelope::of_raw("m", &raw);
+            match length {
+                0 => envelope.encode(),
+                _ => envelope.with_body_at(stored).encode(),
+            }
+        };
+        for (offset, megabytes) in [0, 30, 0, 30, 30, 100, 0].into_iter().enumerate() {
+            let message = Message {
+                place: Arc::new(place.clone()),
+                offset: offset as i64,
+                key: vec![1],
+                value: value(megabytes << 20),
+            };
+            lanes.push("company", message);
+        }
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            let batch = lanes.take("company", 0, 10, Duration::ZERO).await;
+            taken.push(batch.messages.len());
+            lanes.done("company", 0, batch.epoch, Some(&HashMap::new()));
+        }
+        assert_eq!(taken, [4, 1, 1, 1], "one that is too large goes alone");
     }
 
     /// A lane of companies whose partitions are ours.

@@ -17,6 +17,7 @@ use super::references::References;
 use super::tables::{Known, Tables};
 use super::upstream::{Upstream, watch};
 use super::{EntitySupport, Loader, Step};
+use crate::bodies::Bodies;
 use crate::control::Plan;
 use crate::deadletter::{FailureShare, LiveLetters};
 use crate::envelope::Envelope;
@@ -63,6 +64,8 @@ pub(super) struct Shared<L> {
     tail: Mutex<Option<Tail>>,
     /// How long what a lane waits for may stand still.
     pub(super) patience: Duration,
+    /// Where bodies lie that the bus does not take.
+    pub(super) bodies: Option<Arc<Bodies>>,
     pub(super) orphans: Orphans,
     pub(super) references: References,
     pub(super) upstream: Upstream,
@@ -644,6 +647,7 @@ fn start<L: Loader>(
         tail: Mutex::new(None),
         incarnations: context.plan.incarnations.clone().into_iter().collect(),
         patience: context.patience,
+        bodies: context.bodies,
         orphans: Orphans::default(),
         references,
         upstream,

@@ -261,6 +261,9 @@ impl<L: Loader> Worker<L> {
             now(),
             &work.value,
         );
+        if let Some(body) = &work.fetched {
+            letter.mask_body(&self.entity.schema, body);
+        }
         letter.waits_for = waits_for;
         let again = self.shared.letters.count_on(&mut letter);
         let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);

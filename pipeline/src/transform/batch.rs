@@ -13,6 +13,7 @@ use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
 
 use super::redo::Redo;
 use super::{Outputs, Transformer};
+use crate::bodies::{self, Bodies};
 use crate::control::INCARNATION;
 use crate::deadletter::{
     Author, DeadLetter, LiveLetters, Origin, record as dead_record, topic_key,
@@ -27,7 +28,8 @@ use crate::status::{Count, now};
 use crate::topics::Topics;
 
 /// The largest value that is written: a dead letter of it, in base64, still fits
-/// into what the bus takes (10 MB).
+/// into what the bus takes (10 MB). The body of a larger one goes to the object
+/// store, if there is one.
 pub(crate) const MAX_RECORD: usize = 7 << 20;
 /// Fewer messages than this are not worth another thread.
 const SHARE: usize = 250;
@@ -62,6 +64,8 @@ pub(super) struct Desk<T> {
     pub generation: u32,
     /// Who signs dead letters.
     pub author: Author,
+    /// Where bodies lie that the bus does not take.
+    pub bodies: Option<Arc<Bodies>>,
     /// How many threads may work at once.
     pub threads: usize,
 }
@@ -494,11 +498,26 @@ impl<T: Transformer> Desk<T> {
             };
             return self.dead(input, &error, version, value);
         }
+        let body;
+        let loaded = match &envelope.stored {
+            None => &envelope,
+            Some(stored) => match bodies::get_now(self.bodies.as_deref(), stored) {
+                Ok(read) => {
+                    body = read;
+                    &envelope.with_body(&body)
+                }
+                Err(error) => return blocked(of_record(error, key)),
+            },
+        };
         out.clear();
-        match self.transformer.write(&envelope, out) {
+        match self.transformer.write(loaded, out) {
             Ok(()) => {}
             Err(error) if error.class() == Class::Record => {
-                return self.dead(input, &error, envelope.version, value);
+                let mut dead = self.dead(input, &error, envelope.version, value);
+                if let (Verdict::Dead(letter), true) = (&mut dead, envelope.stored.is_some()) {
+                    letter.mask_body(loaded.body_schema, loaded.body.unwrap_or_default());
+                }
+                return dead;
             }
             Err(error) => return blocked(error.at(String::from_utf8_lossy(key))),
         }
@@ -512,7 +531,10 @@ impl<T: Transformer> Desk<T> {
             Err(error) => {
                 part.data.truncate(data);
                 part.outputs.truncate(outputs);
-                self.dead(input, &error, envelope.version, b"")
+                match error.class() {
+                    Class::Record => self.dead(input, &error, envelope.version, b""),
+                    _ => blocked(of_record(error, key)),
+                }
             }
         }
     }
@@ -558,7 +580,7 @@ impl<T: Transformer> Desk<T> {
                 Err(reason) => (Op::Absent, Some(reason), None),
             };
             let body_schema = output.entity.schema.as_str();
-            Envelope {
+            let envelope = Envelope {
                 slot: output.slot,
                 op,
                 reason,
@@ -566,14 +588,21 @@ impl<T: Transformer> Desk<T> {
                 fingerprint: Fingerprint::of(op, body_schema, body.unwrap_or_default()),
                 body_schema,
                 body,
+                stored: None,
                 ..raw.clone()
+            };
+            envelope.encode_into(&mut part.data);
+            let size = part.data.len() - split;
+            if size > MAX_RECORD {
+                let message = format!("{size} bytes when mapped, at most {MAX_RECORD}");
+                let (Some(bodies), Some(body)) = (&self.bodies, body) else {
+                    return Err(Error::new(Code::TooLarge, message));
+                };
+                part.data.truncate(split);
+                let stored = bodies.put_now(body.to_vec())?;
+                envelope.with_body_at(stored).encode_into(&mut part.data);
             }
-            .encode_into(&mut part.data);
             let end = part.data.len();
-            if end - split > MAX_RECORD {
-                let message = format!("{} bytes when mapped, at most {MAX_RECORD}", end - split);
-                return Err(Error::new(Code::TooLarge, message));
-            }
             part.outputs.push(Placed {
                 topic: place_of(output.entity),
                 key: start..split,
@@ -610,6 +639,15 @@ fn names_itself(envelope: &Envelope<'_>, key: &[u8]) -> Result<()> {
         Code::ForeignBytes,
         "the message's key is not the record's key",
     ))
+}
+
+/// The error with the record's key, and with its place in the store.
+fn of_record(error: Error, key: &[u8]) -> Error {
+    let key = String::from_utf8_lossy(key);
+    match error.place.clone() {
+        Some(place) => error.at(format!("{key}, {place}")),
+        None => error.at(key),
+    }
 }
 
 fn blocked(error: Error) -> Verdict {

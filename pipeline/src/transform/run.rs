@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Message};
 
 use super::Transformer;
 use super::batch::{Batch, Became, Desk, Sinks, Touched};
 use super::committer::{Busy, Committer};
 use super::redo::Redos;
 use crate::deadletter::{Author, FailureShare, LiveLetters};
+use crate::envelope::away as away_of;
 use crate::error::{Class, Code, Error, Result};
 use crate::kafka::Place;
 use crate::kafka::compacted::{Follower, Tail, high_watermark};
@@ -269,6 +270,7 @@ impl<T: Transformer> Runner<T> {
                     connector: T::NAME.to_owned(),
                     instance: context.instance.clone(),
                 },
+                bodies: context.bodies.clone(),
                 // The others fetch, compress and commit meanwhile.
                 threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
             },
@@ -432,13 +434,16 @@ impl<T: Transformer> Runner<T> {
     fn collect<'m>(&self, member: &'m Member, guard: &Guard) -> Result<Collected<'m>> {
         let epoch = self.shared.epoch.load(Ordering::SeqCst);
         let mut messages = Vec::with_capacity(CHUNK);
+        // Of their bodies, in the object store.
+        let mut away = 0_usize;
         let mut ended = false;
         let mut paused = false;
         let idle = self.making.is_empty() && self.committer.is_idle();
         let mut wait = if idle { IDLE } else { PAUSE };
-        while messages.len() < CHUNK && !paused && !ended {
+        while messages.len() < CHUNK && away < BATCH_BYTES && !paused && !ended {
             match member.poll(wait) {
                 Ok(Polled::Message(message)) => {
+                    away = away.saturating_add(away_of(message.payload().unwrap_or_default()));
                     messages.push(message);
                     wait = PAUSE;
                 }
@@ -477,7 +482,11 @@ impl<T: Transformer> Runner<T> {
         self.making
             .add(&self.desk, messages, &self.shared.letters, before)
             .err()
-            .map(|(topic, error)| Trouble::Lane(topic, error))
+            .map(|(topic, error)| match passes(&error) {
+                // The object store is away, and comes back.
+                true => Trouble::Again(error),
+                false => Trouble::Lane(topic, error),
+            })
     }
 
     /// Takes up retries, before the messages: these may hold newer versions of
@@ -497,6 +506,11 @@ impl<T: Transformer> Runner<T> {
             };
             let letters = &self.shared.letters;
             if let Err(error) = self.making.retry(&self.desk, &redo, raw_topic, letters) {
+                if passes(&error) {
+                    // Due again with the next batch.
+                    self.context.status.note_error(&error);
+                    break;
+                }
                 tracing::error!(key = %redo.key, %error, "a retry waits for a person");
                 self.shared.redos.stuck(redo.key);
             }

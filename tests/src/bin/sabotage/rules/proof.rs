@@ -52,6 +52,18 @@ pub(super) const RULES: &[Rule] = &[
         ),
     },
     Rule {
+        name: "a-body-is-what-was-written",
+        invariant: 8,
+        what: "a body in the object store that was altered stops its lane",
+        file: "pipeline/src/bodies.rs",
+        find: "        if Stored::of(&body) != *stored {",
+        replace: "        if false && Stored::of(&body) != *stored {",
+        test: by(
+            PIPELINE,
+            "bodies::tests::a_body_that_is_gone_or_altered_is_told",
+        ),
+    },
+    Rule {
         name: "topics-made-anew-are-noticed",
         invariant: 8,
         what: "a topic that was deleted and made anew stops its readers",

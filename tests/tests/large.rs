@@ -1,0 +1,284 @@
+//! Records of more than the bus takes: they go by the object store, arrive
+//! complete, and wait where their bodies are missing. Without a store they are
+//! dead letters, as everything that can't go on.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drover_pipeline::envelope::Envelope;
+use drover_tests::migration::Migration;
+use drover_tests::oracle::connect;
+use rdkafka::message::Message;
+use serde_json::{Value, json};
+
+/// How long anything may take; nothing here waits for it to pass.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Long text areas of one record, and the most that one holds.
+const FIELDS: usize = 80;
+const LONGEST: usize = 131_072;
+
+/// Account and Contact alone, Account with fields for ten megabytes; every
+/// first copy goes by Bulk.
+async fn migration(name: &str) -> Migration {
+    let more = json!({"objects": ["Account", "Contact"]});
+    let sandbox = ["--seed", "9", "--records", "60"];
+    let migration = Migration::with(name, &sandbox, "postgres", json!({}), more);
+    configure(&migration, |document| {
+        document["sourceConfig"]["bulkThreshold"] = json!(1);
+    });
+    let url = format!("{}/_sandbox/describe", migration.sandbox.url);
+    let http = reqwest::Client::new();
+    for n in 0..FIELDS {
+        let field = json!({"name": long(n), "type": "textarea", "length": LONGEST});
+        let add = json!({"object": "Account", "add": field});
+        let answer = http.post(&url).json(&add).send().await;
+        assert!(answer.expect("the sandbox answers").status().is_success());
+    }
+    migration
+}
+
+fn configure(migration: &Migration, change: impl FnOnce(&mut Value)) {
+    let text = std::fs::read(&migration.config).expect("the configuration");
+    let mut document = serde_json::from_slice(&text).expect("JSON");
+    change(&mut document);
+    std::fs::write(&migration.config, document.to_string()).expect("written");
+}
+
+fn long(n: usize) -> String {
+    format!("Long_{n:02}__c")
+}
+
+/// Ten megabytes of a record, with all that a CSV has to quote.
+fn fields(seed: &str) -> Value {
+    let mut fields = json!({"Name": format!("Large {seed}")});
+    for n in 0..FIELDS {
+        let mut text = format!("{seed} {n}: \"ä\", \n");
+        let mut line = 0;
+        while text.len() < LONGEST - 60 {
+            text.push_str(&format!("{line:x} {seed} of a letter; "));
+            line += 1;
+        }
+        fields[long(n)] = json!(text);
+    }
+    fields
+}
+
+/// Length and MD5 of those texts in their order, as PostgreSQL reckons them.
+async fn sum(migration: &Migration, fields: &Value) -> (i64, String) {
+    let text = |n| fields[long(n)].as_str().expect("a text").to_owned();
+    let whole: String = (0..FIELDS).map(text).collect();
+    assert!(whole.len() > 10_000_000);
+    let client = connect(&migration.services().postgres).await;
+    let sql = "select length($1::text)::bigint, md5($1::text)";
+    let row = client.query_one(sql, &[&whole]).await.expect("a sum");
+    (row.get(0), row.get(1))
+}
+
+/// The same of what the target has; `None`: no such row.
+async fn loaded(migration: &Migration, id: &str) -> Option<(i64, String)> {
+    let client = connect(&migration.services().postgres).await;
+    let sql = format!(
+        "select sum(length(value))::bigint, md5(string_agg(value, '' order by key)) \
+         from \"{}\".company, jsonb_each_text(custom) \
+         where drover_id = $1 and key like 'Long\\_%'",
+        migration.schema
+    );
+    // Its table is made by the loader.
+    let row = client.query_one(&sql, &[&id]).await.ok()?;
+    Some((row.get::<_, Option<i64>>(0)?, row.get(1)))
+}
+
+async fn until_loaded(migration: &mut Migration, id: &str, fields: &Value) {
+    let wanted = sum(migration, fields).await;
+    migration
+        .until(LIMIT, "ten megabytes in the target", async |migration| {
+            (loaded(migration, id).await? == wanted).then_some(())
+        })
+        .await;
+}
+
+async fn write(migration: &Migration, id: Option<&str>, fields: &Value) -> String {
+    let edit = match id {
+        None => json!({"object": "Account", "create": fields}),
+        Some(id) => json!({"object": "Account", "id": id, "fields": fields}),
+    };
+    let done = migration.sandbox.edit(edit).await;
+    let id = id.or(done["id"].as_str()).expect("its id");
+    id.to_owned()
+}
+
+fn bodies(store: &Path, migration: &Migration) -> BTreeSet<PathBuf> {
+    let files = std::fs::read_dir(store.join(&migration.id));
+    let files = files.into_iter().flatten();
+    files.map(|file| file.expect("a file").path()).collect()
+}
+
+/// The names of the bodies that a topic's records of the key stand for.
+fn named(migration: &Migration, topic: &str, key: &str) -> BTreeSet<String> {
+    let records = migration.bus().read(topic);
+    let its = records.iter().filter(|r| r.key() == Some(key.as_bytes()));
+    its.filter_map(|record| {
+        let value = record.payload()?;
+        assert!(value.len() < 1_000, "{topic} has {} bytes", value.len());
+        let envelope = Envelope::decode(value).expect("an envelope");
+        Some(envelope.stored?.name())
+    })
+    .collect()
+}
+
+fn letters(migration: &Migration) -> Vec<Value> {
+    let text = migration.drover_ok(&["deadletter", "list", "--all", "--format", "json"]);
+    serde_json::from_str(&text).expect("JSON")
+}
+
+async fn letter_comes(migration: &mut Migration, code: &str) -> Value {
+    migration
+        .until(LIMIT, code, async |migration| {
+            let letters = letters(migration);
+            letters.into_iter().find(|letter| letter["code"] == code)
+        })
+        .await
+}
+
+async fn sql(migration: &Migration, statement: &str) {
+    let client = connect(&migration.services().postgres).await;
+    let statement = statement.replace("SCHEMA", &format!("\"{}\"", migration.schema));
+    client.batch_execute(&statement).await.expect(&statement);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
+    let mut migration = migration("large").await;
+    let store = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", store.path().display());
+    configure(&migration, |document| {
+        document["objectStore"] = json!({"url": url});
+    });
+    let checked = migration.drover_ok(&["check"]);
+    assert!(checked.contains("object store"), "{checked}");
+
+    // By Bulk, and by a loader that is killed when the target has it.
+    let first = fields("first");
+    let id = write(&migration, None, &first).await;
+    let (raw, key) = (
+        format!("salesforce/Account/{id}"),
+        format!("salesforce/Account/{id}#company"),
+    );
+    migration.drover_ok(&["init"]);
+    migration.start("loader", "loader-1", &[("DROVER_KILL_AT", "applied:1")]);
+    migration.start("extractor", "extractor-1", &[]);
+    migration.start("transformer", "transformer-1", &[]);
+    migration.stage("loader-1").wait_killed(LIMIT);
+    migration.start("loader", "loader-1", &[]);
+    until_loaded(&mut migration, &id, &first).await;
+    let requests = migration.sandbox.stats().await["requests"].to_string();
+    assert!(requests.contains("/jobs/query/"), "{requests}");
+    let before = bodies(store.path(), &migration);
+    assert_eq!(before.len(), 2, "the source's and the canonical one");
+
+    // Edited: by REST. The body goes before the loader has come.
+    migration.stages.remove("loader-1").expect("it").terminate();
+    let second = fields("second");
+    write(&migration, Some(&id), &second).await;
+    let canonical = async |migration: &Migration| {
+        let named = named(migration, "canonical.company", &key);
+        (named.len() == 2).then_some(())
+    };
+    let what = "the second version in canonical";
+    migration.until(LIMIT, what, canonical).await;
+    let after = bodies(store.path(), &migration);
+    let hidden = store.path().join("hidden");
+    std::fs::create_dir(&hidden).expect("a folder");
+    let moved: Vec<&PathBuf> = after.difference(&before).collect();
+    assert_eq!(moved.len(), 2, "{after:?}");
+    let place = |path: &Path| hidden.join(path.file_name().expect("a name"));
+    for path in &moved {
+        std::fs::rename(path, place(path)).expect("moved away");
+    }
+    migration.start("loader", "loader-1", &[]);
+    let told = migration
+        .until(LIMIT, "the lane stops", async |migration| {
+            let status = migration.status();
+            let processes = status["processes"].as_array()?;
+            let mut alive = processes.iter().filter(|p| p["alive"] == true);
+            let loader = alive.find(|p| p["stage"] == "loader")?;
+            let lane = &loader["lanes"]["company"];
+            (lane["phase"] == "blocked").then(|| lane["error"].to_string())
+        })
+        .await;
+    assert!(told.contains("BODY_LOST") && told.contains(&key), "{told}");
+    let old = sum(&migration, &first).await;
+    assert_eq!(loaded(&migration, &id).await, Some(old), "nothing is lost");
+    for path in &moved {
+        std::fs::rename(place(path), path).expect("put back");
+    }
+    migration.stages.remove("loader-1").expect("it").terminate();
+    migration.start("loader", "loader-1", &[]);
+    until_loaded(&mut migration, &id, &second).await;
+
+    // Refused by the target: its letter tells of the body, and can be tried again.
+    sql(
+        &migration,
+        "alter table SCHEMA.company add constraint no_third \
+         check (custom->>'Long_00__c' not like 'third%') not valid",
+    )
+    .await;
+    let third = fields("third");
+    write(&migration, Some(&id), &third).await;
+    letter_comes(&mut migration, "TARGET_REFUSED").await;
+    for verb in [
+        &["deadletter", "show", &key, "--bodies"][..],
+        &["record", &raw],
+    ] {
+        let text = migration.drover_ok(verb);
+        assert!(text.contains("bytes in the object store"), "{text}");
+        assert!(!text.contains("third 0:"), "{verb:?} shows the body");
+    }
+    sql(
+        &migration,
+        "alter table SCHEMA.company drop constraint no_third",
+    )
+    .await;
+    migration.drover_ok(&["deadletter", "retry", "--key", &key]);
+    until_loaded(&mut migration, &id, &third).await;
+    assert!(letters(&migration).iter().all(|l| l["key"] != key.as_str()));
+    migration.stop_all();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_store_ten_megabytes_are_a_dead_letter_until_there_is_one() {
+    let mut migration = migration("nostore").await;
+    let first = fields("first");
+    let id = write(&migration, None, &first).await;
+    migration.start_all(1);
+    let letter = letter_comes(&mut migration, "TOO_LARGE").await;
+    assert_eq!(
+        letter["key"],
+        format!("salesforce/Account/{id}"),
+        "{letter}"
+    );
+    assert_eq!(letter["stage"], "extractor", "{letter}");
+    migration
+        .until(LIMIT, "the others arrive", async |migration| {
+            (migration.loaded() > 20).then_some(())
+        })
+        .await;
+    assert_eq!(loaded(&migration, &id).await, None);
+
+    migration.stop_all();
+    let store = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", store.path().display());
+    configure(&migration, |document| {
+        document["objectStore"] = json!({"url": url});
+    });
+    migration.start("extractor", "extractor-1", &[]);
+    migration.start("transformer", "transformer-1", &[]);
+    migration.start("loader", "loader-1", &[]);
+    let second = fields("second");
+    write(&migration, Some(&id), &second).await;
+    until_loaded(&mut migration, &id, &second).await;
+    let left = letters(&migration);
+    assert!(left.iter().all(|l| l["code"] != "TOO_LARGE"), "{left:?}");
+    migration.stop_all();
+}
