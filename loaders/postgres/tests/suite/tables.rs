@@ -144,11 +144,11 @@ async fn what_is_gone_is_told_with_what_brings_it_back() {
     for (change, says) in [
         (
             "ALTER TABLE {contact} RENAME bio TO about",
-            ".contact RENAME about TO bio; was it dropped, then ALTER TABLE",
+            "\"contact\" RENAME \"about\" TO \"bio\"; was it dropped, then ALTER TABLE",
         ),
         (
             "ALTER TABLE {contact} DROP bio",
-            "ADD COLUMN bio text, restart the loader, and `drover remap --reload contact`",
+            "ADD COLUMN \"bio\" text, restart the loader, and `drover remap --reload contact`",
         ),
         (
             "DROP TABLE {contact}",
