@@ -16,7 +16,7 @@ use super::lanes::{Batch, MOST_AWAY, Message};
 use super::run::{Shared, kill_point};
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
 use crate::bodies::{self, Stored};
-use crate::control::{INCARNATION, MOST_EMPTIED};
+use crate::control::INCARNATION;
 use crate::deadletter::FailureShare;
 use crate::envelope::{Envelope, away};
 use crate::error::{Class, Code, Error, Result};
@@ -80,6 +80,26 @@ impl Work {
     /// Whether it is the same version with another content.
     fn differs(&self, other: &Work) -> bool {
         self.order.version == other.order.version && self.fingerprint != other.fingerprint
+    }
+
+    /// The mapping generation that takes it away, although the source has it.
+    fn taken_away_by(&self) -> Option<u32> {
+        let by_mapping = self.op == Op::Absent && self.reason != AbsentReason::Deleted;
+        by_mapping.then_some(self.order.mapping)
+    }
+}
+
+/// What a batch under way takes away by the mapping.
+struct Emptying<L> {
+    shared: Arc<Shared<L>>,
+    keys: Vec<CanonicalKey>,
+}
+
+impl<L> Drop for Emptying<L> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.shared.tables.lock().emptied_now(&self.keys);
+        }
     }
 }
 
@@ -153,7 +173,7 @@ impl<L: Loader> Worker<L> {
         let mut changes = Changes::default();
         let mut works = self.works(&mut batch, &mut changes)?;
         self.fetch(&batch, &mut works).await?;
-        self.ask_before_emptying(&works)?;
+        let _emptying = self.ask_before_emptying(&works)?;
         let mut plans = self.judge(&works, &mut changes);
         kill_point(Step::Judged);
         self.recover(&batch, &works, &mut plans).await?;
@@ -395,38 +415,38 @@ impl<L: Loader> Worker<L> {
     }
 
     /// A changed mapping that takes away more than a share of what the target
-    /// has stops the lane, until a person agrees.
-    fn ask_before_emptying(&self, works: &[Work]) -> Result<(), Dropped> {
+    /// has stops the lane, until a person agrees. What the batch takes away counts
+    /// for the batches beside it until what is returned is dropped.
+    fn ask_before_emptying(&self, works: &[Work]) -> Result<Emptying<L>, Dropped> {
+        let mut emptying = Emptying {
+            shared: Arc::clone(&self.shared),
+            keys: Vec::new(),
+        };
         if self.shared.plan.absent_accepted {
-            return Ok(());
+            return Ok(emptying);
         }
-        let known = self.shared.tables.lock();
+        let mut known = self.shared.tables.lock();
         let generation = self.shared.plan.generation;
         let emptied = works.iter().filter(|work| {
-            let by_mapping = work.op == Op::Absent && work.reason != AbsentReason::Deleted;
-            by_mapping
+            work.taken_away_by() == Some(generation)
                 && known.entry(&work.key).is_some_and(|entry| {
                     !matches!(entry.state, State::Deleted { .. })
                         && entry.order.version == work.order.version
                         && entry.order.mapping < work.order.mapping
                 })
         });
-        let now = emptied.count() as u64;
-        if now == 0 {
-            return Ok(());
-        }
-        let before = known.emptied(generation);
-        let all = known.live() + before;
-        if (now + before) * MOST_EMPTIED <= all {
-            return Ok(());
-        }
-        Err(Dropped::Blocked(Error::new(
-            Code::EmptiedByMapping,
-            format!(
-                "mapping generation {generation} takes away at least {} of {all} records",
-                now + before
-            ),
-        )))
+        let keys: Vec<CanonicalKey> = emptied.map(|work| work.key.clone()).collect();
+        known.empty(&keys, generation).map_err(|(taken, all)| {
+            Dropped::Blocked(Error::new(
+                Code::EmptiedByMapping,
+                format!(
+                    "mapping generation {generation} takes away at least {taken} of {all} records"
+                ),
+            ))
+        })?;
+        drop(known);
+        emptying.keys = keys;
+        Ok(emptying)
     }
 
     /// Asks the rule about every record and resolves references.
@@ -436,6 +456,13 @@ impl<L: Loader> Worker<L> {
         works
             .iter()
             .map(|work| {
+                // What an earlier mapping took away is not obeyed any more: the
+                // present one's word for the same record follows, as a remap maps
+                // everything anew.
+                let taken_away = work.taken_away_by();
+                if taken_away.is_some_and(|mapping| mapping < self.shared.plan.generation) {
+                    return Plan::Drop(Count::Stale);
+                }
                 if let Some(parked) = known.parked(&work.key)
                     && parked.order > work.order
                 {

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::control::MOST_EMPTIED;
 use crate::idempotency::{Entry, PackedTable, State, Table, TargetId};
 use crate::kafka::Place;
 use crate::parking::Parked;
@@ -33,6 +34,8 @@ pub(super) struct Known {
     live: u64,
     /// By mapping generation, how many entries it emptied.
     emptied: HashMap<u32, u64>,
+    /// What batches under way are about to empty.
+    emptying: HashSet<CanonicalKey>,
     /// When this process first saw each Pending, by its monotonic clock.
     pending_seen: HashMap<CanonicalKey, Instant>,
     parked: HashMap<CanonicalKey, Parked>,
@@ -81,6 +84,7 @@ impl Tables {
                 entries: Box::new(PackedTable::default()),
                 live: 0,
                 emptied: HashMap::new(),
+                emptying: HashSet::new(),
                 pending_seen: HashMap::new(),
                 parked: HashMap::new(),
                 waiting: HashMap::new(),
@@ -243,14 +247,35 @@ impl Known {
         }
     }
 
-    /// How many keys the target has.
-    pub(super) fn live(&self) -> u64 {
-        self.live
+    /// Lets a batch of this mapping generation empty these keys, until
+    /// [`emptied_now`](Self::emptied_now) says that it has, or has not. If all
+    /// such batches took away more than the share of [`MOST_EMPTIED`], they may
+    /// not: the error is how many of how many it would be.
+    pub(super) fn empty(
+        &mut self,
+        keys: &[CanonicalKey],
+        generation: u32,
+    ) -> Result<(), (u64, u64)> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let emptied = self.emptied.get(&generation).copied().unwrap_or(0);
+        // One that is committed already is among the emptied, too.
+        let is_live = |key: &&CanonicalKey| self.is_live(key);
+        let before = emptied + self.emptying.iter().filter(is_live).count() as u64;
+        let (now, all) = (keys.len() as u64, self.live + emptied);
+        if (now + before) * MOST_EMPTIED <= all {
+            self.emptying.extend(keys.iter().cloned());
+            return Ok(());
+        }
+        Err((now + before, all))
     }
 
-    /// How many keys a mapping generation has emptied.
-    pub(super) fn emptied(&self, generation: u32) -> u64 {
-        self.emptied.get(&generation).copied().unwrap_or(0)
+    /// The batch that was let empty these keys is over.
+    pub(super) fn emptied_now(&mut self, keys: &[CanonicalKey]) {
+        for key in keys {
+            self.emptying.remove(key);
+        }
     }
 
     /// The keys of ours that wait for that one.
@@ -358,5 +383,56 @@ impl Known {
     /// Notes how far the tail told a partition that is not ours.
     pub(super) fn told(&mut self, place: &Place, offset: i64) {
         self.through.insert(place.clone(), offset + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Order;
+
+    fn key(n: u64) -> CanonicalKey {
+        CanonicalKey::parse(&format!("s/Contact/{n}#contact")).expect("a key")
+    }
+
+    fn entry(mapping: u32, state: State) -> Entry {
+        Entry {
+            order: Order {
+                mapping,
+                ..Order::default()
+            },
+            fingerprint: Default::default(),
+            state,
+            target_id: Some("1".to_owned()),
+            first_touch: None,
+            unknown: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn batches_beside_each_other_take_away_no_more_than_one_would() {
+        let tables = Tables::new(1, "i".into(), "p".into());
+        let mut known = tables.lock();
+        for n in 0..1_000 {
+            known.put_entry(&key(n), Some(&entry(1, State::Applied)));
+        }
+        let keys = |from: u64, to: u64| -> Vec<CanonicalKey> { (from..to).map(key).collect() };
+        assert_eq!(known.empty(&keys(0, 6), 2), Ok(()));
+        assert_eq!(known.empty(&keys(6, 11), 2), Err((11, 1_000)));
+        // The first one is committed, and in memory, before it is over.
+        let reason = AbsentReason::Filtered;
+        for n in 0..6 {
+            known.put_entry(&key(n), Some(&entry(2, State::Deleted { reason })));
+        }
+        assert_eq!(known.empty(&keys(6, 11), 2), Err((11, 1_000)));
+        assert_eq!(known.empty(&keys(6, 10), 2), Ok(()));
+        known.emptied_now(&keys(0, 6));
+        assert_eq!(known.empty(&keys(10, 11), 2), Err((11, 1_000)));
+        // A batch that failed has taken nothing away.
+        known.emptied_now(&keys(6, 10));
+        assert_eq!(known.empty(&keys(7, 11), 2), Ok(()));
+        // Another mapping is asked for by itself.
+        known.emptied_now(&keys(7, 11));
+        assert_eq!(known.empty(&keys(11, 20), 3), Ok(()));
     }
 }

@@ -91,7 +91,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "a-mapping-that-empties-asks",
         invariant: 7,
         what: "a mapping that takes away much of the target waits for a person",
-        file: "pipeline/src/load/batch.rs",
+        file: "pipeline/src/load/tables.rs",
         find: "        if (now + before) * MOST_EMPTIED <= all {",
         replace: "        if true || (now + before) * MOST_EMPTIED <= all {",
         test: by(
