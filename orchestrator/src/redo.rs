@@ -317,7 +317,7 @@ pub(crate) fn is_through(outcome: &Outcome) -> bool {
 #[cfg(test)]
 mod tests {
     use drover_pipeline::Code;
-    use drover_pipeline::deadletter::{Author, Origin};
+    use drover_pipeline::testing;
     use serde_json::json;
 
     use super::*;
@@ -325,17 +325,7 @@ mod tests {
     const KEY: &str = "s/o/1#c";
 
     fn letter(attempt: u32) -> DeadLetter {
-        let author = Author {
-            stage: Stage::Loader,
-            connector: "p".into(),
-            instance: "l".into(),
-        };
-        let origin = Origin {
-            place: Place::new("t", 0),
-            offset: 1,
-        };
-        let error = Error::new(Code::TargetRefused, "no");
-        let mut letter = DeadLetter::new(&author, KEY, &error, &origin, 1, None, 5, b"x");
+        let mut letter = testing::letter(KEY, Code::TargetRefused, 1, b"x");
         letter.attempt = attempt;
         letter
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use drover_pipeline::Error;
-use drover_pipeline::config::Problem;
+use drover_pipeline::config::{Problem, nearest};
 use drover_pipeline::control::{PLAN, Plan};
 use drover_pipeline::kafka::client::{Client, PATIENCE};
 use drover_pipeline::kafka::{Place, explain};
@@ -160,10 +160,15 @@ fn known_entities(migration: &Migration, plan: &Plan, named: &[String]) -> Resul
     let unknown = named.iter().filter(|name| !plan.entities.contains(name));
     let problems: Vec<Problem> = unknown
         .map(|name| {
+            let known = plan.entities.iter().map(String::as_str);
+            let advice = match nearest(name, known) {
+                Some(near) => format!("write `{near}`"),
+                None => format!("name one of {}", plan.entities.join(", ")),
+            };
             Problem::at(
                 "--reload",
                 format!("this migration loads no entity `{name}`"),
-                format!("name one of {}", plan.entities.join(", ")),
+                advice,
             )
         })
         .collect();

@@ -97,6 +97,13 @@ async fn report(
         Ok::<_, Error>((view, waiting(&counted)?, dry))
     })
     .await?;
+    let red = (!balance.balanced).then(|| balance::red(&balance));
+    let failures: Vec<Failure> = red.into_iter().chain(shortfall(&view, waiting)).collect();
+    // A script that reads this alone must not take for done what is not.
+    let heading = match failures.is_empty() {
+        true => "synced",
+        false => "incomplete",
+    };
     match (format, &dry) {
         (Format::Json, None) => print_json(&view),
         (Format::Json, Some(dry)) => {
@@ -105,17 +112,15 @@ async fn report(
             print_json(&json);
         }
         (Format::Table, None) => print(&format!(
-            "synced\n{}\n{}",
+            "{heading}\n{}\n{}",
             status::objects(&view),
             balance::headline(&balance)
         )),
         (Format::Table, Some(dry)) => {
             let extracted = view.objects.iter().map(|o| (o.object.clone(), o.extracted));
-            print(&format!("synced\n{}", dry.render(&extracted.collect())));
+            print(&format!("{heading}\n{}", dry.render(&extracted.collect())));
         }
     }
-    let red = (!balance.balanced).then(|| balance::red(&balance));
-    let failures: Vec<Failure> = red.into_iter().chain(shortfall(&view, waiting)).collect();
     match failures.is_empty() {
         true => Ok(ExitCode::SUCCESS),
         false => Err(Failures(failures)),

@@ -326,15 +326,16 @@ impl Loaded {
         })
     }
 
-    /// The connector that `make` builds of its part of the document. What it finds
+    /// The connector that `make` builds of its part of the document, and the meter
+    /// of its calls. What it finds
     /// wrong is told together with what is wrong elsewhere, where its own part
     /// could be read.
     fn build<C: DeserializeOwned, T>(
         self,
         path: &str,
         part: fn(&MigrationConfig) -> &Secret,
-        make: impl FnOnce(C) -> Result<T, Vec<Problem>>,
-    ) -> Result<(T, MigrationConfig), End> {
+        make: impl FnOnce(C, HttpClient) -> Result<T, Vec<Problem>>,
+    ) -> Result<(T, MigrationConfig, Arc<Meter>), End> {
         let mut wrong = self.wrong;
         let below = format!("{path}.");
         let own = |problem: &Problem| problem.path == path || problem.path.starts_with(&below);
@@ -342,8 +343,10 @@ impl Loaded {
             return Err(End::Problems(wrong));
         }
         let document = part(&self.config).expose().clone();
+        let http = HttpClient::new()?;
+        let meter = Arc::clone(http.meter());
         let made = match serde_json::from_value(serde_json::Value::Object(document)) {
-            Ok(parsed) => make(parsed),
+            Ok(parsed) => make(parsed, http),
             Err(error) => Err(vec![Problem::at(
                 path,
                 error.to_string(),
@@ -351,7 +354,7 @@ impl Loaded {
             )]),
         };
         match made {
-            Ok(made) if wrong.is_empty() => Ok((made, self.config)),
+            Ok(made) if wrong.is_empty() => Ok((made, self.config, meter)),
             Ok(_) => Err(End::Problems(wrong)),
             Err(more) => {
                 wrong.extend(more.into_iter().map(|p| self.document.placed(p)));
@@ -374,14 +377,7 @@ fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig, Arc<
     let schema = schemars::schema_for!(E::Config).to_value();
     let named = Some(("sourceType", E::NAME));
     let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
-    let http = HttpClient::new()?;
-    let meter = Arc::clone(http.meter());
-    let (connector, config) = loaded.build(
-        "sourceConfig",
-        |config| &config.source_config,
-        |parsed| E::new(parsed, http),
-    )?;
-    Ok((connector, config, meter))
+    loaded.build("sourceConfig", |config| &config.source_config, E::new)
 }
 
 fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>), End> {
@@ -397,14 +393,7 @@ fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>
     let schema = schemars::schema_for!(L::Config).to_value();
     let named = Some(("targetType", L::NAME));
     let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
-    let http = HttpClient::new()?;
-    let meter = Arc::clone(http.meter());
-    let (connector, config) = loaded.build(
-        "targetConfig",
-        |config| &config.target_config,
-        |parsed| L::new(parsed, http),
-    )?;
-    Ok((connector, config, meter))
+    loaded.build("targetConfig", |config| &config.target_config, L::new)
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {

@@ -148,28 +148,19 @@ impl Waivers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadletter::{Author, Origin};
-    use crate::error::{Code, Error};
-    use crate::kafka::Place;
+    use crate::error::Code;
+    use crate::testing;
 
     fn letter(version: Millis, offset: i64, code: Code, held: &[u8]) -> DeadLetter {
-        let author = Author {
-            stage: Stage::Loader,
-            connector: "postgres".into(),
-            instance: "loader-1".into(),
-        };
-        let origin = Origin {
-            place: Place::new("t", 0),
-            offset,
-        };
         let order = Order {
             version,
             offset,
             ..Order::default()
         };
-        let error = Error::new(code, "no");
-        let key = "salesforce/Contact/1#contact";
-        DeadLetter::new(&author, key, &error, &origin, version, Some(order), 1, held)
+        DeadLetter {
+            order: Some(order),
+            ..testing::letter("salesforce/Contact/1#contact", code, version, held)
+        }
     }
 
     #[test]

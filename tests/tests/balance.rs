@@ -263,6 +263,8 @@ async fn a_record_taken_out_of_any_topic_is_named() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{told}");
     assert!(told.contains("UNBALANCED: "), "{told}");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.starts_with("incomplete\nOBJECT"), "{shown}");
 }
 
 /// Makes a Contact wait for a parent that never comes, one that can't be mapped,

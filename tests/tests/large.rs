@@ -3,7 +3,8 @@
 //! dead letters, as everything that can't go on.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::fs::DirEntry;
+use std::path::Path;
 use std::time::Duration;
 
 use drover_pipeline::envelope::Envelope;
@@ -108,10 +109,13 @@ async fn write(migration: &Migration, id: Option<&str>, fields: &Value) -> Strin
     id.to_owned()
 }
 
-fn bodies(store: &Path, migration: &Migration) -> BTreeSet<PathBuf> {
-    let files = std::fs::read_dir(store.join(&migration.id));
-    let files = files.into_iter().flatten();
-    files.map(|file| file.expect("a file").path()).collect()
+/// The names of the bodies in the store.
+fn bodies(store: &Path, migration: &Migration) -> BTreeSet<String> {
+    let files = std::fs::read_dir(store.join(&migration.id)).expect("its folder");
+    let name = |file: std::io::Result<DirEntry>| file.expect("a file").file_name();
+    files
+        .map(|file| name(file).to_string_lossy().into_owned())
+        .collect()
 }
 
 /// The names of the bodies that a topic's records of the key stand for.
@@ -174,8 +178,13 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     until_loaded(&mut migration, &id, &first).await;
     let requests = migration.sandbox.stats().await["requests"].to_string();
     assert!(requests.contains("/jobs/query/"), "{requests}");
-    let before = bodies(store.path(), &migration);
-    assert_eq!(before.len(), 2, "the source's and the canonical one");
+    // By Bulk and, when the delta sync looks back, by REST: the same bytes. The
+    // store may have a file more, which is just being written once again.
+    let read = named(&migration, "raw.salesforce.account", &raw);
+    let before = named(&migration, "canonical.company", &key);
+    assert_eq!((read.len(), before.len()), (1, 1), "{read:?}");
+    let kept = bodies(store.path(), &migration);
+    assert!(kept.is_superset(&(&read | &before)), "{kept:?}");
 
     // Edited: by REST. The body goes before the loader has come.
     migration.stages.remove("loader-1").expect("it").terminate();
@@ -187,15 +196,11 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     };
     let what = "the second version in canonical";
     migration.until(LIMIT, what, canonical).await;
-    let after = bodies(store.path(), &migration);
+    let after = named(&migration, "canonical.company", &key);
+    let body = after.difference(&before).next().expect("another body");
+    let body = store.path().join(&migration.id).join(body);
     let hidden = store.path().join("hidden");
-    std::fs::create_dir(&hidden).expect("a folder");
-    let moved: Vec<&PathBuf> = after.difference(&before).collect();
-    assert_eq!(moved.len(), 2, "{after:?}");
-    let place = |path: &Path| hidden.join(path.file_name().expect("a name"));
-    for path in &moved {
-        std::fs::rename(path, place(path)).expect("moved away");
-    }
+    std::fs::rename(&body, &hidden).expect("moved away");
     migration.start("loader", "loader-1", &[]);
     let told = migration
         .until(LIMIT, "the lane stops", async |migration| {
@@ -210,9 +215,7 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     assert!(told.contains("BODY_LOST") && told.contains(&key), "{told}");
     let old = sum(&migration, &first).await;
     assert_eq!(loaded(&migration, &id).await, Some(old), "nothing is lost");
-    for path in &moved {
-        std::fs::rename(place(path), path).expect("put back");
-    }
+    std::fs::rename(&hidden, &body).expect("put back");
     migration.stages.remove("loader-1").expect("it").terminate();
     migration.start("loader", "loader-1", &[]);
     until_loaded(&mut migration, &id, &second).await;

@@ -153,7 +153,7 @@ async fn what_the_target_lost_is_loaded_again_by_name() {
     assert_eq!(told.status.code(), Some(2), "{told:?}");
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(
-        told.contains("no entity `leads`") && told.contains("lead, "),
+        told.contains("no entity `leads`") && told.contains("write `lead`"),
         "{told}"
     );
     let told = migration.drover_ok(&["remap", "--reload", "lead"]);

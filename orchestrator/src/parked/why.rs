@@ -334,22 +334,8 @@ mod tests {
 
     #[test]
     fn a_dead_record_is_told_as_dead() {
-        use drover_pipeline::deadletter::{Author, Origin};
-
-        let author = Author {
-            stage: Stage::Loader,
-            connector: "p".into(),
-            instance: "l".into(),
-        };
-        let origin = Origin {
-            place: Place::new("t", 0),
-            offset: 1,
-        };
-        let (key, error) = (
-            "s/Case/1#ticket",
-            drover_pipeline::Error::new(Code::TooLong, "no"),
-        );
-        let letter = DeadLetter::new(&author, key, &error, &origin, 1, None, 5, b"x");
+        let key = "s/Case/1#ticket";
+        let letter = drover_pipeline::testing::letter(key, Code::TooLong, 1, b"x");
         assert_eq!(
             idle(key, Some(dead(&letter))).to_string(),
             "UNKNOWN_RECORD: `s/Case/1#ticket` does not wait; it is dead (loader): TOO_LONG: no; \

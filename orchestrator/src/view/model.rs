@@ -406,25 +406,12 @@ mod tests {
 
     #[test]
     fn only_the_very_failure_that_was_waived_counts_as_waived() {
-        use drover_pipeline::deadletter::{Author, DeadLetter, Origin};
-        use drover_pipeline::kafka::Place;
+        use drover_pipeline::Code;
+        use drover_pipeline::testing;
         use drover_pipeline::waiver::Waiver;
-        use drover_pipeline::{Code, Error};
 
-        let author = Author {
-            stage: Stage::Loader,
-            connector: "p".into(),
-            instance: "l".into(),
-        };
-        let origin = Origin {
-            place: Place::new("t", 0),
-            offset: 1,
-        };
-        let letter = |version| {
-            let error = Error::new(Code::TargetRefused, "no");
-            let key = "s/Contact/1#contact";
-            DeadLetter::new(&author, key, &error, &origin, version, None, 5, b"x")
-        };
+        let key = "s/Contact/1#contact";
+        let letter = |version| testing::letter(key, Code::TargetRefused, version, b"x");
         let waiver = Waiver::of(&letter(1), "agreed", "ann", 2);
         let mut model = Model::default();
         let key = waiver.control_key();

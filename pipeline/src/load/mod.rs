@@ -4,6 +4,7 @@
 pub mod ask;
 mod batch;
 mod commit;
+mod judge;
 mod lanes;
 mod orphans;
 mod references;
@@ -11,6 +12,7 @@ mod run;
 mod settle;
 mod tables;
 mod upstream;
+mod work;
 
 pub use run::run;
 

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::batch::{Plan, Work, Worker};
+use super::batch::Worker;
 use super::commit::Changes;
+use super::judge::Plan;
 use super::lanes::Message;
+use super::work::Work;
 use super::{Applied, Loader, Outcome};
 use crate::deadletter::{Author, DeadLetter, Origin};
 use crate::envelope::Envelope;

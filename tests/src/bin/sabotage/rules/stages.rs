@@ -106,7 +106,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "newest-per-key",
         invariant: 5,
         what: "of a key only the newest version in a batch is sent",
-        file: "pipeline/src/load/batch.rs",
+        file: "pipeline/src/load/work.rs",
         find: "            !superseded[place - 1]",
         replace: "            !superseded[place - 1] || place > 0",
         test: by(STAGES, "durable::of_a_key_only_the_newest_version_is_sent"),
