@@ -39,14 +39,17 @@ pub(super) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
     };
     let places: Vec<String> = told.0.iter().filter_map(place).collect();
     let is_new = |failure: &Failure| {
-        let around = |path: &str, other: &str| {
-            path.strip_prefix(other)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
         let path = place(failure);
-        path.is_some_and(|path| !places.iter().any(|p| around(&path, p) || around(p, &path)))
+        let same = |path: &str, p: &str| is_or_is_in(path, p) || is_or_is_in(p, path);
+        path.is_some_and(|path| !places.iter().any(|p| same(&path, p)))
     };
     more.into_iter().filter(is_new).collect()
+}
+
+/// Whether a path is the other one, or leads to something within it.
+fn is_or_is_in(path: &str, other: &str) -> bool {
+    path.strip_prefix(other)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The problem as one of the migration's file, if that is where it comes from.
@@ -58,9 +61,10 @@ fn own(mappings: &Mappings, failure: &Failure) -> Option<Problem> {
     let (message, advice) = rest.rsplit_once("; ")?;
     let (object, path) = path.strip_prefix("objects.")?.split_once(".slots.")?;
     let (_, path) = path.split_once('.')?;
-    let path = if let Some(field) = path.strip_prefix("where.") {
-        mappings.filters.get(object)?.get(field)?;
-        format!("mappings.{object}.{WHERE}.{field}")
+    let path = if let Some(asked) = path.strip_prefix("where.") {
+        let mut own = mappings.filters.get(object)?.keys();
+        own.find(|field| is_or_is_in(asked, field))?;
+        format!("mappings.{object}.{WHERE}.{asked}")
     } else {
         let rule = path.strip_prefix("fields.")?;
         let (canonical, below) = rule.split_at(rule.find('.').unwrap_or(rule.len()));
@@ -122,6 +126,14 @@ mod tests {
         assert_eq!(
             told("objects.Contact.slots.contact.where.LeadSource"),
             at("mappings.Contact.$where.LeadSource")
+        );
+        assert_eq!(
+            told("objects.Contact.slots.contact.where.LeadSource.not[1]"),
+            at("mappings.Contact.$where.LeadSource.not[1]")
+        );
+        assert_eq!(
+            told("objects.Contact.slots.contact.where.LeadSourceX"),
+            None
         );
         assert_eq!(
             told("objects.Contact.slots.contact.fields.phoneNumber.region"),

@@ -7,6 +7,48 @@
 
 use drover_schemas::Kind;
 
+/// What the values of a field look like in a record, as far as the source's word for
+/// its type tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `true` and `false`.
+    Boolean,
+    /// Numbers.
+    Number,
+    /// Texts that are days.
+    Date,
+    /// Texts that are moments with their zone.
+    Datetime,
+    /// Texts that are times of a day.
+    Time,
+    /// Ids: texts, or the numbers that some sources count by.
+    Id,
+    /// Any texts.
+    Text,
+    /// Groups of values, or lists.
+    Nested,
+    /// Whatever the source means by its word.
+    Unknown,
+}
+
+/// The shape of the values of a field that the source declares as `declared`.
+pub fn shape(declared: &str) -> Shape {
+    match declared.to_ascii_lowercase().as_str() {
+        "boolean" | "bool" | "checkbox" => Shape::Boolean,
+        "int" | "integer" | "long" | "double" | "float" | "decimal" | "currency" | "percent" => {
+            Shape::Number
+        }
+        "date" => Shape::Date,
+        "datetime" | "date-time" | "timestamp" => Shape::Datetime,
+        "time" => Shape::Time,
+        "id" | "reference" => Shape::Id,
+        "string" | "text" | "textarea" | "html" | "phone" | "email" | "url" | "picklist"
+        | "multipicklist" | "combobox" | "encryptedstring" | "enumeration" => Shape::Text,
+        "address" | "location" | "object" | "array" => Shape::Nested,
+        _ => Shape::Unknown,
+    }
+}
+
 /// Whether a field that the source declares as `declared` can ever give a value
 /// of that kind.
 pub fn can_become(declared: &str, kind: Kind) -> bool {
@@ -33,21 +75,7 @@ pub fn can_become(declared: &str, kind: Kind) -> bool {
 /// a text may hold anything, so a date or an id made of it fails in every record
 /// that holds something else. A number in a text converts, or says what it is.
 pub fn needs_a_form(declared: &str, kind: Kind) -> bool {
-    let text = matches!(
-        declared.to_ascii_lowercase().as_str(),
-        "string"
-            | "text"
-            | "textarea"
-            | "html"
-            | "phone"
-            | "email"
-            | "url"
-            | "picklist"
-            | "multipicklist"
-            | "combobox"
-            | "encryptedstring"
-            | "enumeration"
-    );
+    let text = shape(declared) == Shape::Text;
     text && matches!(kind, Kind::Date | Kind::Datetime | Kind::Reference)
 }
 

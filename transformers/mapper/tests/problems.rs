@@ -55,7 +55,7 @@ fn all_problems_come_at_once() {
             "objects.B.slots: the object has 0 slots; give it one to 64, or leave the object out",
             "objects.C.slots.x.where.Nme: the source's object C shows no field `Nme`; \
              did you mean `Name`?; or grant the right to see it",
-            "objects.C.slots.x.where.Stage: `a` is no condition; write a value, a list of values, \
+            "objects.C.slots.x.where.Stage.a: `a` is no condition; write a value, a list of values, \
              `{ not: … }` or `{ atLeast: …, below: … }`",
             "objects.C.slots.x.emptyWithout: the source's object C shows no field `Nam`; \
              did you mean `Name`?; or grant the right to see it",
@@ -63,6 +63,40 @@ fn all_problems_come_at_once() {
             "objects.C.slots.x.fields.lastname: the entity contact has no field `lastname`; did you mean `lastName`?",
             "objects.C.slots.x.fields: contact.lastName is required and has no rule; map a source field to lastName",
             "objects.D.slots.a#b: the slot's name is empty or has `#`, `/` or `|` in it; use letters, digits and hyphens",
+        ]
+    );
+}
+
+/// A filter that no record can meet would end green with nothing loaded.
+#[test]
+fn a_filter_that_nothing_meets_is_told_by_the_source_s_own_types() {
+    let json = json!({"objects": {"C": {"slots": {"x": {"entity": "contact",
+        "where": {
+            "Active": "false", "Born": {"atLeast": "soon", "belw": "2026-01-31"},
+            "Age": [5, "6"], "Name": {"not": 7}, "Vendor": true,
+        },
+        "fields": {"lastName": "Name"}}}}}});
+    let described = object(
+        "C",
+        "Name: string, Active: boolean, Born: date, Age: int, Vendor: own type",
+    );
+    let at = |place: &str| format!("objects.C.slots.x.where.{place}");
+    assert_eq!(
+        told(json, &[described]),
+        [
+            at(
+                "Active: C.Active is declared as boolean, and `\"false\"` is a text; \
+                write `false`, without quotes"
+            ),
+            at("Age[1]: C.Age is declared as int, and `\"6\"` is a text; \
+                write `6`, without quotes"),
+            at("Born.belw: `belw` is no condition; write `below`"),
+            at(
+                "Born.atLeast: `\"soon\"` is no number, date or time to compare C.Born with; \
+                write a number, a date (2026-01-31) or a time with its zone \
+                (2026-01-31T09:00:00Z)"
+            ),
+            at("Name.not: C.Name is declared as string, and `7` is a number; put it in quotes"),
         ]
     );
 }
