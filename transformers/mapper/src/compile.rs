@@ -194,7 +194,7 @@ impl Compiler<'_> {
             };
             let rule = rule.long();
             if let Some(source) = self.source(&path, entity, field, &rule, plan) {
-                let more = self.more(&path, field, &rule, plan);
+                let more = self.more(&path, (entity, field), &rule, plan);
                 rules.push(Rule {
                     index,
                     source,

@@ -202,6 +202,84 @@ fn types_that_never_fit() {
 }
 
 #[test]
+fn a_field_that_is_never_an_address_or_a_code() {
+    for (target, source, declared, holds) in [
+        ("email", "Born", "date", "an e-mail address"),
+        ("email", "Age", "int", "an e-mail address"),
+        (
+            "currency",
+            "Boss",
+            "reference",
+            "a currency's code (three capital letters)",
+        ),
+        (
+            "ownerType",
+            "Boss",
+            "reference",
+            "the name of the entity that ownerId points to, which Drover fills in",
+        ),
+    ] {
+        assert_eq!(
+            rule(target, json!(source)),
+            at(
+                target,
+                &format!(
+                    "the source field {source} is declared as {declared}, and {target} is {holds}; \
+                     map another source field, or leave it to `custom`"
+                )
+            )
+        );
+    }
+    for (target, source) in [("email", "Name"), ("department", "Boss"), ("title", "Born")] {
+        assert!(
+            rule(target, json!(source)).is_empty(),
+            "{source} to {target}"
+        );
+    }
+    // A map of values makes of it what is due.
+    let mapped = json!({"from": "Active", "values": {"true": "EUR", "false": "USD"}});
+    assert!(rule("currency", mapped).is_empty());
+}
+
+#[test]
+fn forms_that_nothing_can_have() {
+    let form =
+        |target: &str, from: &str, form: &str| rule(target, json!({"from": from, "as": form}));
+    assert_eq!(
+        form("mailingCountry", "Name", "phone"),
+        at(
+            "mailingCountry.as",
+            "`as` makes a telephone number of a text, and contact.mailingCountry is a country; \
+             remove `as`, or map another field"
+        )
+    );
+    assert_eq!(
+        form("email", "Name", "country"),
+        at(
+            "email.as",
+            "`as` makes a country of a text, and contact.email is an e-mail address; \
+             remove `as`, or map another field"
+        )
+    );
+    assert_eq!(
+        form("phoneNumber", "Born", "phone"),
+        at(
+            "phoneNumber.as",
+            "`as` makes a telephone number of a text, and the source field Born is declared as date; \
+             remove `as`, or map another field"
+        )
+    );
+    for (target, source, to) in [
+        ("phoneNumber", "Name", "phone"),
+        ("phoneNumber", "Age", "phone"),
+        ("department", "Name", "country"),
+        ("mailingCountry", "Name", "country"),
+    ] {
+        assert!(form(target, source, to).is_empty(), "{source} to {target}");
+    }
+}
+
+#[test]
 fn constants() {
     assert!(rule("birthDate", json!({"constant": "2026-03-31"})).is_empty());
     assert_eq!(
