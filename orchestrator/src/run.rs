@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
-use crate::cli::{Format, Run, Until, blocking, print, print_json, tell};
+use crate::cli::{Format, Run, Until, blocking, print, print_json, tell, warn};
 use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
@@ -32,6 +32,7 @@ const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
+    warn(&migration.literal_secrets());
     let dir = folder(file, &migration.bus.config.id, options.dir.as_deref());
     let _lock = lock(&dir)?;
     let stop = Stop::default();
@@ -104,16 +105,20 @@ async fn report(
         true => "synced",
         false => "incomplete",
     };
+    let filtered = balance::filtered(&balance, &bus.config.mappings);
     match (format, &dry) {
-        (Format::Json, None) => print_json(&view),
-        (Format::Json, Some(dry)) => {
+        (Format::Json, _) => {
             let mut json = serde_json::to_value(&view).unwrap_or_default();
-            json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
+            json["filtered"] = serde_json::to_value(&filtered).unwrap_or_default();
+            if let Some(dry) = dry {
+                json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
+            }
             print_json(&json);
         }
         (Format::Table, None) => print(&format!(
-            "{heading}\n{}\n{}",
+            "{heading}\n{}{}\n{}",
             status::objects(&view),
+            balance::let_go(&filtered),
             balance::headline(&balance)
         )),
         (Format::Table, Some(dry)) => {

@@ -32,7 +32,7 @@ pub(crate) async fn judge(migration: &Migration, plan: &Plan) -> Result<()> {
 /// What a transformer finds wrong with a mapping that is known to be wrong: only
 /// what stands in the migration's file, at a place of which nothing was told. The
 /// rest may be a consequence.
-pub(super) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
+pub(crate) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
     let place = |failure: &Failure| {
         let (path, _) = failure.text.split_once(": ")?;
         path.strip_prefix("mappings.").map(str::to_owned)
@@ -40,7 +40,10 @@ pub(super) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
     let places: Vec<String> = told.0.iter().filter_map(place).collect();
     let is_new = |failure: &Failure| {
         let path = place(failure);
-        let same = |path: &str, p: &str| is_or_is_in(path, p) || is_or_is_in(p, path);
+        // What is wrong with an object does not follow from one of its rules.
+        let is_rule = |path: &str| path.contains('.');
+        let same =
+            |path: &str, p: &str| is_or_is_in(path, p) || is_rule(path) && is_or_is_in(p, path);
         path.is_some_and(|path| !places.iter().any(|p| same(&path, p)))
     };
     more.into_iter().filter(is_new).collect()
@@ -96,6 +99,7 @@ mod tests {
             "mappings.Contact.Fax",
             "mappings.Contact.Phone.region",
             "mappings.Contact.$where.Born",
+            "mappings.Contact",
             "objects.Lead.slots.lead.fields.email",
         ];
         let added = not_told(&told, more.map(failure).into());
@@ -104,7 +108,8 @@ mod tests {
             added,
             [
                 "mappings.Contact.Phone.region: x; y",
-                "mappings.Contact.$where.Born: x; y"
+                "mappings.Contact.$where.Born: x; y",
+                "mappings.Contact: x; y",
             ]
         );
     }

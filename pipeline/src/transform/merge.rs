@@ -500,7 +500,10 @@ impl<'a> Merger<'a> {
         for (name, rules) in &migration.by_object {
             let may_be = !self.asked && self.customs;
             let known = self.targets.iter().any(|target| target.name == name);
-            let says = !rules.is_empty() || migration.filters.contains_key(name);
+            // A rule that can't be read says something, too.
+            let says = !rules.is_empty()
+                || migration.filters.contains_key(name)
+                || migration.rules.contains_key(name);
             if !known && !may_be && says {
                 let known = self.targets.iter().map(|target| target.name);
                 let is_field = self.targets.iter().any(|target| target.has(name));

@@ -154,13 +154,11 @@ impl Reader<'_> {
             self.wrong(below, what, RANGE);
             return None;
         };
-        let fits = match (self.shape, bound) {
-            (Shape::Unknown, _) => true,
-            (Shape::Number | Shape::Id, Bound::Number(_)) => true,
-            (Shape::Date | Shape::Datetime | Shape::Text, Bound::Time(_)) => true,
-            _ => false,
+        let fits = match bound {
+            Bound::Number(_) => matches!(self.shape, Shape::Number | Shape::Id),
+            Bound::Time(_) => matches!(self.shape, Shape::Date | Shape::Datetime | Shape::Text),
         };
-        if fits {
+        if fits || self.shape == Shape::Unknown {
             return Some(bound);
         }
         let declared = self.declared();
