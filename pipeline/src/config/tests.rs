@@ -208,7 +208,7 @@ targetConfig:
   url: postgres://me:hush@db/crm
 kafka:
   sasl.password: hush
-  client: { sasl.password: ${KAFKA}, sasl.username: hush, ssl.key.password: hush }
+  client: { sasl.password: '${KAFKA}', sasl.username: hush, ssl.key.password: hush }
 ";
     let secret = || serde_json::json!({"type": ["string", "null"], "secret": true});
     let plain = || serde_json::json!({"type": "string"});
