@@ -361,7 +361,7 @@ fn run_until_synced_waits_for_the_last_stage() {
     }
     let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
     ended.code(3);
-    assert!(ended.out.starts_with("synced\nOBJECT"), "{ended:?}");
+    assert!(ended.out.starts_with("incomplete\nOBJECT"), "{ended:?}");
     // Nobody has read these three from the source.
     assert!(
         ended.err.contains("\nUNBALANCED: 3 records are in no place, or in two; the first is fake/Contact/5#contact; "),
