@@ -30,6 +30,7 @@ mod listed;
 mod lookup;
 mod offsets;
 mod parked;
+mod patience;
 mod progress;
 mod record;
 mod redo;

@@ -185,7 +185,9 @@ fn run_supervises_until_a_signal_ends_it() {
     soon("the loader is started again", || {
         pids("loader-2").len() == 2
     });
+    // As `timeout` does: to the process, and to its group.
     signal(&run, "INT");
+    signal(&run, "TERM");
     soon("the run ends", || run.try_wait().unwrap().is_some());
     let ended = Ended::of(&run.wait_with_output().unwrap());
     ended.code(0);

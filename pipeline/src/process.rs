@@ -33,6 +33,10 @@ use crate::transform::{self, Mapping, Transformer};
 /// How often a transformer looks whether a remap is through.
 const REMAPPING: Duration = Duration::from_millis(500);
 
+/// A signal that comes so soon after the first is that one again: `timeout` and
+/// shells send it to the process and to its whole group.
+const ECHO: Duration = Duration::from_millis(250);
+
 #[derive(Parser)]
 #[command(version, max_term_width = 80, about = "A stage of a Drover migration")]
 struct Arguments {
@@ -633,6 +637,8 @@ fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
                 () = stop.cancelled() => {}
             }
             stop.cancel();
+            let echoes = async { while wait().await > 0 {} };
+            let _ = tokio::time::timeout(ECHO, echoes).await;
             let code = tokio::select! {
                 signal = wait() => 128 + signal,
                 () = tokio::time::sleep(Duration::from_secs(30)) => 3,
