@@ -20,6 +20,7 @@ mod check;
 mod cli;
 mod deadletter;
 mod doctor;
+mod doubtful;
 mod dryrun;
 mod explain;
 mod exporter;

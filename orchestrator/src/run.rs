@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-use crate::cli::{Format, Run, Until, blocking, print, print_json, tell};
+use crate::cli::{Format, Run, Until, blocking, print, print_json, tell, warn};
 use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
@@ -35,6 +35,7 @@ const ECHO: Duration = Duration::from_millis(250);
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
+    warn(&migration.literal_secrets());
     let dir = folder(file, &migration.bus.config.id, options.dir.as_deref());
     let _lock = lock(&dir)?;
     let stop = Stop::default();
@@ -107,14 +108,22 @@ async fn report(
         true => "synced",
         false => "incomplete",
     };
+    let filtered = balance::filtered(&balance, &bus.config.mappings);
     match (format, &dry) {
-        (Format::Json, None) => print_json(&view),
-        (Format::Json, Some(dry)) => print_json(&dry.beside(&view)),
+        (Format::Json, dry) => {
+            let mut json = match dry {
+                Some(dry) => dry.beside(&view),
+                None => serde_json::to_value(&view).unwrap_or_default(),
+            };
+            json["filtered"] = serde_json::to_value(&filtered).unwrap_or_default();
+            print_json(&json);
+        }
         (Format::Table, None) => {
             let note = waiting.note().map(|note| wrap(&note, ""));
             print(&format!(
-                "{heading}\n{}{}\n{}",
+                "{heading}\n{}{}{}\n{}",
                 status::objects(&view),
+                balance::let_go(&filtered),
                 note.unwrap_or_default(),
                 balance::headline(&balance)
             ));

@@ -326,6 +326,11 @@ fn run_until_synced_waits_for_the_last_stage() {
         (&json!("paused"), &json!(4)),
         "no process runs any more"
     );
+    // Nothing is missing, and nothing was loaded either: it is said why.
+    assert_eq!(
+        view["filtered"],
+        json!([{"name": "Contact", "filtered": 1, "read": 1}])
+    );
     assert!(
         ended.err.contains("copied 1 of 1 object: 4 read, 0 loaded"),
         "{ended:?}"
