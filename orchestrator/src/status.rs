@@ -407,7 +407,10 @@ pub(crate) mod tests {
             object.is_some_and(|line| line.starts_with("Object_7__c")),
             "{text}"
         );
-        assert!(text.contains(" more; see `drover status`\n"), "{text}");
+        assert!(
+            text.contains(" more lines; see `drover status`\n"),
+            "{text}"
+        );
         assert!(text.contains("drover-extractor-sale"), "{text}");
         assert_eq!(render_within(&view, 500), render(&view));
     }

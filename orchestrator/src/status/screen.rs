@@ -2,7 +2,7 @@
 
 /// What stands in for lines that are left out; `--watch` can't be scrolled.
 fn more(cut: usize) -> String {
-    format!("and {cut} more; see `drover status`")
+    format!("and {cut} more lines; see `drover status`")
 }
 
 /// The fewest lines that are left of a section.
@@ -15,11 +15,13 @@ pub(super) fn fit(sections: &[String], height: usize) -> String {
     // A section that is cut has one more line, which says so.
     let takes = |at: usize, kept: &[usize]| kept[at] + usize::from(kept[at] < all[at].len());
     while (0..all.len()).map(|at| takes(at, &kept)).sum::<usize>() > height {
+        // The first line that is cut gives its place to the line that says so.
+        let first = |at: usize| usize::from(kept[at] == all[at].len());
         let longest = (0..all.len())
-            .filter(|at| kept[*at] > LEAST)
+            .filter(|at| kept[*at] > LEAST + first(*at))
             .max_by_key(|at| kept[*at]);
         let Some(longest) = longest else { break };
-        kept[longest] -= 1;
+        kept[longest] -= 1 + first(longest);
     }
     let mut lines = Vec::new();
     for (section, kept) in all.iter().zip(kept) {
@@ -46,10 +48,18 @@ mod tests {
         assert_eq!(text.lines().count(), 21, "{text}");
         assert!(text.starts_with("head0\nhead1\nobject0\n"), "{text}");
         assert!(
-            text.contains("object13\nand 26 more; see `drover status`\np0\n"),
+            text.contains("object13\nand 26 more lines; see `drover status`\np0\n"),
             "{text}"
         );
         assert!(text.ends_with("p3\n"), "{text}");
+        // One that is cut is cut by two: else its place would be lost to saying so.
+        let text = fit(&[section("a", 6), section("b", 5)], 10);
+        let lines: Vec<&str> = text.lines().collect();
+        let cut = "and 2 more lines; see `drover status`";
+        assert_eq!(
+            lines,
+            ["a0", "a1", "a2", "a3", cut, "b0", "b1", "b2", "b3", "b4"]
+        );
         let whole = fit(&sections, 46);
         assert_eq!(whole, sections.concat());
         // However small it is.
