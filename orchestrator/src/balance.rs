@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_pipeline::balance::{BALANCE, Balance, Red, Row};
+use drover_pipeline::config::{Mappings, WHERE};
 use drover_pipeline::control::Plan;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::{Code, Error};
@@ -128,6 +129,63 @@ pub(crate) fn headline(balance: &Balance) -> String {
     }
 }
 
+/// What the mapping's filter has let go of an object, or of one of its slots.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Filtered {
+    /// The object, with `#slot` where it has several.
+    name: String,
+    /// The records that were let go.
+    filtered: u64,
+    /// All that were read.
+    read: u64,
+}
+
+/// What a person should see of filters: what those of the migration itself let go,
+/// and an object of which nothing is left. How a connector's own rules share an
+/// object's records among its slots is no news.
+pub(crate) fn filtered(balance: &Balance, own: &Mappings) -> Vec<Filtered> {
+    let beside = |one: &Row| -> Vec<&Row> {
+        let rows = balance.rows.iter();
+        rows.filter(|row| row.object == one.object).collect()
+    };
+    let is_gone = |row: &&Row| row.absent.filtered == row.live;
+    let is_told = |row: &&Row| {
+        let asked = own.filters.contains_key(&row.object);
+        row.absent.filtered > 0 && (asked || beside(row).iter().all(is_gone))
+    };
+    let rows = balance.rows.iter().filter(is_told).map(|row| Filtered {
+        name: match beside(row).len() {
+            1 => row.object.clone(),
+            _ => format!("{}#{}", row.object, row.slot),
+        },
+        filtered: row.absent.filtered,
+        read: row.live,
+    });
+    rows.collect()
+}
+
+/// The same as text; nothing where there is nothing to tell.
+pub(crate) fn let_go(filtered: &[Filtered]) -> String {
+    let each = filtered.iter().map(|one| {
+        let Filtered {
+            name,
+            filtered,
+            read,
+        } = one;
+        format!("{name} {filtered} of {read}")
+    });
+    match filtered.is_empty() {
+        true => String::new(),
+        false => wrap(
+            &format!(
+                "filtered out by the mapping (`{WHERE}`): {}",
+                each.collect::<Vec<_>>().join(", ")
+            ),
+            "",
+        ),
+    }
+}
+
 /// The whole result, in 80 columns.
 fn render(balance: &Balance) -> String {
     let mut text = headline(balance);
@@ -239,6 +297,54 @@ mod tests {
     use drover_pipeline::balance::{Absences, Fault};
 
     use super::*;
+
+    #[test]
+    fn an_object_that_a_filter_leaves_out_is_seen() {
+        let row = |object: &str, slot: &str, live, filtered| Row {
+            object: object.into(),
+            slot: slot.into(),
+            live,
+            applied: live - filtered,
+            absent: Absences {
+                filtered,
+                ..Absences::default()
+            },
+            ..Row::default()
+        };
+        let balance = Balance {
+            balanced: true,
+            at: 0,
+            took_ms: 1,
+            looks: 1,
+            rows: vec![
+                row("Account", "company", 1000, 1000),
+                row("Contact", "contact", 700, 12),
+                row("Lead", "company", 20, 5),
+                row("Lead", "contact", 20, 6),
+                row("Task", "activity", 9, 4),
+                row("Task", "task", 9, 5),
+                row("User", "user", 0, 0),
+            ],
+            red: Vec::new(),
+        };
+        // Contact and Lead have filters of the migration, Account one of the connector.
+        let mut own = Mappings::default();
+        for object in ["Contact", "Lead", "User"] {
+            own.filters.insert(object.into(), Default::default());
+        }
+        let text = let_go(&filtered(&balance, &own));
+        assert_eq!(
+            text.split_whitespace().collect::<Vec<_>>().join(" "),
+            "filtered out by the mapping (`$where`): Account 1000 of 1000, Contact 12 of 700, \
+             Lead#company 5 of 20, Lead#contact 6 of 20"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        let rows = vec![row("Contact", "contact", 700, 0)];
+        assert_eq!(let_go(&filtered(&Balance { rows, ..balance }, &own)), "");
+    }
 
     #[test]
     fn it_fits_a_terminal_and_names_what_is_red() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use drover_pipeline::config::Document;
+use drover_pipeline::config::{Document, Problem};
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Discovery;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
@@ -14,15 +14,18 @@ use drover_pipeline::{Code, Error};
 use rdkafka::consumer::Consumer;
 use serde::Serialize;
 
-use crate::cli::{Format, blocking, print, print_json};
+use crate::cli::{Format, blocking, print, print_json, warn};
 use crate::connectors::{Connector, Connectors};
-use crate::failure::{Failures, Result};
-use crate::init::{differences, judge, merged, prove_objects, resolve, settle_plan};
+use crate::doubtful::doubtful;
+use crate::failure::{Failure, Failures, Result};
+use crate::init::{
+    differences, judge, judge_blindly, not_told, prove_objects, resolve, settle_plan,
+};
 use crate::listed::unlisted;
-use crate::migration::{Bus, Migration};
+use crate::migration::{Bus, Draft, Migration};
 use crate::quota::at_first;
 use crate::remap::next_mapping;
-use crate::table::{Column, counted, table, wrap};
+use crate::table::{Column, counted, table};
 
 #[derive(Serialize)]
 struct Row {
@@ -61,6 +64,13 @@ impl Row {
         }
     }
 
+    /// The same with what a person should look at.
+    fn warned(mut self, problems: Vec<Problem>) -> Self {
+        self.warn |= !problems.is_empty();
+        self.warnings = problems.iter().map(ToString::to_string).collect();
+        self
+    }
+
     fn skipped(check: impl Into<String>, why: &str) -> Self {
         Row {
             check: check.into(),
@@ -74,7 +84,15 @@ impl Row {
 }
 
 pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
-    let loaded = Migration::load(file, &Connectors::of_process()).await;
+    let (loaded, draft) = match Draft::read(file, &Connectors::of_process()).await {
+        Err(failures) => (Err(failures), None),
+        Ok(draft) => match (draft.failures(), draft.migration) {
+            (Failures(none), Some(migration)) if none.is_empty() => (Ok(migration), None),
+            (failures, draft) => (Err(failures), draft),
+        },
+    };
+    let migration = loaded.as_ref().ok().or(draft.as_ref());
+    let secrets = migration.map_or_else(Vec::new, Migration::literal_secrets);
     // What is wrong for a connector need not keep the bus from being asked.
     let bus = match &loaded {
         Ok(migration) => Ok((migration.bus.config.clone(), migration.bus.client.clone())),
@@ -102,16 +120,11 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
     let store = store(&loaded).await;
     let rows: Vec<Row> = match &loaded {
         Err(failures) => {
-            let why = "the configuration is not valid";
-            let (kafka, parts) = tokio::join!(kafka, parts(file, failures));
+            let mappings = meanwhile(draft.as_ref(), failures);
+            let (kafka, parts, mappings) = tokio::join!(kafka, parts(file, failures), mappings);
             let [source, target] = parts;
-            vec![
-                Row::of("configuration", Err(failures.clone())),
-                source,
-                target,
-                Row::skipped("mappings", why),
-                kafka.0,
-            ]
+            let read = Row::of("configuration", Err(failures.clone())).warned(secrets);
+            vec![read, source, target, mappings, kafka.0]
         }
         Ok(migration) => {
             let source = &migration.source.connector;
@@ -137,7 +150,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 Row::of(name, result.and_then(|()| live(&target.program())))
             };
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
-            let valid = Row::of("configuration", Ok(file.display().to_string()));
+            let valid = Row::of("configuration", Ok(file.display().to_string())).warned(secrets);
             let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref()).await;
             let quota = source.1.as_ref().and_then(|d| quota(migration, d));
             let rows = [valid, source.0].into_iter().chain(quota);
@@ -174,10 +187,10 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 Column::Text("DETAIL"),
             ];
             print(&table(&columns, &cells.collect::<Vec<_>>()));
-            for warning in rows.iter().flat_map(|row| &row.warnings) {
-                print(&wrap(&format!("warning: {warning}"), ""));
-            }
         }
+    }
+    for row in &rows {
+        warn(&row.warnings);
     }
     let failures: Vec<_> = rows
         .into_iter()
@@ -250,8 +263,8 @@ async fn mappings(
             text
         }),
         (None, Some(discovery)) => newly(migration, discovery).await,
-        (None, None) => match merged(migration, &[]) {
-            Ok(_) => {
+        (None, None) => match judge_blindly(migration).await {
+            Ok(()) => {
                 let why =
                     "only judged without the source, which does not answer: nothing wrong so far";
                 return Row::skipped("mappings", why);
@@ -261,24 +274,50 @@ async fn mappings(
     };
     let known = discovery.map(|found| &found.objects);
     let known = known.or(plan.map(|plan| &plan.objects));
-    let unlisted = known.map_or_else(Vec::new, |objects| {
-        unlisted(&migration.bus.config.mappings, objects)
+    let warnings = known.map_or_else(Vec::new, |objects| {
+        let own = &migration.bus.config.mappings;
+        let connector = migration.source.spec.mapping.clone().unwrap_or_default();
+        let mut found = unlisted(own, objects);
+        found.extend(doubtful(own, &connector, objects));
+        found
     });
-    let warnings = unlisted
-        .into_iter()
-        .map(|problem| migration.document.placed(problem).to_string());
-    let warnings: Vec<String> = warnings.collect();
     let told = told.map(|text| match warnings.len() {
         0 => text,
-        n => {
-            let values = counted(n as u64, "value", "values");
-            format!("{text}; {values} that the source does not list, below")
-        }
+        n => format!(
+            "{text}; {}, below",
+            counted(n as u64, "warning", "warnings")
+        ),
     });
+    let placed = warnings.into_iter();
+    let placed = placed.map(|problem| migration.document.placed(problem));
+    let row = Row::of("mappings", told).warned(placed.collect());
     Row {
-        warn: changed || !warnings.is_empty(),
-        warnings,
-        ..Row::of("mappings", told)
+        warn: changed || row.warn,
+        ..row
+    }
+}
+
+/// What is wrong with the mappings of a document that has other problems, too, so
+/// that nobody mends these first to be told the next ones.
+async fn meanwhile(draft: Option<&Migration>, told: &Failures) -> Row {
+    let why = "the configuration is not valid";
+    let Some(migration) = draft else {
+        return Row::skipped("mappings", why);
+    };
+    let judged = match migration.source.connector.discover(&migration.file).await {
+        Ok(discovery) => newly(migration, &discovery).await.map(drop),
+        Err(_) => judge_blindly(migration).await,
+    };
+    let Err(Failures(found)) = judged else {
+        return Row::skipped("mappings", why);
+    };
+    let is_object = |failure: &&Failure| failure.text.starts_with("objects[");
+    let objects = found.iter().filter(is_object).cloned();
+    let mut all: Vec<Failure> = objects.filter(|one| !told.0.contains(one)).collect();
+    all.extend(not_told(told, found));
+    match all.is_empty() {
+        true => Row::skipped("mappings", why),
+        false => Row::of("mappings", Err(Failures(all))),
     }
 }
 

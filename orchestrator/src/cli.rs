@@ -250,6 +250,13 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Says what a person should look at, though nothing keeps the command from working.
+pub(crate) fn warn(warnings: &[impl std::fmt::Display]) {
+    for warning in warnings {
+        tell(format_args!("warning: {warning}"));
+    }
+}
+
 pub(crate) fn print_json(value: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     print(&format!("{text}\n"));

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json};
 use crate::connectors::{Connectors, program};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use crate::table::{WIDTH, counted, wrap};
 use crate::topics::{Broker, Found, same_policy, settings};
@@ -234,14 +234,25 @@ async fn cluster(file: &Path) -> Vec<Finding> {
         Err(failures) => failures
             .0
             .into_iter()
-            .map(|failure| {
-                let mend = format!("start the broker, or correct kafka.brokers ({brokers})");
-                Finding::ill("kafka", Health::Failed, failure.to_string(), mend)
-            })
+            .map(|failure| unanswered(&failure, &brokers))
             .collect(),
     };
     findings.extend(store);
     findings
+}
+
+/// What Kafka did not let us look at. What to do is said once.
+fn unanswered(failure: &Failure, brokers: &str) -> Finding {
+    let told = failure.to_string();
+    let advice = failure.code.advice();
+    let detail = told.strip_suffix(&format!("; {advice}")).unwrap_or(&told);
+    let mend = match failure.code {
+        Code::BrokerUnreachable => {
+            format!("start the broker, or correct kafka.brokers ({brokers})")
+        }
+        _ => advice.to_owned(),
+    };
+    Finding::ill("kafka", Health::Failed, detail, mend)
 }
 
 /// Whether the object store can be written and read, where one is configured.

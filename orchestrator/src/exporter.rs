@@ -23,7 +23,7 @@ use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::{Failure, Result};
 use crate::migration::Bus;
 use crate::offsets::Lag;
-use crate::view::{Lags, Model, Reader, View, Watch};
+use crate::view::{Lags, Model, ProcessView, Reader, View, Watch};
 
 /// Prints the page once, or serves it at that address until Ctrl-C.
 pub(crate) async fn run(file: &Path, format: Format, http: Option<SocketAddr>) -> Result<()> {
@@ -176,7 +176,19 @@ fn page(
     }
     for process in &view.processes {
         let labels = [process.stage, &process.name, &process.instance];
-        page.set(&names::ALIVE, &labels, flag(process.alive))?;
+        let ended = !process.alive && process.phase == Phase::Stopped;
+        page.set(&names::FAILED, &labels, flag(ended && process.failed))?;
+        // Who was told to end, as by a scale-down, is not missed.
+        if !ended || process.failed {
+            page.set(&names::ALIVE, &labels, flag(process.alive))?;
+        }
+    }
+    for stage in [Stage::Extractor, Stage::Transformer, Stage::Loader] {
+        let is_one = |p: &&ProcessView| p.alive && p.stage == stage.as_str();
+        let number = view.processes.iter().filter(is_one).count();
+        if stage != Stage::Loader || !view.dry_run {
+            page.set(&names::STAGE_PROCESSES, &[stage.as_str()], number as f64)?;
+        }
     }
     let objects = view.objects.iter().map(|object| object.object.as_str());
     // Custom objects share a topic and a lane.
@@ -260,7 +272,7 @@ mod tests {
     use drover_pipeline::config::MigrationConfig;
 
     use super::*;
-    use crate::view::{HopView, LagView, ObjectView, ProcessView};
+    use crate::view::{HopView, LagView, ObjectView};
 
     fn topics() -> Topics {
         let document = serde_json::json!({
@@ -313,6 +325,8 @@ mod tests {
                 phase: Phase::Throttled,
                 last_error: None,
                 last_error_at: None,
+                last_error_over: false,
+                failed: false,
                 at: 9_000,
                 lanes: [].into(),
                 edges: [].into(),
@@ -383,6 +397,42 @@ mod tests {
         assert!(text.contains(line), "{text}");
         let line = r#"drover_scalable_lag_records{stage="transformer",migration="m"} 4"#;
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn only_who_was_not_told_to_end_is_missed() {
+        let topics = topics();
+        let of = |phase, alive, failed| {
+            let mut view = view();
+            let process = &mut view.processes[0];
+            (process.phase, process.alive, process.failed) = (phase, alive, failed);
+            let page = page(&view, &lags(&topics), &topics, &BTreeSet::new());
+            page.expect("a page").render()
+        };
+        let labels = r#"{instance="loader-1",process="drover-loader-postgres",stage="loader",migration="m"}"#;
+        let alive = |value: u8| format!("drover_process_alive{labels} {value}\n");
+        let failed = |value: u8| format!("drover_process_failed{labels} {value}\n");
+        let number = |value: u8| {
+            format!("drover_stage_processes{{stage=\"loader\",migration=\"m\"}} {value}\n")
+        };
+        let text = of(Phase::Running, true, false);
+        for line in [alive(1), failed(0), number(1)] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        // SIGKILL: nobody has heard of it since.
+        let text = of(Phase::Running, false, false);
+        for line in [alive(0), failed(0), number(0)] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        // SIGTERM: scaled down.
+        let text = of(Phase::Stopped, false, false);
+        assert!(!text.contains("drover_process_alive{"), "{text}");
+        assert!(text.contains(&number(0)), "{text}");
+        // It has ended by an error.
+        let text = of(Phase::Stopped, false, true);
+        for line in [alive(0), failed(1)] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 
     #[test]

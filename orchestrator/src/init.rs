@@ -18,7 +18,7 @@ use drover_pipeline::{Code, Error};
 mod choice;
 mod judge;
 
-use crate::cli::Format;
+use crate::cli::{Format, warn};
 use crate::connectors::Connectors;
 use crate::failure::{Failure, Failures, Result};
 use crate::migration::Migration;
@@ -27,8 +27,7 @@ use crate::topics::{Broker, Found, Start, same_policy};
 pub(crate) use choice::differences;
 pub(crate) use choice::entities_of;
 use choice::select;
-pub(crate) use judge::judge;
-use judge::not_told;
+pub(crate) use judge::{judge, not_told};
 
 /// The longest name that Kafka takes.
 const LONGEST_NAME: usize = 249;
@@ -46,6 +45,7 @@ pub(crate) struct Settled {
 
 pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
+    warn(&migration.literal_secrets());
     let settled = settle(&migration).await?;
     match format {
         Format::Json => crate::cli::print_json(&serde_json::json!({
@@ -440,6 +440,26 @@ pub(crate) fn all_topics(topics: &Topics, objects: &[Object], entities: &[String
             .map(|object| (object.name.as_str(), object.custom)),
         entities.iter().map(String::as_str),
     )
+}
+
+/// What can be told of the mappings while the source does not answer: by the
+/// connector's own rules, and by the transformer what stands in the file.
+pub(crate) async fn judge_blindly(migration: &Migration) -> Result<()> {
+    let connector = migration.source.spec.mapping.clone().unwrap_or_default();
+    let (mapping, problems) = merge_all(&connector, &migration.bus.config.mappings, &[]);
+    let plan = Plan {
+        generation: 1,
+        mapping,
+        ..Plan::default()
+    };
+    let mut failures = placed(migration, problems);
+    if let Err(Failures(more)) = judge(migration, &plan).await {
+        failures.0.extend(not_told(&failures, more));
+    }
+    match failures.0.is_empty() {
+        true => Ok(()),
+        false => Err(failures),
+    }
 }
 
 /// The connector's mapping with the migration's own on top; without `objects`

@@ -80,10 +80,36 @@ pub struct Migration {
     pub target: Option<Asked>,
 }
 
+/// A migration as far as it could be read, and everything that is wrong with it.
+pub(crate) struct Draft {
+    /// The migration, where its source and the transformer are known, with a
+    /// stand-in for what of its configuration can't be read.
+    pub(crate) migration: Option<Migration>,
+    /// What is wrong with the configuration.
+    problems: Vec<Problem>,
+    /// What is wrong with the connectors.
+    failures: Vec<Failure>,
+}
+
 impl Migration {
     /// Reads the configuration and asks the connectors it names, and has it
     /// judged by their schemas. Every problem is told at once.
     pub async fn load(file: &Path, connectors: &Connectors) -> Result<Self> {
+        Draft::read(file, connectors).await?.whole()
+    }
+
+    /// The connectors' and the bus's secrets that stand in the file itself.
+    pub(crate) fn literal_secrets(&self) -> Vec<Problem> {
+        let target = self.target.as_ref().map(|asked| &asked.spec.config_schema);
+        let source = Some(&self.source.spec.config_schema);
+        self.document.literal_secrets(source, target)
+    }
+}
+
+impl Draft {
+    /// Reads the configuration and asks the connectors it names. The error is what
+    /// keeps the file from being read at all.
+    pub(crate) async fn read(file: &Path, connectors: &Connectors) -> Result<Self> {
         let document = Document::read(file)?;
         let mut failures = Vec::new();
         let dry_run = document
@@ -122,34 +148,56 @@ impl Migration {
             (None, _) => Part::Plain,
         };
         let source_part = source_schema.as_ref().map_or(Part::Plain, Part::Against);
-        match document.migration(&document.environment(), source_part, target_part) {
-            Err(mut problems) => {
-                // What is wrong elsewhere does not hide what is wrong with the
-                // mappings, as far as that is known without the source.
-                let connector = source
-                    .as_ref()
-                    .and_then(|source| source.spec.mapping.as_ref());
-                if let Some(Err(wrong)) =
-                    connector.map(|connector| merge(connector, &document.mappings(), &[]))
-                {
-                    problems.extend(wrong.into_iter().map(|problem| document.placed(problem)));
-                    problems.sort_by_key(|problem| problem.line);
-                }
-                failures.splice(0..0, problems.into_iter().map(Failure::from));
-                Err(Failures(failures))
+        let (config, problems) =
+            document.as_far_as_it_goes(&document.environment(), source_part, target_part);
+        let migration = match (source, transformer) {
+            (Some(source), Some(transformer)) => Some(Migration {
+                file: file.to_owned(),
+                document,
+                bus: Bus::of(config),
+                source,
+                transformer,
+                target,
+            }),
+            _ => None,
+        };
+        Ok(Draft {
+            migration,
+            problems,
+            failures,
+        })
+    }
+
+    /// Everything that is wrong, without what there may be wrong with mappings.
+    pub(crate) fn failures(&self) -> Failures {
+        let problems = self.problems.iter().cloned().map(Failure::from);
+        Failures(problems.chain(self.failures.iter().cloned()).collect())
+    }
+
+    /// The migration, or everything that is wrong: what is wrong elsewhere does not
+    /// hide what is wrong with the mappings, as far as that is known without the
+    /// source.
+    fn whole(mut self) -> Result<Migration> {
+        match self.migration {
+            Some(migration) if self.problems.is_empty() && self.failures.is_empty() => {
+                return Ok(migration);
             }
-            Ok(config) => match (source, transformer) {
-                (Some(source), Some(transformer)) if failures.is_empty() => Ok(Migration {
-                    file: file.to_owned(),
-                    document,
-                    bus: Bus::of(config),
-                    source,
-                    transformer,
-                    target,
-                }),
-                _ => Err(Failures(failures)),
-            },
+            Some(Migration {
+                ref source,
+                ref document,
+                ..
+            }) => {
+                if let Some(connector) = &source.spec.mapping
+                    && let Err(wrong) = merge(connector, &document.mappings(), &[])
+                {
+                    let placed = wrong.into_iter().map(|problem| document.placed(problem));
+                    self.problems.extend(placed);
+                    self.problems.sort_by_key(|problem| problem.line);
+                }
+            }
+            None => {}
         }
+        Err(self.failures())
     }
 }
 

@@ -13,25 +13,28 @@ use drover_pipeline::record::Millis;
 use drover_pipeline::status::{Phase, Report, SILENCE};
 use drover_pipeline::{Class, Code, Error};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-use crate::cli::{Format, Run, Until, blocking, print, print_json, tell};
+use crate::cli::{Format, Run, Until, blocking, print, print_json, tell, warn};
 use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
 use crate::migration::{Bus, Migration};
+use crate::patience::{Patience, STILL};
 use crate::progress::{Screen, TICK};
 use crate::shortfall::{shortfall, waiting};
 use crate::supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
 use crate::view::{Model, Reader, Watch};
 use crate::{balance, dryrun, status, synced};
 
-/// How often it is said that something is still waited for.
-const STILL: Duration = Duration::from_secs(30);
+/// A signal that comes so soon after the first is that one again: `timeout` and
+/// shells send it to the process and to its whole group.
+const ECHO: Duration = Duration::from_millis(250);
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
+    warn(&migration.literal_secrets());
     let dir = folder(file, &migration.bus.config.id, options.dir.as_deref());
     let _lock = lock(&dir)?;
     let stop = Stop::default();
@@ -104,16 +107,20 @@ async fn report(
         true => "synced",
         false => "incomplete",
     };
+    let filtered = balance::filtered(&balance, &bus.config.mappings);
     match (format, &dry) {
-        (Format::Json, None) => print_json(&view),
-        (Format::Json, Some(dry)) => {
+        (Format::Json, _) => {
             let mut json = serde_json::to_value(&view).unwrap_or_default();
-            json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
+            json["filtered"] = serde_json::to_value(&filtered).unwrap_or_default();
+            if let Some(dry) = dry {
+                json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
+            }
             print_json(&json);
         }
         (Format::Table, None) => print(&format!(
-            "{heading}\n{}\n{}",
+            "{heading}\n{}{}\n{}",
             status::objects(&view),
+            balance::let_go(&filtered),
             balance::headline(&balance)
         )),
         (Format::Table, Some(dry)) => {
@@ -182,6 +189,8 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
         code.send_replace(128 + next().await);
         tell("ending: the stages finish what is under way; once more ends them at once");
         stop.gently.cancel();
+        let echoes = async { while next().await > 0 {} };
+        let _ = tokio::time::timeout(ECHO, echoes).await;
         let signal = next().await;
         code.send_replace(128 + signal);
         stop.now.cancel();
@@ -196,14 +205,19 @@ fn on_signals(stop: &Stop) -> Result<tokio::sync::watch::Receiver<u8>> {
 /// Initialises; a broker or a source that is away for a while is waited for.
 async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<Settled>> {
     let mut wait = Duration::from_secs(1);
-    let mut told: Option<(String, Instant)> = None;
+    let mut patience = Patience::default();
     loop {
         let client = migration.bus.client.clone();
         // Asked first, and briefly: nobody should look at a silent screen.
         let away = blocking(move || client.reach(Duration::from_secs(2))).await;
         let failures = tokio::select! {
             settled = settle_unless(away.err(), migration) => match settled {
-                Ok(settled) => return Ok(Some(settled)),
+                Ok(settled) => {
+                    if let Some(lasted) = patience.over(Instant::now()) {
+                        tell(format_args!("all answer again, after {lasted}"));
+                    }
+                    return Ok(Some(settled));
+                }
                 Err(failures) => failures,
             },
             () = stop.gently.cancelled() => return Ok(None),
@@ -211,19 +225,14 @@ async fn settle_patiently(migration: &Migration, stop: &Stop) -> Result<Option<S
         if !failures.passes() {
             return Err(failures);
         }
-        let text = failures.while_running();
-        let again = told
-            .as_ref()
-            .is_none_or(|(last, at)| *last != text || at.elapsed() > STILL);
-        if again {
-            tell(&text);
-            told = Some((text, Instant::now()));
+        if let Some(line) = patience.still(&failures.while_running(), Instant::now()) {
+            tell(line);
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.gently.cancelled() => return Ok(None),
         }
-        wait = (2 * wait).min(Duration::from_secs(30));
+        wait = (2 * wait).min(Duration::from_secs(10));
     }
 }
 
@@ -273,13 +282,15 @@ async fn attend(
         children.spawn(keep(stage, stop.clone(), news.clone()));
     }
     drop(news);
-    let watch = watch(bus, settled, stop);
+    let (tell_trouble, mut troubles) = unbounded_channel();
+    let watch = watch(bus, settled, stop, tell_trouble);
     tokio::pin!(watch);
     let mut following: Option<Arc<Watch>> = None;
     let mut waiting = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
-    // Since when the broker is known to be away, and when that was last said.
-    let mut away: Option<(Millis, Instant)> = None;
+    // When the broker was last known to be away, and what was said of that.
+    let mut away: Option<Millis> = None;
+    let mut patience = Patience::default();
     let mut held = Held::default();
     let mut result = Ok(Ended::Stopped);
     loop {
@@ -336,6 +347,13 @@ async fn attend(
                 }
             },
             Some(news) = told.recv() => screen.tell(&news),
+            Some(error) = troubles.recv() => {
+                away = Some(now());
+                let error: Error = error;
+                if let Some(line) = patience.still(&error.while_running(), Instant::now()) {
+                    screen.away(&line);
+                }
+            }
             _ = tick.tick() => {
                 if let Some(watch) = &following {
                     watch.look(|model| screen.update(model));
@@ -347,19 +365,20 @@ async fn attend(
                     }
                     if let Some(error) = watch.trouble() {
                         if error.class() == Class::Transient {
-                            if away.is_none_or(|(_, told)| told.elapsed() > STILL) {
-                                screen.away(&error.while_running());
-                                away = Some((now(), Instant::now()));
-                            } else if let Some((last, _)) = &mut away {
-                                *last = now();
+                            away = Some(now());
+                            if let Some(line) = patience.still(&error.while_running(), Instant::now()) {
+                                screen.away(&line);
                             }
                         }
-                    } else if let Some((last, _)) = away
+                    } else if let Some(last) = away
                         && watch.look(|model| model.reports().any(|report| report.at > last))
                     {
                         // A report made since then has come through.
-                        screen.say("Kafka answers again; the stages go on");
                         away = None;
+                        if let Some(lasted) = patience.over(Instant::now()) {
+                            let line = "Kafka answers again; the stages go on";
+                            screen.say(&format!("{line} (it was away for {lasted})"));
+                        }
                     }
                 }
             }
@@ -454,15 +473,21 @@ fn panicked(error: &tokio::task::JoinError) -> Failures {
     Error::new(Code::Invariant, format!("a task panicked: {error}")).into()
 }
 
-/// Follows the migration's state, as soon as the broker lets us. `None` when
-/// told to stop before.
-async fn watch(bus: &Arc<Bus>, settled: &Settled, stop: &Stop) -> Result<Option<Watch>> {
+/// Follows the migration's state, as soon as the broker lets us; tells why it does
+/// not. `None` when told to stop before.
+async fn watch(
+    bus: &Arc<Bus>,
+    settled: &Settled,
+    stop: &Stop,
+    trouble: UnboundedSender<Error>,
+) -> Result<Option<Watch>> {
     while !stop.gently.is_cancelled() {
         let (bus, plan) = (Arc::clone(bus), settled.plan.clone());
         let opened = tokio::task::spawn_blocking(move || Reader::open(&bus, plan)?.watch()).await;
         match opened.map_err(|error| panicked(&error))? {
             Ok(watch) => return Ok(Some(watch)),
             Err(error) if error.class() == Class::Transient => {
+                let _ = trouble.send(error);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error.into()),

@@ -6,19 +6,27 @@ use std::time::Duration;
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::retry::passes;
-use drover_pipeline::status::Phase;
+use drover_pipeline::spec::Stage;
+use drover_pipeline::status::{Lane, Phase};
 
 use crate::cli::{Format, blocking, print, print_json, tell};
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{Column, counted, folded, number, seconds, table, wrap};
 use crate::view::{ObjectView, ProcessView, Reader, View, read};
+use crate::when::age;
+
+mod processes;
+mod screen;
+
+use processes::processes;
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long a process that has ended is shown.
-const ENDED: Duration = Duration::from_secs(600);
+/// Lines of a terminal that are not the view's: an empty one, the clock's, and the
+/// cursor's.
+const OTHERS: usize = 3;
 
 pub(crate) async fn run(file: &Path, format: Format, watch: bool) -> Result<()> {
     let bus = Bus::load(file)?;
@@ -47,9 +55,14 @@ async fn follow(bus: Bus, format: Format) -> Result<()> {
                 tell(&error);
             }
             let text = match watch.look(|model| reader.view(model)) {
-                Ok(view) => match format {
-                    Format::Json => line(&view),
-                    Format::Table => render(&view),
+                Ok(view) => match (format, in_place) {
+                    (Format::Json, _) => line(&view),
+                    (Format::Table, false) => render(&view),
+                    (Format::Table, true) => {
+                        let (height, _) = console::Term::stdout().size();
+                        let height = usize::from(height).saturating_sub(OTHERS);
+                        render_within(&view, height)
+                    }
                 },
                 Err(error) if passes(&error) => format!("{error}\n"),
                 Err(error) => return Err(error.into()),
@@ -89,41 +102,97 @@ fn write(text: &str) -> bool {
 
 /// The whole view, in 80 columns.
 pub(crate) fn render(view: &View) -> String {
-    let target = if view.dry_run {
-        "nowhere (dry run)"
-    } else {
-        view.target.as_str()
+    sections(view).concat()
+}
+
+/// The view in so many lines: of the objects first what is not just done.
+fn render_within(view: &View, height: usize) -> String {
+    let whole = sections(view);
+    if whole.iter().map(|text| text.lines().count()).sum::<usize>() <= height {
+        return whole.concat();
+    }
+    let mut view = view.clone();
+    view.objects.sort_by_key(|o| {
+        let troubled = o.dead > o.waived || o.parked > 0;
+        let moving = !o.snapshot_complete || o.lag.records > 0;
+        (!troubled, !moving, std::cmp::Reverse(o.extracted))
+    });
+    screen::fit(&sections(&view), height)
+}
+
+/// The view in sections, the most important first.
+fn sections(view: &View) -> Vec<String> {
+    let (migration, source, phase) = (&view.migration, &view.source, view.phase);
+    let way = match view.dry_run {
+        true => format!("{source}, dry run: no target"),
+        false => format!("{source} to {}", view.target),
     };
-    let mut text = format!(
-        "{}: {} to {target}, {}, mapping generation {}\n\n",
-        view.migration, view.source, view.phase, view.generation
-    );
-    text.push_str(&objects(view));
-    let waived: u64 = view.objects.iter().map(|object| object.waived).sum();
-    if waived > 0 {
-        text.push_str(&format!(
-            "{waived} of the dead are waived; see `drover deadletter list`\n"
-        ));
-    }
-    text.push_str(&balance(view));
-    text.push('\n');
-    text.push_str(&processes(view));
-    for quota in &view.quotas {
-        text.push_str(&format!("\n{}", wrap(&quota.text(), "")));
-    }
-    for (remark, count) in &view.remarks {
+    let generation = view.generation;
+    let head = format!("{migration}: {way}, {phase}, mapping generation {generation}");
+    let (table, wrong) = processes(view);
+    let quotas = view.quotas.iter();
+    let quotas = quotas.map(|quota| format!("\n{}", wrap(&quota.text(), "")));
+    let remarks = view.remarks.iter().map(|(remark, count)| {
         let records = counted(*count, "record", "records");
-        text.push_str(&wrap(&format!("note: {remark} ({records})"), ""));
+        wrap(&format!("note: {remark} ({records})"), "")
+    });
+    vec![
+        wrap(&head, "") + "\n",
+        objects(view),
+        notes(view) + &balance(view),
+        format!("\n{table}"),
+        wrong,
+        quotas.chain(remarks).collect(),
+    ]
+}
+
+/// What the figures mean, where they could be taken for something else.
+fn notes(view: &View) -> String {
+    let sum = |count: fn(&ObjectView) -> u64| view.objects.iter().map(count).sum::<u64>();
+    let mut text = String::new();
+    let waived = sum(|object| object.waived);
+    if waived > 0 {
+        let line = format!("{waived} of the dead are waived; see `drover deadletter list`");
+        text.push_str(&wrap(&line, ""));
     }
-    text
+    if sum(|object| object.stale) > 0 {
+        let line = "stale: a version older than what is known, left out; nothing is missing";
+        text.push_str(&wrap(line, ""));
+    }
+    text + &source(view)
+}
+
+/// Up to when the source was asked, and since when it has nothing new: what nobody
+/// edits is not behind.
+fn source(view: &View) -> String {
+    let asked = view.objects.iter().filter_map(|object| object.asked_at);
+    let Some(asked) = asked.min() else {
+        return String::new();
+    };
+    let ago = |at| seconds(Some(age(at, view.at)));
+    let changed = view.objects.iter().filter_map(|object| object.changed_at);
+    let changed = match changed.max() {
+        Some(at) => format!("no change since {} ago", ago(at)),
+        None => "no change known".to_owned(),
+    };
+    let mut all = view.processes.iter();
+    let is_one = |p: &&ProcessView| p.alive && p.stage == Stage::Extractor.as_str();
+    let blocked = |process: &ProcessView| {
+        let mut lanes = process.lanes.values();
+        lanes.any(|lane| lane.phase == Phase::Blocked)
+    };
+    let note = match all.find(is_one) {
+        None => "; no extractor runs, so what came later is not known",
+        Some(process) if blocked(process) => "; it is not read now, see below",
+        Some(_) => "",
+    };
+    let line = format!("source last asked {} ago, {changed}{note}", ago(asked));
+    wrap(&line, "")
 }
 
 /// What the last balance came to.
 fn balance(view: &View) -> String {
-    let ago = view.balanced_at.map(|at| {
-        let ago = u64::try_from((view.at - at) / 1000).unwrap_or(0);
-        seconds(Some(ago))
-    });
+    let ago = view.balanced_at.map(|at| seconds(Some(age(at, view.at))));
     match (view.balanced, ago) {
         (Some(true), Some(ago)) => format!("\nbalanced {ago} ago\n"),
         (Some(false), Some(ago)) => {
@@ -133,19 +202,24 @@ fn balance(view: &View) -> String {
     }
 }
 
-/// The table of objects alone.
+/// The table of objects alone. Of a dry run it says what was mapped: nothing is
+/// loaded, and a 0 would look as if that had failed.
 pub(crate) fn objects(view: &View) -> String {
-    let columns = [
-        Column::Text("OBJECT"),
-        Column::Number("EXTRACTED"),
-        Column::Number("LOADED"),
-        Column::Number("UNCHANGED"),
-        Column::Number("STALE"),
-        Column::Number("PARKED"),
-        Column::Number("DEAD"),
-        Column::Number("LAG"),
-        Column::Number("BEHIND"),
-    ];
+    let columns: &[&'static str] = match view.dry_run {
+        true => &["EXTRACTED", "MAPPED", "DEAD", "LAG", "BEHIND"],
+        false => &[
+            "EXTRACTED",
+            "LOADED",
+            "UNCHANGED",
+            "STALE",
+            "PARKED",
+            "DEAD",
+            "LAG",
+            "BEHIND",
+        ],
+    };
+    let mut titles = vec![Column::Text("OBJECT")];
+    titles.extend(columns.iter().map(|title| Column::Number(title)));
     let (empty, some): (Vec<&ObjectView>, Vec<_>) = view.objects.iter().partition(|o| is_empty(o));
     let fold = folded(empty.len(), view.objects.len());
     let shown = match fold {
@@ -156,21 +230,43 @@ pub(crate) fn objects(view: &View) -> String {
         .into_iter()
         .map(|o| {
             let mut row = vec![o.object.clone()];
-            let counts = [
-                o.extracted,
-                o.loaded,
-                o.unchanged,
-                o.stale,
-                o.parked,
-                o.dead,
-                o.lag.records,
-            ];
-            row.extend(counts.map(number));
-            row.push(seconds(o.lag.seconds));
+            let (dead, lag) = (o.dead, o.lag.records);
+            let counts = match view.dry_run {
+                true => vec![o.extracted, o.mapped, dead, lag],
+                false => vec![
+                    o.extracted,
+                    o.loaded,
+                    o.unchanged,
+                    o.stale,
+                    o.parked,
+                    dead,
+                    lag,
+                ],
+            };
+            row.extend(counts.into_iter().map(number));
+            row.push(seconds(behind(view, o)));
             row
         })
         .collect();
-    table(&columns, &rows) + &fold.unwrap_or_default()
+    table(&titles, &rows) + &fold.unwrap_or_default()
+}
+
+/// How long the oldest that waits has waited. How long ago the source was asked
+/// counts only while somebody asks it: nobody knows whether anything came since.
+fn behind(view: &View, o: &ObjectView) -> Option<u64> {
+    let reads = |process: &ProcessView| {
+        let blocked = |lane: &Lane| lane.phase == Phase::Blocked;
+        process.alive
+            && process.stage == Stage::Extractor.as_str()
+            && !matches!(process.phase, Phase::Starting | Phase::Standby)
+            && !process.lanes.get(&o.object).is_some_and(blocked)
+    };
+    if view.processes.iter().any(reads) {
+        return o.lag.seconds;
+    }
+    let hops = [o.lag.transform, o.lag.load].into_iter();
+    let waiting = hops.filter(|hop| hop.records.is_some_and(|records| records > 0));
+    waiting.filter_map(|hop| hop.seconds).max()
 }
 
 /// Whether the source is known to have no record of the object.
@@ -179,86 +275,9 @@ fn is_empty(o: &ObjectView) -> bool {
     known && [o.extracted, o.loaded, o.parked, o.dead, o.lag.records] == [0; 5]
 }
 
-fn processes(view: &View) -> String {
-    if view.processes.is_empty() {
-        return "no process has reported; start them by `drover run`\n".to_owned();
-    }
-    let columns = [
-        Column::Text("PROCESS"),
-        Column::Text("INSTANCE"),
-        Column::Number("PID"),
-        Column::Text("ALIVE"),
-        Column::Text("PHASE"),
-        Column::Number("REPORTED"),
-    ];
-    // What has ended long ago helps nobody to see what runs.
-    let is_old = |p: &&ProcessView| {
-        !p.alive && u128::try_from(view.at - p.at).is_ok_and(|age| age > ENDED.as_millis())
-    };
-    let (old, shown): (Vec<&ProcessView>, Vec<_>) = view.processes.iter().partition(is_old);
-    let rows: Vec<Vec<String>> = shown
-        .iter()
-        .map(|process| {
-            let ago = u64::try_from((view.at - process.at) / 1000).unwrap_or(0);
-            vec![
-                process.name.clone(),
-                process.instance.clone(),
-                process.pid.to_string(),
-                if process.alive { "yes" } else { "no" }.to_owned(),
-                match (process.alive, process.phase) {
-                    (true, phase) => phase.as_str(),
-                    (false, Phase::Stopped) => "ended",
-                    (false, _) => "silent",
-                }
-                .to_owned(),
-                format!("{} ago", seconds(Some(ago))),
-            ]
-        })
-        .collect();
-    let mut text = match shown.is_empty() {
-        true => "no process runs; start them by `drover run`\n".to_owned(),
-        false => table(&columns, &rows),
-    };
-    if !old.is_empty() {
-        let old = counted(old.len() as u64, "process", "processes");
-        text.push_str(&format!(
-            "{old} not heard of for 10 minutes; `--format json` has a day's\n"
-        ));
-    }
-    for process in shown.iter().filter(|process| process.alive) {
-        for (lane, standing) in &process.lanes {
-            let why = standing.waits_for.as_ref().or(standing.error.as_ref());
-            let (instance, phase) = (&process.instance, standing.phase.as_str());
-            let what = match standing.waits_for {
-                Some(_) => "waits",
-                None => phase,
-            };
-            text.push_str(&format!(
-                "\n{instance}, lane {lane} ({what}):\n{}",
-                wrap(why.map_or("", String::as_str), "  ")
-            ));
-        }
-    }
-    for process in shown {
-        if let Some(error) = &process.last_error {
-            let when = process.last_error_at.map(|at| {
-                let ago = seconds(Some(crate::when::age(at, view.at)));
-                format!(", {ago} ago")
-            });
-            text.push_str(&format!(
-                "\n{}, last error{}:\n{}",
-                process.instance,
-                when.unwrap_or_default(),
-                wrap(error, "  ")
-            ));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use drover_pipeline::status::{Edge, Lane, Phase};
+    use drover_pipeline::status::Edge;
 
     use super::*;
     use crate::view::{HopView, LagView, ObjectView, ProcessView};
@@ -312,6 +331,8 @@ pub(crate) mod tests {
                 phase: Phase::Throttled,
                 last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
                 last_error_at: Some(5_000),
+                last_error_over: false,
+                failed: false,
                 at: 19_000,
                 lanes: [(
                     "Contact".to_owned(),
@@ -348,6 +369,90 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_watched_view_fits_a_small_terminal() {
+        let mut view = example();
+        let object = |n: u64| ObjectView {
+            object: format!("Object_{n}__c"),
+            extracted: n + 1,
+            loaded: n + 1,
+            snapshot_complete: true,
+            dead: u64::from(n == 7),
+            ..ObjectView::default()
+        };
+        view.objects = (0..40).map(object).collect();
+        view.migration = "mig-".to_owned() + &"long".repeat(15);
+        let text = render_within(&view, 21);
+        assert!(text.lines().count() <= 21, "{text}");
+        let long = text.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(long, None, "{text}");
+        let object = text.lines().find(|line| line.starts_with("Object_"));
+        assert!(
+            object.is_some_and(|line| line.starts_with("Object_7__c")),
+            "{text}"
+        );
+        assert!(text.contains(" more; see `drover status`\n"), "{text}");
+        assert!(text.contains("drover-extractor-sale"), "{text}");
+        assert_eq!(render_within(&view, 500), render(&view));
+    }
+
+    #[test]
+    fn data_that_nobody_edits_does_not_look_wrong() {
+        let mut view = example();
+        let contact = &mut view.objects[1];
+        contact.stale = 3;
+        contact.asked_at = Some(18_000);
+        contact.changed_at = Some(-840_000);
+        let text = render(&view);
+        assert!(
+            text.contains("source last asked 2s ago, no change since 14m ago\n"),
+            "{text}"
+        );
+        assert!(text.contains("left out; nothing is missing\n"), "{text}");
+        view.processes[0].alive = false;
+        let text = render(&view).replace('\n', " ");
+        assert!(
+            text.contains("since 14m ago; no extractor runs, so what came later is not known"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_source_that_nobody_reads_puts_nothing_behind() {
+        let mut view = example();
+        view.objects[0].lag.extract.seconds = Some(960);
+        view.objects[0].lag.seconds = Some(960);
+        view.objects[0].lag.load.seconds = Some(12);
+        let row = |view: &View, behind: &str| {
+            let text = objects(view);
+            let ends = text.lines().any(|line| line.ends_with(behind));
+            assert!(ends, "no {behind}: {text}");
+        };
+        row(&view, " 16m");
+        // The login is refused: what waits here is what is behind.
+        view.processes[0].alive = false;
+        row(&view, " 12s");
+        view.objects[0].lag.load.records = Some(0);
+        row(&view, " -");
+    }
+
+    #[test]
+    fn a_dry_run_says_that_it_has_no_target() {
+        let mut view = example();
+        view.dry_run = true;
+        view.objects[0].mapped = 12;
+        let text = render(&view);
+        assert!(
+            text.starts_with("mig-tenant-123: salesforce, dry run: no target, loading, "),
+            "{text}"
+        );
+        assert!(
+            !text.contains("LOADED") && !text.contains("nowhere"),
+            "{text}"
+        );
+        assert!(text.contains("MAPPED"), "{text}");
+    }
+
+    #[test]
     fn what_says_nothing_takes_no_room() {
         let mut view = example();
         let empty = |name: &str, snapshot_complete| ObjectView {
@@ -381,7 +486,7 @@ pub(crate) mod tests {
             process("loader-4", Phase::Stopped, false, 1_000_000),
             process("loader-5", Phase::Running, false, 1_000_000),
         ];
-        let text = processes(&view);
+        let (text, _) = processes(&view);
         let row = |name: &str| {
             let found = text
                 .lines()

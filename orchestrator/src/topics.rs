@@ -175,7 +175,7 @@ impl Broker {
             .admin
             .inner()
             .fetch_metadata(None, PATIENCE)
-            .map_err(|e| explain("asking for the brokers", &e))?;
+            .map_err(|e| self.client.explain("asking for the brokers", &e))?;
         Ok(metadata
             .brokers()
             .iter()
@@ -190,7 +190,7 @@ impl Broker {
             .admin
             .describe_configs(&[ResourceSpecifier::Broker(id)], &options())
             .await
-            .map_err(|e| explain(&what, &e))?;
+            .map_err(|e| self.client.explain(&what, &e))?;
         let mut all = BTreeMap::new();
         for resource in described {
             let resource = resource.map_err(|code| explain(&what, &KafkaError::AdminOp(code)))?;

@@ -14,7 +14,7 @@ use drover_pipeline::kafka::Place;
 use drover_pipeline::kafka::client::{Client, PATIENCE};
 use drover_pipeline::kafka::compacted::{Follower, Tail, ranges, scan};
 use drover_pipeline::record::Millis;
-use drover_pipeline::status::{Edge, Lane, Phase, SILENCE, now};
+use drover_pipeline::status::{Edge, Lane, Phase, Report, SILENCE, now};
 use drover_pipeline::topics::Topics;
 use drover_pipeline::{Error, Result};
 use serde::Serialize;
@@ -25,6 +25,9 @@ use crate::connectors::program;
 use crate::offsets::{Group, Lag};
 use crate::quota::{self, QuotaView};
 pub use model::{Model, Table};
+
+/// A process that has run on for so long since its last error is over it.
+const OVER: Duration = Duration::from_secs(60);
 
 /// A migration at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,6 +77,8 @@ pub struct ObjectView {
     pub snapshot_complete: bool,
     /// Record versions read from the source and committed.
     pub extracted: u64,
+    /// Record versions that were mapped, as the running processes counted.
+    pub mapped: u64,
     /// Canonical records that the target has: one a record and slot.
     pub loaded: u64,
     /// Canonical records that the target rightly has not: deleted, left out by
@@ -89,6 +94,11 @@ pub struct ObjectView {
     pub dead: u64,
     /// Of these, what a person has decided to leave.
     pub waived: u64,
+    /// The moment up to which the source was asked for changes; null until the
+    /// first, whole copy is read.
+    pub asked_at: Option<Millis>,
+    /// When the source last gave something new, by our clock.
+    pub changed_at: Option<Millis>,
     /// How far it is behind.
     pub lag: LagView,
 }
@@ -139,10 +149,14 @@ pub struct ProcessView {
     pub alive: bool,
     /// What it does.
     pub phase: Phase,
+    /// Whether it has ended by its last error; one that was told to end has not.
+    pub failed: bool,
     /// The last error it met; it may be over.
     pub last_error: Option<String>,
     /// When it met that error.
     pub last_error_at: Option<Millis>,
+    /// Whether all of it has worked for a minute since.
+    pub last_error_over: bool,
     /// When it reported last.
     pub at: Millis,
     /// Its lanes that do not simply run: what is wrong, or what they wait for.
@@ -311,7 +325,9 @@ impl Reader {
             let covered = checkpoint
                 .and_then(|c| c.as_of)
                 .max(model.seen(&object.name));
-            shown.lag.extract.seconds = covered.filter(|_| shown.snapshot_complete).map(age);
+            shown.asked_at = covered.filter(|_| shown.snapshot_complete);
+            shown.changed_at = checkpoint.and_then(|c| c.changed_at);
+            shown.lag.extract.seconds = shown.asked_at.map(age);
             let transforms = transform.get(raw(&object.name, object.custom).as_str());
             shown.lag.transform = hop(transforms.as_slice());
             if self.load.is_some() {
@@ -388,6 +404,13 @@ fn remarks(model: &Model) -> BTreeMap<String, u64> {
 
 fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
     let silence = SILENCE.as_millis() as Millis;
+    let alive = |report: &Report| report.phase != Phase::Stopped && at - report.at <= silence;
+    let over = |report: &Report| {
+        let ago = report.last_error_at.map(|met| at - met);
+        alive(report)
+            && report.phase == Phase::Running
+            && ago.is_some_and(|ago| ago > OVER.as_millis() as Millis)
+    };
     let mut processes: Vec<ProcessView> = model
         .reports()
         .map(|report| ProcessView {
@@ -396,10 +419,12 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
             stage: report.stage.as_str(),
             pid: report.pid,
             http: report.http.clone(),
-            alive: report.phase != Phase::Stopped && at - report.at <= silence,
+            alive: alive(report),
             phase: report.phase,
+            failed: report.failed,
             last_error: report.last_error.clone(),
             last_error_at: report.last_error_at,
+            last_error_over: over(report),
             at: report.at,
             lanes: report
                 .lanes

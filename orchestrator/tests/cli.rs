@@ -252,6 +252,82 @@ fn what_is_wrong_in_one_place_hides_nothing_that_is_wrong_in_another() {
     assert!(!ended.err.contains("follows"), "{}", ended.err);
 }
 
+/// A name that only the source can judge, and a value that only the transformer can,
+/// are told in the same round as a wrong structure.
+#[test]
+fn a_wrong_structure_hides_no_wrong_name() {
+    let bench = Bench::new();
+    let mappings = json!({
+        "Contakt": {"Phone": {"to": "phoneNumber", "as": "phon"}},
+        "Contact": {"$were": {"Name": {"atLeat": 3}}, "Name": ["title", "bio"]},
+    });
+    let more = json!({"objets": [], "objects": ["Contact", "Acount"], "mappings": mappings});
+    bench.config("m", NOWHERE, more);
+    let where_ = "objects.Contact.slots.contact.fields.name.default";
+    bench.write(
+        "drover-transformer-mapper.fail",
+        &format!("2\nCONFIG_INVALID: {where_}: follows; mend it\n"),
+    );
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    ended.code(2);
+    for told in [
+        "objets: is no known field",
+        "mappings.Contakt.Phone.as: `phon` is no form",
+        "mappings.Contakt: `Contakt` is no object of this migration",
+        "mappings.Contact.$were: is no setting of a mapping",
+        "mappings.Contact.$were.Name.atLeat: is no condition",
+        "mappings.Contact.Name: must be the name of one canonical field, not a list",
+        "objects[1]: the source has no `Acount`",
+    ] {
+        let told = format!("CONFIG_INVALID: {told}");
+        let lines = ended.err.lines().filter(|line| line.starts_with(&told));
+        assert_eq!(lines.count(), 1, "{told} in {}", ended.err);
+    }
+    assert!(!ended.err.contains("follows"), "{}", ended.err);
+    assert_eq!(bench.calls("drover-extractor-fake discover"), 1);
+}
+
+#[test]
+fn a_secret_in_the_file_itself_is_a_warning() {
+    let bench = Bench::new();
+    let spec = bench.read("drover-extractor-fake.spec");
+    let plain = r#""clientSecret":{"type":"string"}"#;
+    assert!(spec.contains(plain), "{spec}");
+    let marked = r#""clientSecret":{"type":"string","secret":true}"#;
+    bench.write("drover-extractor-fake.spec", &spec.replace(plain, marked));
+    bench.config("m", NOWHERE, json!({}));
+    let told = "warning: sourceConfig.clientSecret: the secret stands in the file itself (m.json:";
+    let advice = "remove it and set DROVER_FAKE_CLIENT_SECRET, or write `${ENV}` or `${file:PATH}`";
+    let ended = bench.drover(&["check", "-c", "m.json"]);
+    let line = ended.err.lines().find(|line| line.starts_with(told));
+    assert!(line.unwrap().ends_with(advice), "{}", ended.err);
+    ended.fits();
+    let ended = bench.drover(&["check", "-c", "m.json", "--format", "json"]);
+    let row = ended.json()["checks"][0].clone();
+    assert_eq!(
+        (&row["ok"], &row["warn"]),
+        (&json!(true), &json!(true)),
+        "{row}"
+    );
+    ended.fits();
+    // It is taken, and the run begins.
+    let mut run = bench.command(&["run", "-c", "m.json"]).spawn().unwrap();
+    let mut err = BufReader::new(run.stderr.take().unwrap()).lines();
+    let line = err.next().unwrap().unwrap();
+    assert!(line.starts_with(told) && line.ends_with(advice), "{line}");
+    let line = err.next().unwrap().unwrap();
+    assert!(line.starts_with("BROKER_UNREACHABLE: "), "{line}");
+    signal(&run, "TERM");
+    soon("the run ends", || run.try_wait().unwrap().is_some());
+    // Kept elsewhere, nobody is warned.
+    let config = bench.read("m.json").replace("\"TOPSECRET\"", "\"${HUSH}\"");
+    bench.write("m.json", &config);
+    let mut command = bench.command(&["check", "-c", "m.json"]);
+    let ended = command.env("HUSH", "TOPSECRET").output().unwrap();
+    let ended = common::Ended::of(&ended);
+    assert!(!ended.fits().err.contains("warning:"), "{}", ended.err);
+}
+
 #[test]
 fn a_value_that_the_source_does_not_list_is_a_warning() {
     let bench = Bench::new();

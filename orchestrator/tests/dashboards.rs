@@ -42,6 +42,7 @@ const WORDS: &[&str] = &[
     "rate",
     "deriv",
     "min_over_time",
+    "avg_over_time",
     "time",
     "label_values",
 ];

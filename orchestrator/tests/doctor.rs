@@ -76,6 +76,8 @@ fn without_a_broker_or_a_configuration_it_says_so() {
     ended.code(3);
     assert!(ended.out.contains("BROKER_UNREACHABLE"), "{}", ended.out);
     assert!(ended.out.contains("127.0.0.1:9"), "{}", ended.out);
+    let raw = ended.out.contains('[') || ended.out.contains("Local:");
+    assert!(!raw, "librdkafka's own words: {}", ended.out);
 }
 
 #[test]

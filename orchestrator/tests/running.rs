@@ -185,7 +185,9 @@ fn run_supervises_until_a_signal_ends_it() {
     soon("the loader is started again", || {
         pids("loader-2").len() == 2
     });
+    // As `timeout` does: to the process, and to its group.
     signal(&run, "INT");
+    signal(&run, "TERM");
     soon("the run ends", || run.try_wait().unwrap().is_some());
     let ended = Ended::of(&run.wait_with_output().unwrap());
     ended.code(0);
@@ -324,6 +326,11 @@ fn run_until_synced_waits_for_the_last_stage() {
         (&json!("paused"), &json!(4)),
         "no process runs any more"
     );
+    // Nothing is missing, and nothing was loaded either: it is said why.
+    assert_eq!(
+        view["filtered"],
+        json!([{"name": "Contact", "filtered": 1, "read": 1}])
+    );
     assert!(
         ended.err.contains("copied 1 of 1 object: 4 read, 0 loaded"),
         "{ended:?}"
@@ -361,7 +368,7 @@ fn run_until_synced_waits_for_the_last_stage() {
     }
     let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
     ended.code(3);
-    assert!(ended.out.starts_with("synced\nOBJECT"), "{ended:?}");
+    assert!(ended.out.starts_with("incomplete\nOBJECT"), "{ended:?}");
     // Nobody has read these three from the source.
     assert!(
         ended.err.contains("\nUNBALANCED: 3 records are in no place, or in two; the first is fake/Contact/5#contact; "),

@@ -88,7 +88,7 @@ codes! {
     /// The idempotency topic is shorter than what was committed against it: loading would create everything again.
     IdempotencyLost = "IDEMPOTENCY_LOST", Operator, "restore the idempotency topic from a backup; do not start a loader without it";
     /// The broker's log starts behind our position: records we had not read are gone.
-    RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read, by retention or by hand; docs/errors/RECORDS_LOST.md says how to write and read them again";
+    RecordsLost = "RECORDS_LOST", Operator, "records were removed before they were read, by retention or by hand; `drover explain RECORDS_LOST` says how to write and read them again";
     /// The source counts more records than it showed us.
     Short = "SHORT", Operator, "grant the integration user the right to see every record (View All Data), then have the object copied again";
     /// The source lost a job of ours: it failed, was aborted, deleted, or has expired.
@@ -220,7 +220,7 @@ impl fmt::Display for Code {
 }
 
 /// A failure. Its texts never hold a secret or a record's body.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     /// What went wrong.
     pub code: Code,

@@ -103,7 +103,11 @@ families! {
     SCALABLE = Migration "drover_scalable_lag_records" ["stage"]
         "Records in front of a stage that more replicas would help with: those of lanes that neither a quota nor a blocked or waiting lane holds back. Made for autoscaling.";
     ALIVE = Migration "drover_process_alive" ["stage", "process", "instance"]
-        "Whether a process that reported within a day still does.";
+        "Whether a process that reported within a day still does. One that was told to end, as by a scale-down, has none.";
+    FAILED = Migration "drover_process_failed" ["stage", "process", "instance"]
+        "Whether a process has ended by an error and was not started again.";
+    STAGE_PROCESSES = Migration "drover_stage_processes" ["stage"]
+        "How many processes of a stage report.";
 
     GROUP_LAG = Migration "kafka_consumergroup_group_lag" ["group", "topic", "partition"]
         "Records of a partition that the group has not committed.";

@@ -33,6 +33,10 @@ use crate::transform::{self, Mapping, Transformer};
 /// How often a transformer looks whether a remap is through.
 const REMAPPING: Duration = Duration::from_millis(500);
 
+/// A signal that comes so soon after the first is that one again: `timeout` and
+/// shells send it to the process and to its whole group.
+const ECHO: Duration = Duration::from_millis(250);
+
 #[derive(Parser)]
 #[command(version, max_term_width = 80, about = "A stage of a Drover migration")]
 struct Arguments {
@@ -166,7 +170,9 @@ pub fn extractor<E: Extractor>() -> ExitCode {
             }
             Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
             Verb::Discover(file) => {
-                let (connector, config, meter) = load_extractor::<E>(&file)?;
+                // What is wrong elsewhere in the document is not about the source.
+                let loaded = read_extractor::<E>(&file)?.only("sourceConfig");
+                let (connector, config, meter) = build_extractor::<E>(loaded)?;
                 let mut found = connector.discover(&config.objects).await?;
                 found.quota = meter.usage();
                 print_json(&found)
@@ -326,6 +332,12 @@ impl Loaded {
         })
     }
 
+    /// Passes over what is wrong outside a part of the document.
+    fn only(mut self, path: &str) -> Self {
+        self.wrong.retain(|problem| is_in(problem, path));
+        self
+    }
+
     /// The connector that `make` builds of its part of the document, and the meter
     /// of its calls. What it finds
     /// wrong is told together with what is wrong elsewhere, where its own part
@@ -337,9 +349,7 @@ impl Loaded {
         make: impl FnOnce(C, HttpClient) -> Result<T, Vec<Problem>>,
     ) -> Result<(T, MigrationConfig, Arc<Meter>), End> {
         let mut wrong = self.wrong;
-        let below = format!("{path}.");
-        let own = |problem: &Problem| problem.path == path || problem.path.starts_with(&below);
-        if wrong.iter().any(own) {
+        if wrong.iter().any(|problem| is_in(problem, path)) {
             return Err(End::Problems(wrong));
         }
         let document = part(&self.config).expose().clone();
@@ -373,10 +383,23 @@ impl Loaded {
     }
 }
 
+/// Whether a problem is one of that part of the document.
+fn is_in(problem: &Problem, path: &str) -> bool {
+    let below = problem.path.strip_prefix(path);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 fn load_extractor<E: Extractor>(file: &File) -> Result<(E, MigrationConfig, Arc<Meter>), End> {
+    build_extractor(read_extractor::<E>(file)?)
+}
+
+fn read_extractor<E: Extractor>(file: &File) -> Result<Loaded, End> {
     let schema = schemars::schema_for!(E::Config).to_value();
     let named = Some(("sourceType", E::NAME));
-    let loaded = Loaded::read(file, named, Part::Against(&schema), Part::Skip)?;
+    Loaded::read(file, named, Part::Against(&schema), Part::Skip)
+}
+
+fn build_extractor<E: Extractor>(loaded: Loaded) -> Result<(E, MigrationConfig, Arc<Meter>), End> {
     loaded.build("sourceConfig", |config| &config.source_config, E::new)
 }
 
@@ -614,6 +637,8 @@ fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
                 () = stop.cancelled() => {}
             }
             stop.cancel();
+            let echoes = async { while wait().await > 0 {} };
+            let _ = tokio::time::timeout(ECHO, echoes).await;
             let code = tokio::select! {
                 signal = wait() => 128 + signal,
                 () = tokio::time::sleep(Duration::from_secs(30)) => 3,

@@ -1,7 +1,7 @@
 //! What a process says of itself: each second into the topic `status`, and on
 //! its HTTP address (`/healthz`, `/readyz`, `/metrics`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -206,10 +206,18 @@ pub struct Report {
     /// When it met that error.
     #[serde(default)]
     pub last_error_at: Option<Millis>,
+    /// Whether it has ended by that error; one that was told to end has not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
     /// By object.
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
     pub lanes: BTreeMap<String, Lane>,
+    /// By lane, the newest record that any process of this name has finished, by
+    /// the time the record was read from the source: what the last one has seen
+    /// is not forgotten because this one gets nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<String, Millis>,
     /// By topic that is read, the distance to the start of its log.
     #[serde(default)]
     pub edges: BTreeMap<String, Edge>,
@@ -222,6 +230,17 @@ pub struct Report {
     pub quota: Option<Usage>,
 }
 
+impl Report {
+    fn note_seen(&mut self, lane: &str, seen: Millis) {
+        match self.seen.get_mut(lane) {
+            Some(known) => *known = seen.max(*known),
+            None => {
+                self.seen.insert(lane.to_owned(), seen);
+            }
+        }
+    }
+}
+
 /// The most different remarks that one process keeps.
 const MOST_REMARKS: usize = 500;
 
@@ -230,6 +249,8 @@ pub struct Status {
     report: Mutex<Report>,
     /// By lane and place, what is wrong although its records flow.
     conditions: Mutex<BTreeMap<(String, String), String>>,
+    /// The first error that blocked a lane, and which.
+    blocked_by: Mutex<Option<(String, Error)>>,
     metrics: Mutex<Metrics>,
     /// What the last process of this name said of its account.
     last_quota: Mutex<Option<Usage>>,
@@ -254,13 +275,16 @@ impl Status {
                 phase: Phase::Starting,
                 last_error: None,
                 last_error_at: None,
+                failed: false,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
+                seen: BTreeMap::new(),
                 edges: BTreeMap::new(),
                 remarks: BTreeMap::new(),
                 quota: None,
             }),
             conditions: Mutex::default(),
+            blocked_by: Mutex::default(),
             metrics: Mutex::new(metrics),
             last_quota: Mutex::default(),
         }))
@@ -292,6 +316,11 @@ impl Status {
         report.started_at = report.started_at.max(last.started_at + 1);
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
+        }
+        let lanes = last.lanes.into_iter();
+        let lanes = lanes.filter_map(|(name, lane)| Some((name, lane.seen?)));
+        for (lane, seen) in last.seen.into_iter().chain(lanes) {
+            report.note_seen(&lane, seen);
         }
     }
 
@@ -325,9 +354,13 @@ impl Status {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what the process as a whole is doing.
+    /// Says what the process as a whole is doing. What has ended stays so, whatever
+    /// a thread says that is left behind.
     pub fn phase(&self, phase: Phase) {
-        self.lock().phase = phase;
+        let mut report = self.lock();
+        if report.phase != Phase::Stopped {
+            report.phase = phase;
+        }
     }
 
     /// A lane works again, or still.
@@ -362,6 +395,10 @@ impl Status {
             (_, None) => Phase::Blocked,
         };
         tracing::warn!(lane, ?phase, %error, "the lane waits");
+        if phase == Phase::Blocked {
+            self.blocked_by()
+                .get_or_insert_with(|| (lane.to_owned(), error.clone()));
+        }
         let mut report = self.lock();
         let seen = report.lanes.get(lane).and_then(|lane| lane.seen);
         let lane_now = Lane {
@@ -429,6 +466,12 @@ impl Status {
     ) {
         self.metrics()
             .lane(lane, now.phase.as_str(), throttled, now.seen);
+        if let Some(seen) = now.seen {
+            report.note_seen(lane, seen);
+        }
+        if now.phase != Phase::Blocked {
+            self.blocked_by().take_if(|(blocked, _)| blocked == lane);
+        }
         report.lanes.insert(lane.to_owned(), now);
         let worst = [Phase::Blocked, Phase::Throttled, Phase::Degraded]
             .into_iter()
@@ -449,6 +492,7 @@ impl Status {
     /// Notes the error that ends the process.
     pub fn ended_by(&self, error: &Error) {
         self.noted(error.to_string());
+        self.lock().failed = true;
     }
 
     fn noted(&self, error: String) {
@@ -465,6 +509,39 @@ impl Status {
                 .lanes
                 .values()
                 .all(|lane| lane.phase == Phase::Blocked)
+    }
+
+    /// Why no lane can go on without a person: what blocked the first of them, with
+    /// its code where such an error ends a process that may be started again.
+    pub fn all_blocked_by(&self) -> Error {
+        let first = self.blocked_by().clone();
+        let Some((lane, error)) = first else {
+            return Error::new(Code::Refused, "every lane is blocked");
+        };
+        let texts: BTreeSet<Option<String>> = {
+            let report = self.lock();
+            let lanes = report.lanes.values();
+            lanes.map(|lane| lane.error.clone()).collect()
+        };
+        let message = match texts.len() {
+            0 | 1 => format!("every lane is blocked: {}", error.message),
+            _ => format!("every lane is blocked, {lane} by this: {}", error.message),
+        };
+        let code = match (error.class(), error.code.exit()) {
+            (Class::Operator, 3) => error.code,
+            _ => Code::Refused,
+        };
+        Error {
+            code,
+            message,
+            ..error
+        }
+    }
+
+    fn blocked_by(&self) -> std::sync::MutexGuard<'_, Option<(String, Error)>> {
+        self.blocked_by
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The report as it stands.
@@ -596,6 +673,62 @@ mod tests {
         second.go_on_from(first.report());
         second.count("Contact", Count::Unchanged, 1);
         assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
+
+    #[test]
+    fn what_the_last_process_has_read_is_known_though_this_one_reads_nothing() {
+        let status = || Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+        let first = status();
+        first.lane_runs("Contact", Some(5_000));
+        let second = status();
+        second.lane_runs("Contact", None);
+        second.go_on_from(first.report());
+        let refused = Error::new(Code::Unauthorized, "401");
+        second.lane_failed("Contact", &refused, None);
+        assert_eq!(second.report().seen["Contact"], 5_000);
+        // A process of before this was reported tells it by its lanes alone.
+        let third = status();
+        let mut older = first.report();
+        older.seen.clear();
+        third.go_on_from(older);
+        assert_eq!(third.report().seen["Contact"], 5_000);
+        third.lane_runs("Contact", Some(6_000));
+        assert_eq!(third.report().seen["Contact"], 6_000);
+    }
+
+    #[test]
+    fn a_process_ends_with_what_blocked_its_lanes() {
+        let status = Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+        let refused = Error::new(Code::Unauthorized, "the login is refused")
+            .source_code("invalid_grant")
+            .at("oauth2/token");
+        status.lane_failed("Account", &refused, None);
+        status.lane_failed("Contact", &refused, None);
+        assert_eq!(
+            status.all_blocked_by().to_string(),
+            "UNAUTHORIZED: every lane is blocked: the login is refused [invalid_grant] \
+             (at oauth2/token); renew the credentials, then run this again"
+        );
+        let other = Error::new(Code::Forbidden, "403");
+        status.lane_failed("Contact", &other, None);
+        let told = status.all_blocked_by().to_string();
+        let first = "UNAUTHORIZED: every lane is blocked, Account by this: the login is refused";
+        assert!(told.starts_with(first), "{told}");
+        // A process that ended by this code would not be started again.
+        let status = Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+        status.lane_failed("Account", &Error::new(Code::ConfigInvalid, "no"), None);
+        assert_eq!(status.all_blocked_by().code, Code::Refused);
+    }
+
+    #[test]
+    fn what_has_ended_stays_so_and_tells_whether_by_an_error() {
+        let status = Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        status.phase(Phase::Stopped);
+        status.phase(Phase::Running);
+        let report = status.report();
+        assert_eq!((report.phase, report.failed), (Phase::Stopped, false));
+        status.ended_by(&Error::new(Code::Refused, "no"));
+        assert!(status.report().failed);
     }
 
     #[test]

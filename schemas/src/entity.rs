@@ -45,6 +45,9 @@ pub struct Field {
     pub max_length: Option<usize>,
     /// A shape the text must have.
     pub format: Option<Format>,
+    /// What the text is, where a mapping can bring it into one form. Nothing of it
+    /// is checked: people write telephone numbers and countries as they like.
+    pub holds: Option<Holds>,
     /// The entity that a reference points to. A reference without one may point
     /// to any entity, and has `type_field`.
     pub entity: Option<String>,
@@ -61,6 +64,16 @@ pub enum Format {
     Email,
     /// A currency's code, three capital letters (ISO 4217).
     Currency,
+}
+
+/// What a text is that has many spellings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holds {
+    /// A telephone or fax number.
+    Phone,
+    /// A country.
+    Country,
 }
 
 /// The type of a field.

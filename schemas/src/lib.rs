@@ -9,7 +9,7 @@ mod datum;
 mod entity;
 
 pub use datum::{Custom, Datum, Value};
-pub use entity::{Entity, Field, Format, Kind, entities, entity, entity_of_schema};
+pub use entity::{Entity, Field, Format, Holds, Kind, entities, entity, entity_of_schema};
 
 /// The schema of the envelope that stands around every record.
 pub const ENVELOPE: &str = include_str!("../envelope.v1.avsc");

@@ -32,21 +32,27 @@ pub(crate) async fn judge(migration: &Migration, plan: &Plan) -> Result<()> {
 /// What a transformer finds wrong with a mapping that is known to be wrong: only
 /// what stands in the migration's file, at a place of which nothing was told. The
 /// rest may be a consequence.
-pub(super) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
+pub(crate) fn not_told(told: &Failures, more: Vec<Failure>) -> Vec<Failure> {
     let place = |failure: &Failure| {
         let (path, _) = failure.text.split_once(": ")?;
         path.strip_prefix("mappings.").map(str::to_owned)
     };
     let places: Vec<String> = told.0.iter().filter_map(place).collect();
     let is_new = |failure: &Failure| {
-        let around = |path: &str, other: &str| {
-            path.strip_prefix(other)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
         let path = place(failure);
-        path.is_some_and(|path| !places.iter().any(|p| around(&path, p) || around(p, &path)))
+        // What is wrong with an object does not follow from one of its rules.
+        let is_rule = |path: &str| path.contains('.');
+        let same =
+            |path: &str, p: &str| is_or_is_in(path, p) || is_rule(path) && is_or_is_in(p, path);
+        path.is_some_and(|path| !places.iter().any(|p| same(&path, p)))
     };
     more.into_iter().filter(is_new).collect()
+}
+
+/// Whether a path is the other one, or leads to something within it.
+fn is_or_is_in(path: &str, other: &str) -> bool {
+    path.strip_prefix(other)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The problem as one of the migration's file, if that is where it comes from.
@@ -58,9 +64,10 @@ fn own(mappings: &Mappings, failure: &Failure) -> Option<Problem> {
     let (message, advice) = rest.rsplit_once("; ")?;
     let (object, path) = path.strip_prefix("objects.")?.split_once(".slots.")?;
     let (_, path) = path.split_once('.')?;
-    let path = if let Some(field) = path.strip_prefix("where.") {
-        mappings.filters.get(object)?.get(field)?;
-        format!("mappings.{object}.{WHERE}.{field}")
+    let path = if let Some(asked) = path.strip_prefix("where.") {
+        let mut own = mappings.filters.get(object)?.keys();
+        own.find(|field| is_or_is_in(asked, field))?;
+        format!("mappings.{object}.{WHERE}.{asked}")
     } else {
         let rule = path.strip_prefix("fields.")?;
         let (canonical, below) = rule.split_at(rule.find('.').unwrap_or(rule.len()));
@@ -92,6 +99,7 @@ mod tests {
             "mappings.Contact.Fax",
             "mappings.Contact.Phone.region",
             "mappings.Contact.$where.Born",
+            "mappings.Contact",
             "objects.Lead.slots.lead.fields.email",
         ];
         let added = not_told(&told, more.map(failure).into());
@@ -100,7 +108,8 @@ mod tests {
             added,
             [
                 "mappings.Contact.Phone.region: x; y",
-                "mappings.Contact.$where.Born: x; y"
+                "mappings.Contact.$where.Born: x; y",
+                "mappings.Contact: x; y",
             ]
         );
     }
@@ -122,6 +131,14 @@ mod tests {
         assert_eq!(
             told("objects.Contact.slots.contact.where.LeadSource"),
             at("mappings.Contact.$where.LeadSource")
+        );
+        assert_eq!(
+            told("objects.Contact.slots.contact.where.LeadSource.not[1]"),
+            at("mappings.Contact.$where.LeadSource.not[1]")
+        );
+        assert_eq!(
+            told("objects.Contact.slots.contact.where.LeadSourceX"),
+            None
         );
         assert_eq!(
             told("objects.Contact.slots.contact.fields.phoneNumber.region"),

@@ -172,6 +172,7 @@ impl Model {
             object: object.to_owned(),
             snapshot_complete: checkpoint.is_some_and(|c| c.snapshot_complete),
             extracted: checkpoint.map_or(0, |c| c.extracted),
+            mapped: counted(|counts| counts.transformed),
             loaded: count(State::Loaded),
             absent: count(State::Absent),
             unchanged: counted(|counts| counts.unchanged),
@@ -208,8 +209,11 @@ impl Model {
             .values()
             .filter(|report| report.stage == Stage::Extractor);
         extractors
-            .filter_map(|report| report.lanes.get(object)?.seen)
-            .max()
+            .flat_map(|report| {
+                let now = report.lanes.get(object).and_then(|lane| lane.seen);
+                [now, report.seen.get(object).copied()]
+            })
+            .max()?
     }
 
     /// Whether anything was read from the source.

@@ -12,6 +12,7 @@
 mod bus;
 mod document;
 mod drift;
+mod literal;
 mod schema;
 mod secrets;
 mod validate;

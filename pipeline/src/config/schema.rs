@@ -83,6 +83,11 @@ impl<'s> Schema<'s> {
         all
     }
 
+    /// Whether what it describes is marked as a secret.
+    pub(super) fn is_secret(self) -> bool {
+        self.here.get("secret") == Some(&Json::Bool(true))
+    }
+
     /// Whether a text is among what it takes.
     pub(super) fn takes_text(self) -> bool {
         let types = self.types();

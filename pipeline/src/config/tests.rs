@@ -115,7 +115,8 @@ fn every_problem_is_told_at_once_with_line_and_path() {
             "4 sourceType: is no connector's name; write `salesforce`",
             "5 sourceConfig: must be a group of fields, not a list; write the value in that form",
             "6 dryRun: must be true or false, not a text; leave the quotes out",
-            "10 mappings.Contact.Phone: must be the name of a canonical field, not a number; write the value in that form",
+            "10 mappings.Contact.Phone: must be the name of one canonical field, not a number; \
+             write `Phone: phoneNumber`, or a rule: `Phone: { to: phoneNumber }`",
             "13 objects[2]: `Contact` stands twice, in line 12 and line 13; keep one of them",
             "13 objects[3]: must be a text, not a number; put it in quotes",
             "14 pollIntervalMs: is out of range; use 100 to 86400000",
@@ -153,7 +154,7 @@ mappings:
   $where: { Id: 1 }
   Email: { to: phoneNumber }
   Contact:
-    $were: { LeadSource: Web }
+    $were: { LeadSource: { nott: Web } }
     $where:
       CreatedDate: { atLeat: 2020-01-01 }
       Level__c: { more: 3 }
@@ -162,6 +163,7 @@ mappings:
       LeadSource: { not: [Other] }
     Phone: { to: phoneNumber, as: phon }
     AccountId: { to: companyId, onOrphan: drop }
+    Description: [department, bio]
 ";
     let outside = "write it under the object it is for: `OBJECT: {";
     let forms = "write a value, a list, `{ not: … }` or `{ atLeast: …, below: … }`";
@@ -172,20 +174,80 @@ mappings:
             format!("7 mappings.$where: stands outside an object; {outside} $where: … }}`"),
             "10 mappings.Contact.$were: is no setting of a mapping; write `$where`, or remove it"
                 .to_owned(),
+            "10 mappings.Contact.$were.LeadSource.nott: is no condition; write `not`".to_owned(),
             "12 mappings.Contact.$where.CreatedDate.atLeat: is no condition; write `atLeast`"
                 .to_owned(),
             format!("13 mappings.Contact.$where.Level__c.more: is no condition; {forms}"),
             format!("14 mappings.Contact.$where.Name: holds no condition; {forms}"),
-            "15 mappings.Contact.$where.Phone: `not` stands beside another condition; keep one of \
-             them"
+            "15 mappings.Contact.$where.Phone.not: stands beside another condition; keep one of them"
                 .to_owned(),
             "17 mappings.Contact.Phone.as: `phon` is no form; write `phone` or `country`"
                 .to_owned(),
             "18 mappings.Contact.AccountId.onOrphan: `drop` is none of what it may say; write \
              `drop-link` or `dead-letter`"
                 .to_owned(),
+            "19 mappings.Contact.Description: must be the name of one canonical field, not a list; \
+             write `Description: department`, or a rule: `Description: { to: department }`"
+                .to_owned(),
         ]
     );
+}
+
+#[test]
+fn a_secret_in_the_file_itself_is_told_by_its_place_alone() {
+    let text = "
+id: m
+sourceType: sales-force
+sourceConfig:
+  clientSecret: hush
+  refreshToken: ${TOKEN}
+  password: ${file:/run/secret}
+  clientId: hush
+  proxy: { password: '$${hush', user: hush }
+targetConfig:
+  url: postgres://me:hush@db/crm
+kafka:
+  sasl.password: hush
+  client: { sasl.password: '${KAFKA}', sasl.username: hush, ssl.key.password: hush }
+";
+    let secret = || serde_json::json!({"type": ["string", "null"], "secret": true});
+    let plain = || serde_json::json!({"type": "string"});
+    let source = serde_json::json!({
+        "properties": {
+            "clientSecret": secret(), "refreshToken": secret(), "password": secret(),
+            "clientId": plain(), "proxy": {"$ref": "#/$defs/Proxy"},
+        },
+        "$defs": {"Proxy": {"properties": {"password": secret(), "user": plain()}}},
+    });
+    let target = serde_json::json!({"properties": {"url": secret()}});
+    let told = |text: &str| -> Vec<String> {
+        let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+        let problems = document.literal_secrets(Some(&source), Some(&target));
+        problems.iter().map(ToString::to_string).collect()
+    };
+    let stands = "the secret stands in the file itself";
+    let write = "write `${ENV}` or `${file:PATH}`";
+    assert_eq!(
+        told(text),
+        [
+            format!(
+                "sourceConfig.clientSecret: {stands} (m.yaml:5); \
+                 remove it and set DROVER_SALES_FORCE_CLIENT_SECRET, or {write}"
+            ),
+            format!("sourceConfig.proxy.password: {stands} (m.yaml:9); {write}"),
+            format!(
+                "targetConfig.url: {stands} (m.yaml:11); \
+                 remove it and set DROVER_POSTGRES_URL, or {write}"
+            ),
+            format!("kafka.sasl.password: {stands} (m.yaml:13); {write}"),
+            format!("kafka.client.ssl.key.password: {stands} (m.yaml:14); {write}"),
+        ]
+    );
+    // An address without a password is none, and neither is what nobody gave.
+    for open in ["postgres://me@db/crm", "postgres://db:5432", "${URL}", " "] {
+        let text = format!("id: m\ntargetConfig: {{ url: \"{open}\" }}\n");
+        assert!(told(&text).is_empty(), "{open}");
+    }
 }
 
 #[test]

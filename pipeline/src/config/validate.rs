@@ -327,17 +327,20 @@ pub(super) fn mappings(given: Option<&Field>, check: &mut Check<'_>) -> Mappings
                     }
                     if field.name.starts_with('$') {
                         let advice = format!("write `{WHERE}`, or remove it");
-                        check.problem(field.line, path, "is no setting of a mapping", advice);
+                        check.problem(field.line, &path, "is no setting of a mapping", advice);
+                        // What is meant is judged all the same.
+                        if nearest(&field.name, [WHERE]).is_some() {
+                            filter(field, &path, check);
+                        }
                         continue;
                     }
                     if let Value::Map(_) = field.node.value {
-                        match own_rule(check.file, &field.node, &path) {
-                            Err(problems) => check.problems.extend(problems),
-                            Ok((to, rule)) => {
-                                object.insert(field.name.clone(), to);
-                                let rules = mappings.rules.entry(name.clone()).or_default();
-                                rules.insert(field.name.clone(), rule);
-                            }
+                        let (to, rule, problems) = own_rule(check.file, &field.node, &path);
+                        check.problems.extend(problems);
+                        let rules = mappings.rules.entry(name.clone()).or_default();
+                        if let Some(to) = to {
+                            object.insert(field.name.clone(), to);
+                            rules.insert(field.name.clone(), rule);
                         }
                         continue;
                     }
@@ -404,9 +407,11 @@ fn condition(given: &Field, path: &str, check: &mut Check<'_>) {
     }
     if says.is_empty() {
         check.problem(given.line, path, "holds no condition", forms);
-    } else if says.len() > 1 && says.iter().any(|field| field.name == "not") {
-        let message = "`not` stands beside another condition";
-        check.problem(given.line, path, message, "keep one of them");
+    } else if let Some(not) = says.iter().find(|field| field.name == "not")
+        && says.len() > 1
+    {
+        let message = "stands beside another condition";
+        check.problem(not.line, join(path, "not"), message, "keep one of them");
     }
 }
 
@@ -442,7 +447,21 @@ fn mapping(field: &Field, path: &str, into: &mut BTreeMap<String, String>, check
         );
     }
     let Value::Text(_) = field.node.value else {
-        check.wrong_type(field, path, "the name of a canonical field");
+        let mut items = match &field.node.value {
+            Value::List(items) => items.iter(),
+            _ => [].iter(),
+        };
+        let first = items.find_map(|item| match &item.value {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let (name, first) = (&field.name, first.unwrap_or("phoneNumber"));
+        let message = format!(
+            "must be the name of one canonical field, not {}",
+            field.node.kind()
+        );
+        let advice = format!("write `{name}: {first}`, or a rule: `{name}: {{ to: {first} }}`");
+        check.problem(field.line, path, message, advice);
         return;
     };
     let Some(target) = check.text(Some(field), path) else {

@@ -54,6 +54,9 @@ pub struct Checkpoint {
     pub as_of: Option<Millis>,
     /// When this was written, by our clock.
     pub at: Millis,
+    /// When the source last gave a record that was new, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Millis>,
     /// Fields that the source has had only since the migration was initialised,
     /// and that are read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -226,10 +229,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
                 if count > 0 && *all_blocked.borrow() >= count {
                     // Give the report a chance to be read before the end.
                     tokio::time::sleep(crate::status::INTERVAL).await;
-                    return Err(Error::new(
-                        Code::Refused,
-                        "every lane is blocked; see `drover status`",
-                    ));
+                    return Err(context.status.all_blocked_by());
                 }
             }
         }
@@ -503,6 +503,10 @@ impl<E: Extractor> Lane<E> {
                 _ => saved.and_then(|saved| saved.as_of),
             },
             at,
+            changed_at: match raws.is_empty() {
+                true => saved.and_then(|saved| saved.changed_at),
+                false => Some(at),
+            },
             added: self.added.clone(),
         };
         // Durable before the transaction begins that names them.

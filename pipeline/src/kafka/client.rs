@@ -73,6 +73,7 @@ impl Client {
         if explained.code == Code::BrokerUnreachable {
             // librdkafka's own words only say again that it is so.
             doing.clone_into(&mut explained.message);
+            explained.source_code = None;
         }
         self.named(explained)
     }
@@ -97,7 +98,7 @@ impl Client {
                 .for_each(drop);
         }
         if let Some(reason) = self.heard.reason() {
-            error.message = format!("{} ({reason})", error.message);
+            error.message = format!("{} ({})", error.message, brief(&reason));
             if reason.to_ascii_lowercase().contains("authentication") {
                 // No broker will take it, however often it is tried.
                 error.code = Code::KafkaRefused;
@@ -245,6 +246,18 @@ impl Client {
     }
 }
 
+/// Why a connection failed, without the address that librdkafka says twice:
+/// `k:9: Connect to ipv4#10.0.0.1:9 failed: Connection refused`.
+fn brief(reason: &str) -> String {
+    match (
+        reason.split_once(": Connect to "),
+        reason.rsplit_once(" failed: "),
+    ) {
+        (Some((broker, _)), Some((_, why))) => format!("{broker}: {why}"),
+        _ => reason.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -253,6 +266,28 @@ mod tests {
 
     use super::*;
     use crate::config::{Document, Part};
+
+    #[test]
+    fn a_broker_that_is_away_is_told_in_a_sentence() {
+        let config = KafkaConfig {
+            brokers: "127.0.0.1:1".into(),
+            partitions: 1,
+            replication: None,
+            client: BTreeMap::new(),
+        };
+        let client = Client::new(&config, "test");
+        let error = client
+            .reach(Duration::from_secs(5))
+            .expect_err("nobody is there");
+        assert_eq!(
+            error.to_string(),
+            "BROKER_UNREACHABLE: asking for the brokers: Kafka at 127.0.0.1:1 does not \
+             answer (127.0.0.1:1: Connection refused); check kafka.brokers and that the \
+             broker runs"
+        );
+        let tls = "sasl_ssl://k:9: SSL handshake failed";
+        assert_eq!(brief(tls), tls);
+    }
 
     #[test]
     fn brokers_and_security_reach_every_client() {

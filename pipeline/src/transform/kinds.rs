@@ -5,7 +5,51 @@
 //! A migration's own mapping is judged more strictly than a connector's: its
 //! author does not know what the API puts into a text ([`needs_a_form`]).
 
-use drover_schemas::Kind;
+use drover_schemas::{Entity, Field, Format, Holds, Kind};
+
+use super::Form;
+
+/// What the values of a field look like in a record, as far as the source's word for
+/// its type tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `true` and `false`.
+    Boolean,
+    /// Numbers.
+    Number,
+    /// Texts that are days.
+    Date,
+    /// Texts that are moments with their zone.
+    Datetime,
+    /// Texts that are times of a day.
+    Time,
+    /// Ids: texts, or the numbers that some sources count by.
+    Id,
+    /// Any texts.
+    Text,
+    /// Groups of values, or lists.
+    Nested,
+    /// Whatever the source means by its word.
+    Unknown,
+}
+
+/// The shape of the values of a field that the source declares as `declared`.
+pub fn shape(declared: &str) -> Shape {
+    match declared.to_ascii_lowercase().as_str() {
+        "boolean" | "bool" | "checkbox" => Shape::Boolean,
+        "int" | "integer" | "long" | "double" | "float" | "decimal" | "currency" | "percent" => {
+            Shape::Number
+        }
+        "date" => Shape::Date,
+        "datetime" | "date-time" | "timestamp" => Shape::Datetime,
+        "time" => Shape::Time,
+        "id" | "reference" => Shape::Id,
+        "string" | "text" | "textarea" | "html" | "phone" | "email" | "url" | "picklist"
+        | "multipicklist" | "combobox" | "encryptedstring" | "enumeration" => Shape::Text,
+        "address" | "location" | "object" | "array" => Shape::Nested,
+        _ => Shape::Unknown,
+    }
+}
 
 /// Whether a field that the source declares as `declared` can ever give a value
 /// of that kind.
@@ -29,25 +73,81 @@ pub fn can_become(declared: &str, kind: Kind) -> bool {
     }
 }
 
+/// The same for a field of an entity, which may ask more of a text than to be one.
+pub fn can_fill(declared: &str, entity: &Entity, field: &Field) -> bool {
+    if !can_become(declared, field.kind) {
+        return false;
+    }
+    if field.format.is_none() && told_by(entity, field).is_none() {
+        return true;
+    }
+    // Whatever else a source prints as a text is none of these. An address of a
+    // person may well stand in a text; in a field for addresses nothing else does.
+    match shape(declared) {
+        Shape::Text => {
+            field.format == Some(Format::Email) || !declared.eq_ignore_ascii_case("email")
+        }
+        other => other == Shape::Unknown,
+    }
+}
+
+/// What a field of an entity holds, for a message.
+pub fn holds(entity: &Entity, field: &Field) -> String {
+    match (field.format, told_by(entity, field)) {
+        (Some(Format::Email), _) => "an e-mail address".to_owned(),
+        (Some(Format::Currency), _) => "a currency's code (three capital letters)".to_owned(),
+        (None, Some(reference)) => {
+            format!("the name of the entity that {reference} points to, which Drover fills in")
+        }
+        (None, None) => match field.holds {
+            Some(Holds::Phone) => "a telephone number".to_owned(),
+            Some(Holds::Country) => "a country".to_owned(),
+            None => kind_name(field.kind).to_owned(),
+        },
+    }
+}
+
+/// The reference beside which a field says what that points to.
+fn told_by<'e>(entity: &'e Entity, field: &Field) -> Option<&'e str> {
+    let mut fields = entity.fields.iter();
+    let reference = fields.find(|one| one.type_field.as_deref() == Some(&field.name))?;
+    Some(&reference.name)
+}
+
+/// Whether a text of a source field that is declared so can be brought into a form.
+pub fn can_take_form(declared: &str, form: Form) -> bool {
+    let is_email = declared.eq_ignore_ascii_case("email");
+    match shape(declared) {
+        Shape::Text => !is_email,
+        // Ids that are texts, and numbers, are dialled by nobody; but a number is
+        // what some sources make of a telephone number.
+        Shape::Number => form == Form::Phone,
+        other => other == Shape::Unknown,
+    }
+}
+
+/// Whether a text in that form is what a field of an entity holds.
+pub fn form_fits(field: &Field, form: Form) -> bool {
+    match (field.holds, form) {
+        (Some(Holds::Phone), form) => form == Form::Phone,
+        (Some(Holds::Country), form) => form == Form::Country,
+        (None, _) => field.format.is_none(),
+    }
+}
+
+/// What a form makes of a text, for a message.
+pub fn form_name(form: Form) -> &'static str {
+    match form {
+        Form::Phone => "a telephone number",
+        Form::Country => "a country",
+    }
+}
+
 /// Whether a field of that kind needs a form that a plain text does not promise:
 /// a text may hold anything, so a date or an id made of it fails in every record
 /// that holds something else. A number in a text converts, or says what it is.
 pub fn needs_a_form(declared: &str, kind: Kind) -> bool {
-    let text = matches!(
-        declared.to_ascii_lowercase().as_str(),
-        "string"
-            | "text"
-            | "textarea"
-            | "html"
-            | "phone"
-            | "email"
-            | "url"
-            | "picklist"
-            | "multipicklist"
-            | "combobox"
-            | "encryptedstring"
-            | "enumeration"
-    );
+    let text = shape(declared) == Shape::Text;
     text && matches!(kind, Kind::Date | Kind::Datetime | Kind::Reference)
 }
 
@@ -97,6 +197,57 @@ mod tests {
         assert!(!can_become("phone", Kind::Date));
         assert!(!can_become("email", Kind::Decimal));
         assert!(can_become("phone", Kind::Long));
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_address_and_no_code() {
+        let fills = |declared: &str, name: &str| {
+            let contact = drover_schemas::entity("contact").expect("an entity");
+            let (_, field) = contact.field(name).expect("a field");
+            (can_fill(declared, contact, field), holds(contact, field))
+        };
+        for declared in [
+            "date",
+            "datetime",
+            "time",
+            "int",
+            "id",
+            "reference",
+            "boolean",
+        ] {
+            for name in ["email", "currency", "ownerType"] {
+                assert!(!fills(declared, name).0, "{declared} to {name}");
+            }
+        }
+        for declared in ["string", "textarea", "picklist", "phone", "url", "vendor's"] {
+            for name in ["email", "currency", "ownerType", "department"] {
+                assert!(fills(declared, name).0, "{declared} to {name}");
+            }
+        }
+        assert!(fills("email", "email").0 && fills("email", "department").0);
+        assert!(!fills("email", "currency").0 && !fills("email", "ownerType").0);
+        // The bare id, or the date as a text, may be wanted.
+        assert!(fills("reference", "department").0 && fills("date", "department").0);
+        assert_eq!(fills("id", "email").1, "an e-mail address");
+        assert_eq!(
+            fills("id", "ownerType").1,
+            "the name of the entity that ownerId points to, which Drover fills in"
+        );
+        assert_eq!(fills("id", "mailingCountry").1, "a country");
+    }
+
+    #[test]
+    fn a_form_is_for_what_it_makes() {
+        let fits = |name: &str, form| {
+            let contact = drover_schemas::entity("contact").expect("an entity");
+            form_fits(contact.field(name).expect("a field").1, form)
+        };
+        assert!(fits("phoneNumber", Form::Phone) && fits("mailingCountry", Form::Country));
+        assert!(!fits("phoneNumber", Form::Country) && !fits("mailingCountry", Form::Phone));
+        assert!(fits("department", Form::Phone) && !fits("email", Form::Phone));
+        assert!(can_take_form("picklist", Form::Country) && can_take_form("int", Form::Phone));
+        assert!(!can_take_form("date", Form::Phone) && !can_take_form("email", Form::Phone));
+        assert!(!can_take_form("int", Form::Country));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_schemas::{Kind, entity};
 
 use super::kinds::{declared_as, needs_a_form};
-use super::{ANY, Convert, FieldRule, Mapping, ObjectMapping, Slot, can_become, kind_name};
+use super::{ANY, Convert, FieldRule, Mapping, ObjectMapping, Slot, can_fill, holds};
 use crate::config::{Mappings, Problem, WHERE, nearest};
 use crate::extract::{Object, SourceField};
 
@@ -380,14 +380,15 @@ impl<'a> Merger<'a> {
             // A map of values makes of it what is due.
             return;
         }
-        let field = entity(&slot.entity).and_then(|entity| entity.field(new.canonical));
-        let (Some((_, field)), Some(declared)) = (field, target.declared(new.source)) else {
+        let entity = entity(&slot.entity);
+        let field = entity.and_then(|entity| Some((entity, entity.field(new.canonical)?.1)));
+        let (Some((entity, field)), Some(declared)) = (field, target.declared(new.source)) else {
             return;
         };
         let (object, source) = (target.name, new.source);
         let filled = format!("{}.{}", slot.entity, field.name);
-        let due = kind_name(field.kind);
-        if !can_become(declared, field.kind) {
+        let due = holds(entity, field);
+        if !can_fill(declared, entity, field) {
             let message =
                 format!("{object}.{source} is declared as {declared}, and {filled} is {due}");
             let advice = "map it to another field, or leave it to `custom`";
@@ -499,7 +500,10 @@ impl<'a> Merger<'a> {
         for (name, rules) in &migration.by_object {
             let may_be = !self.asked && self.customs;
             let known = self.targets.iter().any(|target| target.name == name);
-            let says = !rules.is_empty() || migration.filters.contains_key(name);
+            // A rule that can't be read says something, too.
+            let says = !rules.is_empty()
+                || migration.filters.contains_key(name)
+                || migration.rules.contains_key(name);
             if !known && !may_be && says {
                 let known = self.targets.iter().map(|target| target.name);
                 let is_field = self.targets.iter().any(|target| target.has(name));

@@ -17,7 +17,9 @@ mod any_text;
 mod tests;
 
 pub(crate) use batch::MAX_RECORD;
-pub use kinds::{can_become, kind_name};
+pub use kinds::{
+    Shape, can_become, can_fill, can_take_form, form_fits, form_name, holds, kind_name, shape,
+};
 pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, OnOrphan, Slot};
 pub use merge::{merge, merge_all};
 pub use outputs::{Output, Outputs};

@@ -28,13 +28,13 @@ impl Mapping {
 }
 
 /// Reads a migration's own rule, `{to: rating, values: {Hot: hot}}`: the
-/// canonical field, and what is done to the value. Paths in problems begin with
-/// `path`.
+/// canonical field, and what is done to the value, as far as that can be read, and
+/// every problem. Paths in problems begin with `path`.
 pub(crate) fn own_rule(
     file: &str,
     node: &Node,
     path: &str,
-) -> Result<(String, Convert), Vec<Problem>> {
+) -> (Option<String>, Convert, Vec<Problem>) {
     let mut reader = Reader {
         file,
         root: node,
@@ -45,15 +45,10 @@ pub(crate) fn own_rule(
         .due(node, "", "to")
         .and_then(|_| reader.text(node, "", "to"));
     let rule = reader.rule(node, "");
-    match to {
-        Some(to) if reader.problems.is_empty() => Ok((to, rule)),
-        _ => {
-            for problem in &mut reader.problems {
-                problem.path = join(path, &problem.path);
-            }
-            Err(reader.problems)
-        }
+    for problem in &mut reader.problems {
+        problem.path = join(path, &problem.path);
     }
+    (to, rule, reader.problems)
 }
 
 /// What a migration's own rule may hold.

@@ -348,10 +348,7 @@ impl<T: Transformer> Runner<T> {
             if let Some(trouble) = trouble {
                 self.recover(&member, failed, trouble)?;
                 if self.context.status.all_blocked() {
-                    return Err(Error::new(
-                        Code::Refused,
-                        "every lane is blocked; see `drover status`",
-                    ));
+                    return Err(self.context.status.all_blocked_by());
                 }
                 continue;
             }

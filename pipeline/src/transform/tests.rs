@@ -297,8 +297,20 @@ fn a_type_that_never_fits() {
              or leave Description to `custom`"
         ]
     );
-    // A number may stand in a text.
-    merged(json!({"Account": {"Description": "annualRevenue"}}));
+    assert_eq!(
+        told(json!({"Contact": {"AccountId": "ownerType", "DoNotCall": "email"}})),
+        [
+            "mappings.Contact.AccountId: Contact.AccountId is declared as reference, and \
+             contact.ownerType is the name of the entity that ownerId points to, which Drover fills in; \
+             map it to another field, or leave it to `custom`",
+            "mappings.Contact.DoNotCall: Contact.DoNotCall is declared as boolean, and contact.email is \
+             an e-mail address; map it to another field, or leave it to `custom`",
+        ]
+    );
+    // A number may stand in a text, and an address as well.
+    merged(
+        json!({"Account": {"Description": "annualRevenue"}, "Contact": {"Description": "email"}}),
+    );
     assert_eq!(
         told(json!({"DoNotCall": "birthDate"})),
         [

@@ -11,7 +11,7 @@ use drover_pipeline::extract::{Object, SourceField};
 use drover_pipeline::transform::{Mapping, ObjectMapping, Slot};
 use drover_schemas::{Entity, entities, entity};
 
-use crate::filter::Condition;
+use crate::filter::{Asked, Condition};
 use crate::plan::{MAX_SLOTS, ObjectPlan, Rule, SlotPlan};
 use crate::prefix::Prefixes;
 
@@ -194,7 +194,7 @@ impl Compiler<'_> {
             };
             let rule = rule.long();
             if let Some(source) = self.source(&path, entity, field, &rule, plan) {
-                let more = self.more(&path, field, &rule, plan);
+                let more = self.more(&path, (entity, field), &rule, plan);
                 rules.push(Rule {
                     index,
                     source,
@@ -223,13 +223,23 @@ impl Compiler<'_> {
             let Some(place) = plan.place(field) else {
                 continue;
             };
-            match Condition::new(place, wanted) {
-                // A field that isn't there counts as null.
-                Ok(condition) if self.has(field) || condition.takes_empty() => {
-                    conditions.push(condition);
-                }
-                Ok(_) => self.no_field(path, field),
-                Err((what, advice)) => self.problem(path, what, advice),
+            let described = self.fields.iter().find(|one| one.name == *field);
+            let asked = Asked {
+                place,
+                name: &format!("{}.{field}", self.name),
+                declared: described.map(|one| one.kind.as_str()),
+            };
+            // A field that isn't there counts as null.
+            let condition = Condition::new(asked, wanted);
+            let may_lack = condition.as_ref().is_ok_and(Condition::takes_empty);
+            if !may_lack && !self.has(field) {
+                self.no_field(path.clone(), field);
+            }
+            match condition {
+                Ok(condition) => conditions.push(condition),
+                Err(wrong) => wrong.into_iter().for_each(|one| {
+                    self.problem(format!("{path}{}", one.below), one.what, one.advice);
+                }),
             }
         }
         conditions

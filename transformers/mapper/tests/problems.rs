@@ -55,7 +55,7 @@ fn all_problems_come_at_once() {
             "objects.B.slots: the object has 0 slots; give it one to 64, or leave the object out",
             "objects.C.slots.x.where.Nme: the source's object C shows no field `Nme`; \
              did you mean `Name`?; or grant the right to see it",
-            "objects.C.slots.x.where.Stage: `a` is no condition; write a value, a list of values, \
+            "objects.C.slots.x.where.Stage.a: `a` is no condition; write a value, a list of values, \
              `{ not: … }` or `{ atLeast: …, below: … }`",
             "objects.C.slots.x.emptyWithout: the source's object C shows no field `Nam`; \
              did you mean `Name`?; or grant the right to see it",
@@ -63,6 +63,40 @@ fn all_problems_come_at_once() {
             "objects.C.slots.x.fields.lastname: the entity contact has no field `lastname`; did you mean `lastName`?",
             "objects.C.slots.x.fields: contact.lastName is required and has no rule; map a source field to lastName",
             "objects.D.slots.a#b: the slot's name is empty or has `#`, `/` or `|` in it; use letters, digits and hyphens",
+        ]
+    );
+}
+
+/// A filter that no record can meet would end green with nothing loaded.
+#[test]
+fn a_filter_that_nothing_meets_is_told_by_the_source_s_own_types() {
+    let json = json!({"objects": {"C": {"slots": {"x": {"entity": "contact",
+        "where": {
+            "Active": "false", "Born": {"atLeast": "soon", "belw": "2026-01-31"},
+            "Age": [5, "6"], "Name": {"not": 7}, "Vendor": true,
+        },
+        "fields": {"lastName": "Name"}}}}}});
+    let described = object(
+        "C",
+        "Name: string, Active: boolean, Born: date, Age: int, Vendor: own type",
+    );
+    let at = |place: &str| format!("objects.C.slots.x.where.{place}");
+    assert_eq!(
+        told(json, &[described]),
+        [
+            at(
+                "Active: C.Active is declared as boolean, and `\"false\"` is a text; \
+                write `false`, without quotes"
+            ),
+            at("Age[1]: C.Age is declared as int, and `\"6\"` is a text; \
+                write `6`, without quotes"),
+            at("Born.belw: `belw` is no condition; write `below`"),
+            at(
+                "Born.atLeast: `\"soon\"` is no number, date or time to compare C.Born with; \
+                write a number, a date (2026-01-31) or a time with its zone \
+                (2026-01-31T09:00:00Z)"
+            ),
+            at("Name.not: C.Name is declared as string, and `7` is a number; put it in quotes"),
         ]
     );
 }
@@ -164,6 +198,84 @@ fn types_that_never_fit() {
                 )
             )
         );
+    }
+}
+
+#[test]
+fn a_field_that_is_never_an_address_or_a_code() {
+    for (target, source, declared, holds) in [
+        ("email", "Born", "date", "an e-mail address"),
+        ("email", "Age", "int", "an e-mail address"),
+        (
+            "currency",
+            "Boss",
+            "reference",
+            "a currency's code (three capital letters)",
+        ),
+        (
+            "ownerType",
+            "Boss",
+            "reference",
+            "the name of the entity that ownerId points to, which Drover fills in",
+        ),
+    ] {
+        assert_eq!(
+            rule(target, json!(source)),
+            at(
+                target,
+                &format!(
+                    "the source field {source} is declared as {declared}, and {target} is {holds}; \
+                     map another source field, or leave it to `custom`"
+                )
+            )
+        );
+    }
+    for (target, source) in [("email", "Name"), ("department", "Boss"), ("title", "Born")] {
+        assert!(
+            rule(target, json!(source)).is_empty(),
+            "{source} to {target}"
+        );
+    }
+    // A map of values makes of it what is due.
+    let mapped = json!({"from": "Active", "values": {"true": "EUR", "false": "USD"}});
+    assert!(rule("currency", mapped).is_empty());
+}
+
+#[test]
+fn forms_that_nothing_can_have() {
+    let form =
+        |target: &str, from: &str, form: &str| rule(target, json!({"from": from, "as": form}));
+    assert_eq!(
+        form("mailingCountry", "Name", "phone"),
+        at(
+            "mailingCountry.as",
+            "`as` makes a telephone number of a text, and contact.mailingCountry is a country; \
+             remove `as`, or map another field"
+        )
+    );
+    assert_eq!(
+        form("email", "Name", "country"),
+        at(
+            "email.as",
+            "`as` makes a country of a text, and contact.email is an e-mail address; \
+             remove `as`, or map another field"
+        )
+    );
+    assert_eq!(
+        form("phoneNumber", "Born", "phone"),
+        at(
+            "phoneNumber.as",
+            "`as` makes a telephone number of a text, and the source field Born is declared as date; \
+             remove `as`, or map another field"
+        )
+    );
+    for (target, source, to) in [
+        ("phoneNumber", "Name", "phone"),
+        ("phoneNumber", "Age", "phone"),
+        ("department", "Name", "country"),
+        ("mailingCountry", "Name", "country"),
+    ] {
+        assert!(form(target, source, to).is_empty(), "{source} to {target}");
     }
 }
 

@@ -37,7 +37,7 @@ fn compiled() -> Mapper {
         }},
     }}));
     let fields = "Id: id, Name: string, Web: url, Count: int, Money: currency, Created: datetime, Parent: reference, \
-                  Kind: picklist, Last: string, Mail: email, Born: date, Closed: boolean, Notes: textarea, Flag: boolean";
+                  Kind: anyType, Last: string, Mail: email, Born: date, Closed: boolean, Notes: textarea, Flag: boolean";
     mapper(&mapping, &[object("Thing", fields)])
 }
 

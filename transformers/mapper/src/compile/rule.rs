@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use drover_pipeline::extract::SourceField;
-use drover_pipeline::transform::{ANY, Convert, Form, can_become, kind_name};
+use drover_pipeline::transform::{
+    ANY, Convert, Form, can_fill, can_take_form, form_fits, form_name, holds, kind_name,
+};
 use drover_schemas::{Entity, Field, Kind, Value};
 
 use super::{Compiler, did_you_mean};
@@ -38,7 +40,7 @@ impl Compiler<'_> {
             }
             // A map of values makes a text of whatever it maps.
             if rule.values.is_empty() {
-                self.can_become(path, name, field);
+                self.can_fill(path, name, entity, field);
             }
         }
         let place = plan.place(name)?;
@@ -50,10 +52,10 @@ impl Compiler<'_> {
         self.reference(path, (entity, field), rule, described, place)
     }
 
-    fn can_become(&mut self, path: &str, name: &str, field: &Field) {
+    fn can_fill(&mut self, path: &str, name: &str, entity: &Entity, field: &Field) {
         let described = self.fields.iter().find(|field| field.name == name);
         if let Some(described) = described
-            && !can_become(&described.kind, field.kind)
+            && !can_fill(&described.kind, entity, field)
         {
             self.problem(
                 path,
@@ -61,7 +63,7 @@ impl Compiler<'_> {
                     "the source field {name} is declared as {}, and {} is {}",
                     described.kind,
                     field.name,
-                    kind_name(field.kind)
+                    holds(entity, field)
                 ),
                 "map another source field, or leave it to `custom`",
             );
@@ -205,7 +207,7 @@ impl Compiler<'_> {
     pub(super) fn more(
         &mut self,
         path: &str,
-        field: &Field,
+        (entity, field): (&Entity, &Field),
         rule: &Convert,
         plan: &ObjectPlan,
     ) -> Option<Box<More>> {
@@ -221,6 +223,7 @@ impl Compiler<'_> {
             return None;
         }
         self.no_use(path, field, rule);
+        self.no_form(path, entity, field, rule);
         let described = rule
             .from
             .as_ref()
@@ -298,6 +301,41 @@ impl Compiler<'_> {
                 format!("`{region}` is no country"),
                 "write two letters (ISO 3166), such as DE",
             );
+        }
+    }
+
+    /// A form that the source field can't take, or that the canonical one never has.
+    fn no_form(&mut self, path: &str, entity: &Entity, field: &Field, rule: &Convert) {
+        let Some(form) = rule.form.filter(|_| field.kind == Kind::String) else {
+            return;
+        };
+        let makes = format!("`as` makes {} of a text", form_name(form));
+        if !form_fits(field, form) {
+            let due = holds(entity, field);
+            let what = format!("{makes}, and {}.{} is {due}", entity.name, field.name);
+            self.problem(
+                format!("{path}.as"),
+                what,
+                "remove `as`, or map another field",
+            );
+            return;
+        }
+        let fields = self.fields;
+        let read = rule.from.iter().chain(&rule.or);
+        let described = read.filter_map(|name| fields.iter().find(|field| field.name == *name));
+        // A map of values makes a text of whatever it maps.
+        for source in described.filter(|_| rule.values.is_empty()) {
+            if !can_take_form(&source.kind, form) {
+                let what = format!(
+                    "{makes}, and the source field {} is declared as {}",
+                    source.name, source.kind
+                );
+                self.problem(
+                    format!("{path}.as"),
+                    what,
+                    "remove `as`, or map another field",
+                );
+            }
         }
     }
 
