@@ -41,6 +41,7 @@ pub(crate) enum Deadletter {
         bodies: bool,
     },
     /// Have them tried again, in their own order.
+    #[command(alias = "release")]
     Retry(Retry),
     /// Leave them as they are, with a reason.
     Waive(Waive),
@@ -51,6 +52,9 @@ pub(crate) enum Deadletter {
 /// Which letters a verb changes: never all of them by accident.
 #[derive(Args)]
 pub(crate) struct Choice {
+    /// The records' keys, with or without #slot; the same as --key.
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
     #[command(flatten)]
     filter: Filter,
     /// All of them; without it, at least one filter must be given.
@@ -98,7 +102,7 @@ pub(crate) async fn run(verb: Deadletter, file: &Path, format: Format) -> Result
         }
         Deadletter::Show { key, bodies } => {
             let letters = read(bus, Filter::default()).await?;
-            show::print_letters(&letters, &key, bodies, format)?;
+            show::print_letters(&letters, &key, bodies, file, format)?;
         }
         Deadletter::Retry(options) => return retry::run(bus, options, format).await,
         Deadletter::Waive(options) => waive::waive(bus, options, format).await?,
@@ -109,10 +113,12 @@ pub(crate) async fn run(verb: Deadletter, file: &Path, format: Format) -> Result
 
 impl Choice {
     /// The filter, if it was meant.
-    fn filter(self) -> Result<Filter> {
+    fn filter(mut self) -> Result<Filter> {
+        self.filter.key.append(&mut self.keys);
         if self.filter.is_empty() && !self.all {
-            let told = "no filter is given";
-            let advice = "name the letters, by --key or --code for example, or say --all";
+            let told = "no dead letter is named";
+            let advice = "give a KEY (`drover deadletter list --all` shows them), or choose \
+                          by --code, --object or another filter, or say --all";
             return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
         }
         Ok(self.filter)

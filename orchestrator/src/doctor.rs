@@ -221,7 +221,7 @@ async fn cluster(file: &Path) -> Vec<Finding> {
         Ok(bus) => bus,
         Err(failures) => {
             let all = failures.0.into_iter().map(|failure| {
-                let mend = "drover check -c FILE shows every place";
+                let mend = format!("drover check -c {} shows every place", file.display());
                 Finding::ill("configuration", Health::Failed, failure.to_string(), mend)
             });
             return all.collect();

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::migration::Bus;
 use crate::table::{Column, folded, number, table, wrap};
+use crate::view::View;
 
 /// An object in an entity.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
@@ -146,7 +147,19 @@ fn count_entity(bus: &Bus, name: &str) -> Result<BTreeMap<u32, Row>> {
 
 impl Report {
     /// As tables and lists of 80 columns.
-    pub(crate) fn render(&self, extracted: &BTreeMap<String, u64>) -> String {
+    pub(crate) fn render(&self, view: &View) -> String {
+        let extracted = view.objects.iter().map(|o| (o.object.clone(), o.extracted));
+        self.tables(&extracted.collect())
+    }
+
+    /// The view as JSON, with this in it.
+    pub(crate) fn beside(&self, view: &View) -> serde_json::Value {
+        let mut json = serde_json::to_value(view).unwrap_or_default();
+        json["dryRunReport"] = serde_json::to_value(self).unwrap_or_default();
+        json
+    }
+
+    fn tables(&self, extracted: &BTreeMap<String, u64>) -> String {
         let columns = [
             Column::Text("OBJECT"),
             Column::Text("ENTITY"),
@@ -258,7 +271,7 @@ mod tests {
         };
         let extracted = BTreeMap::from([("Contact".to_owned(), 12), ("Lead".to_owned(), 0)]);
         assert_eq!(
-            report.render(&extracted),
+            report.tables(&extracted),
             "OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
              Contact  contact         12           7       3         2\n\
              Lead     -                0           0       0         0\n\

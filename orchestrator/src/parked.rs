@@ -42,7 +42,6 @@ pub(crate) enum Verb {
 #[derive(Args)]
 pub(crate) struct Release {
     /// The record's key: source/object/id, with or without #slot.
-    #[arg(required_unless_present = "reason")]
     key: Option<String>,
     /// All that wait for this reason.
     #[arg(long, value_enum, conflicts_with = "key")]

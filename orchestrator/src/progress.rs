@@ -35,6 +35,8 @@ pub(crate) struct Screen {
     objects: Vec<Object>,
     /// By object, how many canonical records each of its records gives.
     slots: Vec<u64>,
+    /// Nothing is loaded: a 0 would look as if that had failed.
+    dry_run: bool,
     shown: Vec<ObjectView>,
     /// Whether everything that had been read was through once.
     through: bool,
@@ -49,7 +51,7 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, dry_run: bool) -> Self {
         let objects = &plan.objects;
         let slots = |object| plan.mapping.of(object).map_or(0, |rules| rules.slots.len());
         let bars = std::io::stderr().is_terminal().then(|| {
@@ -71,6 +73,7 @@ impl Screen {
             bars,
             objects: objects.clone(),
             slots: objects.iter().map(|o| slots(o) as u64).collect(),
+            dry_run,
             shown: Vec::new(),
             through: false,
             at: None,
@@ -162,7 +165,7 @@ impl Screen {
             for ((bar, object), seen) in bars.iter().zip(&self.objects).zip(&now) {
                 bar.set_length(object.count.unwrap_or(0).max(seen.extracted));
                 bar.set_position(seen.extracted);
-                bar.set_message(short(seen));
+                bar.set_message(short(seen, self.dry_run));
             }
             return;
         }
@@ -171,7 +174,7 @@ impl Screen {
         }
         self.at = Some(Instant::now());
         if self.shown != now {
-            tell(plain(&now, self.through));
+            tell(plain(&now, self.through, self.dry_run));
             self.shown = now;
         }
     }
@@ -187,8 +190,11 @@ impl Screen {
     }
 }
 
-fn short(seen: &ObjectView) -> String {
-    let mut text = format!("loaded {}", seen.loaded);
+fn short(seen: &ObjectView, dry_run: bool) -> String {
+    let mut text = match dry_run {
+        true => format!("mapped {}", seen.mapped),
+        false => format!("loaded {}", seen.loaded),
+    };
     if seen.parked > 0 {
         text.push_str(&format!(" parked {}", seen.parked));
     }
@@ -206,7 +212,7 @@ fn is_through((seen, slots): (&ObjectView, &u64)) -> bool {
 }
 
 /// One line for all objects; those that are still copied by name.
-fn plain(now: &[ObjectView], through: bool) -> String {
+fn plain(now: &[ObjectView], through: bool, dry_run: bool) -> String {
     let sum = |count: fn(&ObjectView) -> u64| now.iter().map(count).sum::<u64>();
     let copying: Vec<&str> = now
         .iter()
@@ -218,13 +224,18 @@ fn plain(now: &[ObjectView], through: bool) -> String {
         0 if through => format!("following {objects}"),
         left => format!("copied {} of {objects}", now.len() - left),
     };
-    let mut text = format!(
-        "{phase}: {} read, {} loaded, {} parked, {} dead",
-        sum(|seen| seen.extracted),
-        sum(|seen| seen.loaded),
-        sum(|seen| seen.parked),
-        sum(|seen| seen.dead),
-    );
+    let (read, dead) = (sum(|seen| seen.extracted), sum(|seen| seen.dead));
+    let mut text = match dry_run {
+        true => {
+            let mapped = sum(|seen| seen.mapped);
+            format!("dry run, {phase}: {read} read, {mapped} mapped, {dead} dead")
+        }
+        false => format!(
+            "{phase}: {read} read, {} loaded, {} parked, {dead} dead",
+            sum(|seen| seen.loaded),
+            sum(|seen| seen.parked),
+        ),
+    };
     if !copying.is_empty() {
         text.push_str(&format!("; left: {}", copying.join(", ")));
     }
@@ -240,6 +251,7 @@ mod tests {
         let seen = |object: &str, snapshot_complete| ObjectView {
             object: object.to_owned(),
             extracted: 10,
+            mapped: 9,
             loaded: 7,
             parked: 2,
             dead: 1,
@@ -247,15 +259,23 @@ mod tests {
             ..ObjectView::default()
         };
         assert_eq!(
-            plain(&[seen("Account", true), seen("Contact", false)], false),
+            plain(
+                &[seen("Account", true), seen("Contact", false)],
+                false,
+                false
+            ),
             "copied 1 of 2 objects: 20 read, 14 loaded, 4 parked, 2 dead; left: Contact"
         );
         assert_eq!(
-            plain(&[seen("Account", true)], true),
+            plain(&[seen("Account", true)], true, false),
             "following 1 object: 10 read, 7 loaded, 2 parked, 1 dead"
         );
+        assert_eq!(
+            plain(&[seen("Account", true)], true, true),
+            "dry run, following 1 object: 10 read, 9 mapped, 1 dead"
+        );
         let many = vec![seen("AnObjectWithALongName__c", false); 9];
-        assert_eq!(plain(&many, false).chars().count(), WIDTH);
+        assert_eq!(plain(&many, false, false).chars().count(), WIDTH);
         // All is read, and hardly anything loaded.
         let begun = ObjectView {
             loaded: 2,
@@ -267,14 +287,14 @@ mod tests {
         assert!(!is_through((&seen("Account", true), &2)), "two slots");
         assert!(!is_through((&begun, &1)));
         assert_eq!(
-            plain(&[begun], false),
+            plain(&[begun], false, false),
             "copied 1 of 1 object: 10 read, 2 loaded, 0 parked, 0 dead"
         );
     }
 
     #[test]
     fn a_stage_does_not_tell_again_that_kafka_is_away() {
-        let mut screen = Screen::new(&Plan::default());
+        let mut screen = Screen::new(&Plan::default(), false);
         assert!(screen.is_news("loader-1", "REFUSED: no") && screen.is_news("loader-1", "other"));
         assert!(
             !screen.is_news("loader-1", "REFUSED: no"),

@@ -25,6 +25,7 @@ use crate::patience::{Patience, STILL};
 use crate::progress::{Screen, TICK};
 use crate::shortfall::{shortfall, waiting};
 use crate::supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
+use crate::table::wrap;
 use crate::view::{Model, Reader, Watch};
 use crate::{balance, dryrun, status, synced};
 
@@ -97,7 +98,7 @@ async fn report(
             false => None,
         };
         let view = crate::view::read(&counted)?;
-        Ok::<_, Error>((view, waiting(&counted)?, dry))
+        Ok::<_, Error>((view, waiting(&counted, &plan.mapping)?, dry))
     })
     .await?;
     let red = (!balance.balanced).then(|| balance::red(&balance));
@@ -109,23 +110,27 @@ async fn report(
     };
     let filtered = balance::filtered(&balance, &bus.config.mappings);
     match (format, &dry) {
-        (Format::Json, _) => {
-            let mut json = serde_json::to_value(&view).unwrap_or_default();
+        (Format::Json, dry) => {
+            let mut json = match dry {
+                Some(dry) => dry.beside(&view),
+                None => serde_json::to_value(&view).unwrap_or_default(),
+            };
             json["filtered"] = serde_json::to_value(&filtered).unwrap_or_default();
-            if let Some(dry) = dry {
-                json["dryRunReport"] = serde_json::to_value(dry).unwrap_or_default();
-            }
             print_json(&json);
         }
-        (Format::Table, None) => print(&format!(
-            "{heading}\n{}{}\n{}",
-            status::objects(&view),
-            balance::let_go(&filtered),
-            balance::headline(&balance)
-        )),
+        (Format::Table, None) => {
+            let note = waiting.note().map(|note| wrap(&note, ""));
+            print(&format!(
+                "{heading}\n{}{}{}\n{}",
+                status::objects(&view),
+                balance::let_go(&filtered),
+                note.unwrap_or_default(),
+                balance::headline(&balance)
+            ));
+        }
         (Format::Table, Some(dry)) => {
-            let extracted = view.objects.iter().map(|o| (o.object.clone(), o.extracted));
-            print(&format!("{heading}\n{}", dry.render(&extracted.collect())));
+            let what = "dry run: no target; what would be written";
+            print(&format!("{heading}\n{what}\n{}", dry.render(&view)));
         }
     }
     match failures.is_empty() {
@@ -275,7 +280,7 @@ async fn attend(
 ) -> Result<Ended> {
     // Before the first child: what a process said before proves nothing of now.
     let began = now();
-    let mut screen = Screen::new(&settled.plan);
+    let mut screen = Screen::new(&settled.plan, bus.config.dry_run);
     let (news, mut told) = unbounded_channel();
     let mut children = JoinSet::new();
     for stage in stages {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use drover_pipeline::kafka::compacted::read_to_end;
 use drover_pipeline::parking::{Parked, Reason};
+use drover_pipeline::record::CanonicalKey;
+use drover_pipeline::transform::{FieldRule, Mapping, OnOrphan};
 use drover_pipeline::{Code, Result};
 
 use crate::failure::Failure;
 use crate::migration::Bus;
+use crate::table::counted;
 use crate::view::View;
 
 /// Records that wait, by what they wait for.
@@ -18,24 +21,67 @@ pub(crate) struct Waiting {
     outside: u64,
     /// In the target, without a link to another record.
     unlinked: u64,
+    /// The same, because the mapping says `onOrphan: drop-link`.
+    chosen: u64,
 }
 
 /// Counts the parked records; a dry run parks none.
-pub(crate) fn waiting(bus: &Bus) -> Result<Waiting> {
+pub(crate) fn waiting(bus: &Bus, mapping: &Mapping) -> Result<Waiting> {
     let mut waiting = Waiting::default();
     if bus.config.dry_run {
         return Ok(waiting);
     }
-    for value in read_to_end(&bus.client, &bus.topics.parked())?.into_values() {
-        match serde_json::from_slice::<Parked>(&value) {
-            Ok(Parked {
-                reason: Reason::Link { .. } | Reason::Dropped { .. },
-                ..
-            }) => waiting.unlinked += 1,
-            _ => waiting.outside += 1,
-        }
+    for (key, value) in read_to_end(&bus.client, &bus.topics.parked())? {
+        let key = std::str::from_utf8(&key).ok().and_then(CanonicalKey::parse);
+        let parked = serde_json::from_slice::<Parked>(&value).ok();
+        waiting.count(key.as_ref(), parked.map(|parked| parked.reason), mapping);
     }
     Ok(waiting)
+}
+
+impl Waiting {
+    fn count(&mut self, key: Option<&CanonicalKey>, reason: Option<Reason>, mapping: &Mapping) {
+        let drops = |parents: &[CanonicalKey]| {
+            key.is_some_and(|key| parents.iter().all(|parent| drops(mapping, key, parent)))
+        };
+        match reason {
+            Some(Reason::Dropped { parents }) if drops(&parents) => self.chosen += 1,
+            Some(Reason::Link { .. } | Reason::Dropped { .. }) => self.unlinked += 1,
+            _ => self.outside += 1,
+        }
+    }
+
+    /// What is no failure, because somebody has asked for it.
+    pub(crate) fn note(&self) -> Option<String> {
+        let records = match self.chosen {
+            0 => return None,
+            number => counted(number, "record is", "records are"),
+        };
+        Some(format!(
+            "{records} loaded without a link to a record that never comes, as the mapping \
+             says by `onOrphan: drop-link`; `drover parked list` shows them"
+        ))
+    }
+}
+
+/// Whether the mapping itself asks to drop every link of that record to such a
+/// parent. That it says nothing, and drops it by default, is nobody's decision.
+fn drops(mapping: &Mapping, key: &CanonicalKey, parent: &CanonicalKey) -> bool {
+    let ((_, object, _, slot), (_, points_to, _, _)) = (key.parts(), parent.parts());
+    let rules = mapping.objects.get(object);
+    let rules = rules.or(mapping.custom_objects.as_ref());
+    let Some(slot) = rules.and_then(|rules| rules.slots.get(slot)) else {
+        return false;
+    };
+    let mut references = slot
+        .fields
+        .values()
+        .filter_map(|rule| match rule {
+            FieldRule::Rule(rule) if rule.points_to()?.0 == points_to => Some(rule.on_orphan),
+            _ => None,
+        })
+        .peekable();
+    references.peek().is_some() && references.all(|rule| rule == Some(OnOrphan::DropLink))
 }
 
 /// What is missing, or nothing.
@@ -70,7 +116,7 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
             "{n} loaded without a link to a record that is not there"
         ));
     }
-    if waiting != Waiting::default() {
+    if waiting.outside + waiting.unlinked > 0 {
         advice.push(
             "`drover parked list` says what the others wait for: they go on by themselves when it \
              comes",
@@ -97,6 +143,48 @@ mod tests {
     use crate::status::tests::example;
 
     #[test]
+    fn a_link_that_the_mapping_drops_is_counted_and_no_failure() {
+        let mapping = |rule: &str| -> Mapping {
+            let text = format!(
+                "objects:\n  Contact:\n    slots:\n      contact:\n        entity: contact\n        \
+                 fields:\n          companyId: {{ from: AccountId, reference: Account#company{rule} }}\n"
+            );
+            Mapping::parse("mapping.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong:?}"))
+        };
+        let key = |text: &str| CanonicalKey::parse(text).expect("a key");
+        let count = |mapping: &Mapping, parent: &str| {
+            let mut waiting = Waiting::default();
+            let parents = vec![key(parent)];
+            let reason = Some(Reason::Dropped { parents });
+            waiting.count(Some(&key("s/Contact/1#contact")), reason, mapping);
+            waiting
+        };
+        let chosen = mapping(", onOrphan: drop-link");
+        let waiting = count(&chosen, "s/Account/9#company");
+        assert_eq!((waiting.chosen, waiting.unlinked), (1, 0));
+        let mut view = example();
+        for object in &mut view.objects {
+            object.dead = 0;
+        }
+        assert_eq!(shortfall(&view, waiting), None);
+        let note = waiting.note().expect("it is said");
+        assert!(
+            note.starts_with("1 record is loaded without a link"),
+            "{note}"
+        );
+        // Nobody has asked for it.
+        for (mapping, parent) in [
+            (&mapping(""), "s/Account/9#company"),
+            (&chosen, "s/Lead/9#company"),
+        ] {
+            let waiting = count(mapping, parent);
+            assert_eq!((waiting.chosen, waiting.unlinked), (0, 1), "{parent}");
+            assert!(shortfall(&view, waiting).is_some());
+            assert_eq!(waiting.note(), None);
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_said_and_nothing_else() {
         let mut view = example();
         for object in &mut view.objects {
@@ -110,6 +198,7 @@ mod tests {
         let waiting = Waiting {
             outside: 3,
             unlinked: 1,
+            chosen: 5,
         };
         let told = shortfall(&view, waiting).expect("something is missing");
         assert_eq!(

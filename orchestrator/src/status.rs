@@ -10,6 +10,7 @@ use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Lane, Phase};
 
 use crate::cli::{Format, blocking, print, print_json, tell};
+use crate::dryrun;
 use crate::failure::Result;
 use crate::migration::Bus;
 use crate::table::{Column, counted, folded, number, seconds, table, wrap};
@@ -33,10 +34,26 @@ pub(crate) async fn run(file: &Path, format: Format, watch: bool) -> Result<()> 
     if watch {
         return follow(bus, format).await;
     }
-    let view = blocking(move || read(&bus)).await?;
-    match format {
-        Format::Json => print_json(&view),
-        Format::Table => print(&render(&view)),
+    // A dry run is there to say what it would write.
+    let (view, dry) = blocking(move || {
+        let dry = match bus.config.dry_run {
+            true => Some(dryrun::count(&bus, &Plan::read(&bus.client, &bus.topics)?)?),
+            false => None,
+        };
+        Ok::<_, drover_pipeline::Error>((read(&bus)?, dry))
+    })
+    .await?;
+    match (format, dry) {
+        (Format::Json, None) => print_json(&view),
+        (Format::Json, Some(dry)) => print_json(&dry.beside(&view)),
+        (Format::Table, None) => print(&render(&view)),
+        (Format::Table, Some(dry)) => {
+            let report = dry.render(&view);
+            print(&format!(
+                "{}\nwhat would be written\n{report}",
+                render(&view)
+            ));
+        }
     }
     Ok(())
 }

@@ -121,6 +121,19 @@ pub fn fit(text: &str, width: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
+/// The same for a key, whose end says most: the ellipsis stands in the middle.
+pub fn fit_middle(text: &str, width: usize) -> String {
+    let text = text.replace(char::is_control, " ");
+    let all = length(&text);
+    if all <= width {
+        return text;
+    }
+    let kept = width.saturating_sub(1);
+    let start: String = text.chars().take(kept / 2).collect();
+    let end: String = text.chars().skip(all - (kept - kept / 2)).collect();
+    format!("{start}…{end}")
+}
+
 /// A text over several lines, each with the indentation in front.
 pub fn wrap(text: &str, indent: &str) -> String {
     let mut lines = String::new();
@@ -229,6 +242,13 @@ mod tests {
         );
         assert_eq!(counted(1, "broker", "brokers"), "1 broker");
         assert_eq!(counted(0, "broker", "brokers"), "0 brokers");
+    }
+
+    #[test]
+    fn a_key_is_cut_in_its_middle() {
+        assert_eq!(fit_middle("s/Contact/1", 11), "s/Contact/1");
+        assert_eq!(fit_middle("s/Contact/123", 9), "s/Co…/123");
+        assert_eq!(fit_middle("s/Contact/123", 1), "…");
     }
 
     #[test]

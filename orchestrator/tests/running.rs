@@ -460,6 +460,7 @@ fn a_dry_run_starts_no_loader() {
     commit(&kafka.brokers, &format!("{prefix}.transform"), &raw, 4);
     seen(&kafka.brokers, &prefix, "Contact");
     let report = "synced\n\
+        dry run: no target; what would be written\n\
         OBJECT   ENTITY   EXTRACTED  WOULD LOAD  ABSENT  REJECTED\n\
         Contact  contact          4           2       1         0\n\
         References are not followed: what lacks a parent is counted as loaded.\n\
@@ -472,6 +473,15 @@ fn a_dry_run_starts_no_loader() {
     let ended = bench.drover(&["run", "-c", "m.json", "--until", "synced"]);
     ended.code(0);
     assert_eq!(ended.out, report);
+    let ended = bench.drover(&["status", "-c", "m.json"]);
+    ended.code(0);
+    let (_, tables) = report.split_once("written\n").unwrap();
+    assert!(
+        ended.out.contains(": fake, dry run: no target, "),
+        "{ended:?}"
+    );
+    let last = format!("\nwhat would be written\n{tables}");
+    assert!(ended.out.ends_with(&last), "{ended:?}");
     put_raw(&kafka.brokers, &prefix, 0, "4");
     commit(&kafka.brokers, &format!("{prefix}.transform"), &raw, 5);
     let letter = json!({"stage": "transformer", "key": "fake/Contact/4", "object": "Contact", "code": "TOO_LONG", "message": "x", "topic": "t", "partition": 0, "offset": 1, "version": 1, "at": 1, "value": ""});

@@ -16,7 +16,7 @@ pub struct Parked {
     pub entity: String,
     /// Its order, which it keeps when it is released.
     pub order: Order,
-    /// Since when it waits, by our clock.
+    /// Since when the key waits for this, by our clock; see [`since`].
     pub since: Millis,
     /// The record itself: base64 of its envelope.
     pub value: String,
@@ -66,6 +66,24 @@ impl Reason {
     }
 }
 
+/// Since when a key has had the trouble that it has now: what was parked for the
+/// same reason, or dead for the lack of the same parent (`dead`: which, and since
+/// when), goes on waiting when it is mapped anew or changes.
+pub fn since(
+    reason: &Reason,
+    parked: Option<&Parked>,
+    dead: Option<(&CanonicalKey, Millis)>,
+    now: Millis,
+) -> Millis {
+    let parked = parked.filter(|parked| parked.reason == *reason);
+    let dead = dead.filter(|(parent, _)| reason.parents().contains(parent));
+    let before = [
+        parked.map(|parked| parked.since),
+        dead.map(|(_, since)| since),
+    ];
+    before.into_iter().flatten().min().unwrap_or(now)
+}
+
 impl Parked {
     /// A record to park.
     pub fn new(reason: Reason, entity: &str, order: Order, since: Millis, envelope: &[u8]) -> Self {
@@ -88,5 +106,28 @@ impl Parked {
     /// The value in the topic.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_goes_on_and_another_one_begins() {
+        let key = |text: &str| CanonicalKey::parse(text).expect("a key");
+        let (account, lead) = (key("s/Account/1#company"), key("s/Lead/1#company"));
+        let waits = |parent: &CanonicalKey| Reason::Parent {
+            parent: parent.clone(),
+        };
+        let parked = Parked::new(waits(&account), "contact", Order::default(), 5, b"x");
+        // Mapped anew, and parked again.
+        assert_eq!(since(&waits(&account), Some(&parked), None, 99), 5);
+        assert_eq!(since(&waits(&lead), Some(&parked), None, 99), 99);
+        // Dead because the parent never comes, then parked for it again.
+        let dead = Some((&account, 3));
+        assert_eq!(since(&waits(&account), None, dead, 99), 3);
+        assert_eq!(since(&waits(&lead), None, dead, 99), 99);
+        assert_eq!(since(&Reason::Lease, Some(&parked), dead, 99), 99);
     }
 }

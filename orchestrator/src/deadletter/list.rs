@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Letter, advice, count};
 use crate::cli::{Format, print, print_json};
-use crate::table::{seconds, wrap};
+use crate::table::{WIDTH, fit_middle, seconds, wrap};
 use crate::when;
 
 /// Dead letters with one cause.
@@ -219,6 +219,7 @@ fn render_all(letters: &[Letter], now: Millis) -> String {
     let codes = letters.iter().map(|with| with.letter.code.len()).max();
     let width = codes.unwrap_or_default();
     let mut text = format!("{:>5}  {:<width$}  KEY\n", "AGE", "CODE");
+    let mut cut = false;
     for with in letters {
         let letter = &with.letter;
         let age = seconds(Some(when::age(letter.at, now)));
@@ -226,9 +227,14 @@ fn render_all(letters: &[Letter], now: Millis) -> String {
             Some(_) => "  (waived)",
             None => "",
         };
-        // A key is never cut: it is what the other verbs are given.
-        let (code, key) = (&letter.code, &letter.key);
-        text.push_str(&format!("{age:>5}  {code:<width$}  {key}{waived}\n"));
+        let before = format!("{age:>5}  {:<width$}  ", letter.code);
+        let room = WIDTH.saturating_sub(before.chars().count() + waived.len());
+        let key = fit_middle(&letter.key, room);
+        cut |= key != letter.key;
+        text.push_str(&format!("{before}{key}{waived}\n"));
+    }
+    if cut {
+        text.push_str("Keys that are cut stand whole in `--format json`.\n");
     }
     text
 }
@@ -277,5 +283,17 @@ mod tests {
             assert!(fits, "{text}");
         }
         assert_eq!(render(&[]), "no dead letters\n");
+        let mut long = letter(6, Code::TooManyDeadLetters, 5);
+        long.key = format!(
+            "salesforce/A_long_object_of_ours__c/{}#record",
+            "0".repeat(40)
+        );
+        let all = render_all(&[waived(long)], 20_000);
+        let fits = all.lines().all(|line| line.chars().count() <= 80);
+        assert!(fits && all.contains("0#record  (waived)\n"), "{all}");
+        assert!(
+            all.contains("salesforce/A_") && all.contains("--format json"),
+            "{all}"
+        );
     }
 }

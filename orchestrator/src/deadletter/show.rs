@@ -1,5 +1,7 @@
 //! `drover deadletter show`: everything about one record's letters.
 
+use std::path::Path;
+
 use drover_pipeline::Code;
 use drover_pipeline::spec::Stage;
 use serde_json::{Value, json};
@@ -9,13 +11,14 @@ use super::{Letter, advice};
 use crate::body::describe;
 use crate::cli::{Format, print, print_json};
 use crate::failure::{Failure, Result};
-use crate::table::wrap;
+use crate::table::{WIDTH, wrap};
 use crate::when;
 
 pub(super) fn print_letters(
     letters: &[Letter],
     key: &str,
     bodies: bool,
+    file: &Path,
     format: Format,
 ) -> Result<()> {
     let meant: Vec<&Letter> = letters
@@ -27,7 +30,7 @@ pub(super) fn print_letters(
         let advice = "`drover deadletter list --all` shows the keys";
         return Err(Failure::new(Code::UnknownRecord, told, advice).into());
     }
-    let shown: Vec<Value> = meant.iter().map(|with| whole(with, bodies)).collect();
+    let shown: Vec<Value> = meant.iter().map(|with| whole(with, bodies, file)).collect();
     match format {
         Format::Json => print_json(&shown),
         Format::Table => {
@@ -38,7 +41,7 @@ pub(super) fn print_letters(
     Ok(())
 }
 
-fn whole(with: &Letter, bodies: bool) -> Value {
+fn whole(with: &Letter, bodies: bool, file: &Path) -> Value {
     let letter = &with.letter;
     json!({
         "stage": letter.stage,
@@ -60,16 +63,28 @@ fn whole(with: &Letter, bodies: bool) -> Value {
         "waived": with.waiver,
         "advice": advice(&letter.code),
         "page": format!("docs/errors/{}.md", letter.code),
-        "retry": next(letter.stage, &letter.code, &letter.key),
+        "retry": next(letter.stage, &letter.code, &letter.key, file),
         "body": describe(&letter.envelope().unwrap_or_default(), bodies),
     })
 }
 
 /// The command that has it tried again, where one does and helps: whose parent
 /// never comes goes on by itself if it comes, and not sooner.
-fn next(stage: Stage, code: &str, key: &str) -> Option<String> {
+fn next(stage: Stage, code: &str, key: &str, file: &Path) -> Option<String> {
     let helps = stage != Stage::Extractor && code != Code::ParentNeverComes.as_str();
-    helps.then(|| format!("drover deadletter retry --key '{key}' -c FILE"))
+    helps.then(|| {
+        let file = quoted(&file.to_string_lossy());
+        format!("drover deadletter retry -c {file} --key {}", quoted(key))
+    })
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 fn render(letter: &Value) -> String {
@@ -123,10 +138,7 @@ fn render(letter: &Value) -> String {
             ),
         ),
         ("what to do", text("advice")),
-        (
-            "more",
-            format!("drover explain {}, or {}", text("code"), text("page")),
-        ),
+        ("more", format!("drover explain {}", text("code"))),
         ("once mended", text("retry")),
     ];
     for (name, value) in rows {
@@ -163,10 +175,17 @@ fn render(letter: &Value) -> String {
     out
 }
 
-/// A name and its text, which goes on under itself.
+/// A name and its text, which goes on under itself; a command in a way that a
+/// shell takes.
 fn hanging(name: &str, text: &str) -> String {
     let indent = " ".repeat(15);
-    let wrapped = wrap(text, &indent);
+    let wrapped = match text.starts_with("drover deadletter ") && text.len() + 15 > WIDTH {
+        true => format!(
+            "{indent}{}\n",
+            text.replace(" --", &format!(" \\\n{indent}  --"))
+        ),
+        false => wrap(text, &indent),
+    };
     let first = format!("  {name:<13}");
     wrapped.replacen(&indent, &first, 1)
 }
@@ -179,22 +198,30 @@ mod tests {
     #[test]
     fn a_letter_is_told_whole_and_its_values_only_when_asked_for() {
         let one = waived(letter(1, Code::BadEmail, 1_800_000_000_000));
-        let text = render(&whole(&one, false));
+        let text = render(&whole(&one, false, Path::new("our m.json")));
         for part in [
             "salesforce/Contact/1\n",
             "BAD_EMAIL: message 1",
             "t partition 0 offset 1",
             "waived       by ann, 2027-01-15T08:00:00Z: agreed with sales",
-            "docs/errors/BAD_EMAIL.md",
-            "drover deadletter retry --key 'salesforce/Contact/1'",
+            "more         drover explain BAD_EMAIL\n",
+            "drover deadletter retry -c 'our m.json' \\\n                 --key salesforce/Contact/1\n",
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
         assert!(text.contains("  tried        once, "), "{text}");
-        let orphan = whole(&open(letter(1, Code::ParentNeverComes, 5)), false);
+        let orphan = whole(
+            &open(letter(1, Code::ParentNeverComes, 5)),
+            false,
+            Path::new("m.json"),
+        );
         assert!(orphan["retry"].is_null(), "{orphan}");
         assert!(!text.contains("ann at example"), "{text}");
-        let shown = whole(&open(letter(1, Code::BadEmail, 5)), true);
+        let shown = whole(
+            &open(letter(1, Code::BadEmail, 5)),
+            true,
+            Path::new("m.json"),
+        );
         assert_eq!(shown["body"]["foreign"], "{\"Email\":\"ann at example\"}");
         assert!(
             text.lines().all(|line| line.chars().count() <= 80),

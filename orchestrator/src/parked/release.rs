@@ -32,6 +32,12 @@ struct Choices {
 }
 
 pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<ExitCode> {
+    if options.key.is_none() && options.reason.is_none() {
+        let told = "no parked record is named";
+        let advice = "give a KEY (`drover parked list` shows what waits), or all of one \
+                      reason by --reason";
+        return Err(Failure::new(drover_pipeline::Code::ConfigInvalid, told, advice).into());
+    }
     let all = {
         let bus = bus.again();
         blocking(move || read(&bus)).await?

@@ -23,11 +23,31 @@ pub(super) fn differences(slot: &SlotLife, bodies: bool) -> Vec<String> {
             entry.order.mapping,
             entry.order.offset,
         );
-        if newer > known {
+        let same_version = newest.version == Some(entry.order.version);
+        if newer > known && !same_version {
             lines.push(format!(
                 "the entry knows version {}, the canonical record is of version {}",
                 time(entry.order.version),
                 time(newest.version.unwrap_or_default())
+            ));
+        } else if newer > known && newest.fingerprint != Some(entry.fingerprint) {
+            // The same content once more is no difference: only where it lies.
+            let what = match newest.mapping == Some(entry.order.mapping) {
+                true => "by the same mapping".to_owned(),
+                false => format!(
+                    "by mapping generation {}, not {}",
+                    newest.mapping.unwrap_or_default(),
+                    entry.order.mapping
+                ),
+            };
+            let judged = match newest.committed {
+                true => "",
+                false => "; the loader has not come to it",
+            };
+            lines.push(format!(
+                "the canonical record at offset {} has another content than the entry's at \
+                 offset {}: the same version of the source, {what}{judged}",
+                newest.offset, entry.order.offset
             ));
         }
     }
@@ -175,6 +195,59 @@ mod tests {
         ] {
             assert!(!same(&here, &there), "{here} {there}");
         }
+    }
+
+    #[test]
+    fn the_same_version_at_another_offset_differs_only_by_its_content() {
+        let told = |offset, mapping, fingerprint: u8, version| {
+            let mut slot = SlotLife {
+                entry: Some(Entry {
+                    order: Order {
+                        version: 5,
+                        mapping: 1,
+                        offset: 24,
+                        ..Order::default()
+                    },
+                    fingerprint: Fingerprint([1; 16]),
+                    state: State::Applied,
+                    target_id: None,
+                    first_touch: None,
+                    unknown: serde_json::Map::new(),
+                }),
+                ..SlotLife::default()
+            };
+            slot.canonical.push(Version {
+                topic: "t".into(),
+                partition: 0,
+                offset,
+                at: None,
+                committed: false,
+                op: Some(Op::Upsert),
+                reason: None,
+                version: Some(version),
+                phase: None,
+                extracted_at: None,
+                mapping: Some(mapping),
+                fingerprint: Some(Fingerprint([fingerprint; 16])),
+                bytes: 1,
+                body: None,
+                stored: None,
+            });
+            differences(&slot, false)
+        };
+        // Read again, or mapped anew to the same: it is no difference.
+        assert_eq!(told(25, 1, 1, 5), [""; 0]);
+        assert_eq!(told(25, 2, 1, 5), [""; 0]);
+        assert_eq!(
+            told(25, 2, 9, 5),
+            [
+                "the canonical record at offset 25 has another content than the entry's at \
+              offset 24: the same version of the source, by mapping generation 2, not 1; \
+              the loader has not come to it"
+            ]
+        );
+        let newer = told(25, 1, 9, 6);
+        assert!(newer[0].starts_with("the entry knows version 1970-01-01T00:00:00.005Z, the "));
     }
 
     #[test]

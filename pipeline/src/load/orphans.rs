@@ -24,6 +24,8 @@ pub(super) struct Orphan {
     pub(super) code: String,
     /// Its order.
     pub(super) order: Order,
+    /// When it became one.
+    pub(super) first_seen: Millis,
     /// The record itself.
     pub(super) envelope: Vec<u8>,
 }
@@ -168,6 +170,7 @@ impl Seen {
         let orphan = Orphan {
             envelope: letter.envelope()?,
             order: letter.order?,
+            first_seen: letter.first_seen,
             code: letter.code,
             parent: parent.clone(),
         };

@@ -14,8 +14,8 @@ use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::idempotency::{Entry, FirstTouch, State, TargetId};
 use crate::kafka::Place;
-use crate::parking::{Parked, Reason};
-use crate::record::{CanonicalKey, Fingerprint, Op, Order};
+use crate::parking::{Parked, Reason, since};
+use crate::record::{CanonicalKey, Fingerprint, Millis, Op, Order};
 use crate::spec::Stage;
 use crate::status::{Count, now};
 use crate::topics::partition_of;
@@ -78,7 +78,7 @@ impl<L: Loader> Worker<L> {
                 }
                 Plan::Refuse(error) => {
                     succeeded = false;
-                    tried.push(self.letter(work, &error, None, changes));
+                    tried.push(self.letter(work, &error, None, None, changes));
                 }
                 // Not counted against the lane: it waited in vain for another
                 // one, which says nothing about the next record.
@@ -91,7 +91,12 @@ impl<L: Loader> Worker<L> {
                     // commits: the tail may still show one that is taken back.
                     let live = self.shared.letters.is_at(work.key.as_str(), &work.order);
                     if !(same && live) {
-                        self.letter(work, &error, Some(parent), changes);
+                        // It has waited for that parent, and now does so in vain.
+                        let since = known
+                            .parked(&work.key)
+                            .filter(|parked| parked.reason.parents().contains(&parent))
+                            .map(|parked| parked.since);
+                        self.letter(work, &error, Some(parent), since, changes);
                     }
                 }
                 Plan::Send(sending) => match sending.outcome {
@@ -123,7 +128,7 @@ impl<L: Loader> Worker<L> {
                     }
                     Some(Outcome::Rejected(error)) => {
                         succeeded = false;
-                        tried.push(self.letter(work, &error, None, changes));
+                        tried.push(self.letter(work, &error, None, None, changes));
                         // The Pending is taken back: what stood before stands.
                         if !self.support.ordered {
                             let (found, recovered) = (sending.target_id, sending.recover);
@@ -148,7 +153,10 @@ impl<L: Loader> Worker<L> {
             let parks = park.is_some();
             match park {
                 Some((reason, order)) => {
-                    let parked = Parked::new(reason, &self.entity.name, order, now(), &work.value);
+                    let orphan = self.shared.orphans.get(&work.key);
+                    let dead = orphan.as_ref().map(|dead| (&dead.parent, dead.first_seen));
+                    let since = since(&reason, known.parked(&work.key), dead, now());
+                    let parked = Parked::new(reason, &self.entity.name, order, since, &work.value);
                     changes.parked.push((work.key.clone(), Some(parked)));
                 }
                 None if !waits
@@ -234,13 +242,14 @@ impl<L: Loader> Worker<L> {
     }
 
     /// Writes a dead letter; `waits_for` is the parent that never comes, where
-    /// that is the cause. Says whether it counts as a failure of its lane: the
+    /// that is the cause, and `since` when the record began to wait for it. Says whether it counts as a failure of its lane: the
     /// same version, tried again, was counted before.
     fn letter(
         &self,
         work: &Work,
         error: &Error,
         waits_for: Option<CanonicalKey>,
+        since: Option<Millis>,
         changes: &mut Changes,
     ) -> bool {
         let key = work.key.as_str().to_owned();
@@ -268,6 +277,7 @@ impl<L: Loader> Worker<L> {
         }
         letter.waits_for = waits_for;
         let again = self.shared.letters.count_on(&mut letter);
+        letter.first_seen = since.map_or(letter.first_seen, |at| at.min(letter.first_seen));
         let (code, message, attempt) = (&letter.code, &letter.message, letter.attempt);
         tracing::warn!(%key, code, message, attempt, "dead letter");
         let partition = self.partition(work);
