@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drover_pipeline::config::{Document, Problem};
 use drover_pipeline::control::Plan;
-use drover_pipeline::extract::Discovery;
+use drover_pipeline::extract::{Discovery, Object};
 use drover_pipeline::kafka::client::{Client, PATIENCE};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::topics::Topics;
@@ -274,13 +274,7 @@ async fn mappings(
     };
     let known = discovery.map(|found| &found.objects);
     let known = known.or(plan.map(|plan| &plan.objects));
-    let warnings = known.map_or_else(Vec::new, |objects| {
-        let own = &migration.bus.config.mappings;
-        let connector = migration.source.spec.mapping.clone().unwrap_or_default();
-        let mut found = unlisted(own, objects);
-        found.extend(doubtful(own, &connector, objects));
-        found
-    });
+    let warnings = known.map_or_else(Vec::new, |objects| warnings(migration, objects));
     let told = told.map(|text| match warnings.len() {
         0 => text,
         n => format!(
@@ -288,13 +282,22 @@ async fn mappings(
             counted(n as u64, "warning", "warnings")
         ),
     });
-    let placed = warnings.into_iter();
-    let placed = placed.map(|problem| migration.document.placed(problem));
-    let row = Row::of("mappings", told).warned(placed.collect());
+    let row = Row::of("mappings", told).warned(warnings);
     Row {
         warn: changed || row.warn,
         ..row
     }
+}
+
+/// What works of the mappings and is hardly meant.
+fn warnings(migration: &Migration, objects: &[Object]) -> Vec<Problem> {
+    let own = &migration.bus.config.mappings;
+    let connector = migration.source.spec.mapping.clone().unwrap_or_default();
+    let found = unlisted(own, objects).into_iter();
+    let found = found.chain(doubtful(own, &connector, objects));
+    found
+        .map(|problem| migration.document.placed(problem))
+        .collect()
 }
 
 /// What is wrong with the mappings of a document that has other problems, too, so
@@ -304,21 +307,23 @@ async fn meanwhile(draft: Option<&Migration>, told: &Failures) -> Row {
     let Some(migration) = draft else {
         return Row::skipped("mappings", why);
     };
-    let judged = match migration.source.connector.discover(&migration.file).await {
-        Ok(discovery) => newly(migration, &discovery).await.map(drop),
-        Err(_) => judge_blindly(migration).await,
+    let (judged, warnings) = match migration.source.connector.discover(&migration.file).await {
+        Ok(discovery) => (
+            newly(migration, &discovery).await.map(drop),
+            warnings(migration, &discovery.objects),
+        ),
+        Err(_) => (judge_blindly(migration).await, Vec::new()),
     };
-    let Err(Failures(found)) = judged else {
-        return Row::skipped("mappings", why);
-    };
+    let found = judged.err().map_or_else(Vec::new, |failures| failures.0);
     let is_object = |failure: &&Failure| failure.text.starts_with("objects[");
     let objects = found.iter().filter(is_object).cloned();
     let mut all: Vec<Failure> = objects.filter(|one| !told.0.contains(one)).collect();
     all.extend(not_told(told, found));
-    match all.is_empty() {
+    let row = match all.is_empty() {
         true => Row::skipped("mappings", why),
         false => Row::of("mappings", Err(Failures(all))),
-    }
+    };
+    row.warned(warnings)
 }
 
 /// What `init` would settle.

@@ -3,7 +3,9 @@
 
 use drover_pipeline::config::{Mappings, Problem};
 use drover_pipeline::extract::{Object, SourceField};
-use drover_pipeline::transform::{FieldRule, Mapping, Slot, form_fits, form_name, holds};
+use drover_pipeline::transform::{
+    FieldRule, Form, Mapping, Slot, can_fill, form_fits, form_name, holds,
+};
 use drover_schemas::{Kind, entity};
 
 /// Ids of other records that go into a plain text, and forms that the source field
@@ -30,7 +32,7 @@ pub(crate) fn doubtful(own: &Mappings, connector: &Mapping, objects: &[Object]) 
                     .and_then(|described| bare_id(object, described, slot, canonical))
                     .or_else(|| {
                         let rule = own.rules.get(&object.name)?.get(source)?;
-                        other_form(object, source, slot, rule.form?)
+                        other_form(object, source, slot, (canonical, rule.form?))
                     });
                 let told = told.map(|(what, advice)| Problem::at(&path, what, advice));
                 found.extend(told.filter(|told| !found.contains(told)));
@@ -49,7 +51,8 @@ fn bare_id(
 ) -> Option<(String, String)> {
     let entity = entity(&slot.entity)?;
     let (_, field) = entity.field(canonical)?;
-    if source.references.is_empty() || field.kind != Kind::String {
+    let is_refused = !can_fill(&source.kind, entity, field);
+    if source.references.is_empty() || field.kind != Kind::String || is_refused {
         return None;
     }
     let name = &source.name;
@@ -77,9 +80,13 @@ fn other_form(
     object: &Object,
     source: &str,
     slot: &Slot,
-    form: drover_pipeline::transform::Form,
+    (canonical, form): (&str, Form),
 ) -> Option<(String, String)> {
     let entity = entity(&slot.entity)?;
+    // What the field never takes is refused.
+    entity
+        .field(canonical)
+        .filter(|(_, field)| form_fits(field, form))?;
     let (_, field) = entity.field(reading(slot, source)?)?;
     if field.holds.is_none() || form_fits(field, form) {
         return None;
@@ -131,6 +138,7 @@ mappings:
     Phone: { to: mobileNumber, as: phone }
     Home__c: { to: mailingCountry, as: country }
     Id: bio
+    OwnerId: ownerType
 ";
         let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
         let connector = Mapping::parse("mapping.yaml", CONNECTOR).expect("a mapping");
@@ -146,6 +154,7 @@ mappings:
                 field("Id", "id", &[]),
                 field("AccountId", "reference", &["Account"]),
                 field("Boss__c", "reference", &["Contact", "User"]),
+                field("OwnerId", "reference", &["User"]),
                 field("MailingCountry", "string", &[]),
                 field("Phone", "phone", &[]),
                 field("Home__c", "string", &[]),

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::Url;
 use tokio::runtime::Handle;
 
@@ -68,11 +69,6 @@ impl Location {
                 }
                 _ => Err(("names no folder", FOLDER)),
             },
-            "s3" if !cfg!(feature = "s3") => Err((
-                "names an S3 bucket, which this build of Drover does not speak to",
-                "mount the bucket and name the folder by `file:///…`, or build with \
-                 `--features drover-pipeline/s3`",
-            )),
             "s3" if url.host_str().is_none_or(str::is_empty) => {
                 Err(("names no bucket", "write `s3://bucket/prefix`"))
             }
@@ -228,10 +224,7 @@ fn unavailable(error: &object_store::Error) -> Error {
     Error::new(Code::ObjectStoreUnavailable, error.to_string())
 }
 
-#[cfg(feature = "s3")]
 fn bucket(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
-    use object_store::RetryConfig;
-    use object_store::aws::AmazonS3Builder;
     let store = AmazonS3Builder::from_env()
         .with_url(url.as_str())
         // The stages try again themselves, and say so meanwhile.
@@ -241,11 +234,6 @@ fn bucket(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
             ..RetryConfig::default()
         });
     Ok(Arc::new(store.build()?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn bucket(_: &Url) -> Result<Arc<dyn ObjectStore>, &'static str> {
-    Err("this build of Drover does not speak to S3")
 }
 
 #[cfg(test)]
@@ -327,7 +315,7 @@ mod tests {
             parse("https://x/y"),
             Err("is neither a folder nor a bucket")
         );
-        assert_eq!(parse("s3://bucket/a").is_ok(), cfg!(feature = "s3"));
+        assert!(parse("s3://bucket/a").is_ok());
         assert!(parse("s3://").is_err());
         assert!(parse("s3://key:secret@bucket/a").is_err());
     }

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use drover_pipeline::envelope::Envelope;
+use drover_tests::bucket::Bucket;
 use drover_tests::migration::Migration;
 use drover_tests::oracle::connect;
+use nix::sys::signal::Signal;
 use rdkafka::message::Message;
 use serde_json::{Value, json};
 
@@ -19,9 +21,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 const FIELDS: usize = 80;
 const LONGEST: usize = 131_072;
 
-/// Account and Contact alone, Account with fields for ten megabytes; every
+/// Of which object the large records are.
+#[derive(Clone, Copy)]
+struct Large {
+    object: &'static str,
+    entity: &'static str,
+    /// The field of its name.
+    name: &'static str,
+}
+
+const ACCOUNT: Large = Large {
+    object: "Account",
+    entity: "company",
+    name: "Name",
+};
+const CONTACT: Large = Large {
+    object: "Contact",
+    entity: "contact",
+    name: "LastName",
+};
+
+/// Account and Contact alone, one of them with fields for ten megabytes; every
 /// first copy goes by Bulk.
-async fn migration(name: &str) -> Migration {
+async fn migration(name: &str, large: Large) -> Migration {
     let more = json!({"objects": ["Account", "Contact"]});
     let sandbox = ["--seed", "9", "--records", "60"];
     let migration = Migration::with(name, &sandbox, "postgres", json!({}), more);
@@ -32,7 +54,7 @@ async fn migration(name: &str) -> Migration {
     let http = reqwest::Client::new();
     for n in 0..FIELDS {
         let field = json!({"name": long(n), "type": "textarea", "length": LONGEST});
-        let add = json!({"object": "Account", "add": field});
+        let add = json!({"object": large.object, "add": field});
         let answer = http.post(&url).json(&add).send().await;
         assert!(answer.expect("the sandbox answers").status().is_success());
     }
@@ -51,8 +73,8 @@ fn long(n: usize) -> String {
 }
 
 /// Ten megabytes of a record, with all that a CSV has to quote.
-fn fields(seed: &str) -> Value {
-    let mut fields = json!({"Name": format!("Large {seed}")});
+fn fields(large: Large, seed: &str) -> Value {
+    let mut fields = json!({large.name: format!("Large {seed}")});
     for n in 0..FIELDS {
         let mut text = format!("{seed} {n}: \"ä\", \n");
         let mut line = 0;
@@ -77,32 +99,32 @@ async fn sum(migration: &Migration, fields: &Value) -> (i64, String) {
 }
 
 /// The same of what the target has; `None`: no such row.
-async fn loaded(migration: &Migration, id: &str) -> Option<(i64, String)> {
+async fn loaded(migration: &Migration, large: Large, id: &str) -> Option<(i64, String)> {
     let client = connect(&migration.services().postgres).await;
     let sql = format!(
         "select sum(length(value))::bigint, md5(string_agg(value, '' order by key)) \
-         from \"{}\".company, jsonb_each_text(custom) \
+         from \"{}\".{}, jsonb_each_text(custom) \
          where drover_id = $1 and key like 'Long\\_%'",
-        migration.schema
+        migration.schema, large.entity
     );
     // Its table is made by the loader.
     let row = client.query_one(&sql, &[&id]).await.ok()?;
     Some((row.get::<_, Option<i64>>(0)?, row.get(1)))
 }
 
-async fn until_loaded(migration: &mut Migration, id: &str, fields: &Value) {
+async fn until_loaded(migration: &mut Migration, large: Large, id: &str, fields: &Value) {
     let wanted = sum(migration, fields).await;
     migration
         .until(LIMIT, "ten megabytes in the target", async |migration| {
-            (loaded(migration, id).await? == wanted).then_some(())
+            (loaded(migration, large, id).await? == wanted).then_some(())
         })
         .await;
 }
 
-async fn write(migration: &Migration, id: Option<&str>, fields: &Value) -> String {
+async fn write(migration: &Migration, object: &str, id: Option<&str>, fields: &Value) -> String {
     let edit = match id {
-        None => json!({"object": "Account", "create": fields}),
-        Some(id) => json!({"object": "Account", "id": id, "fields": fields}),
+        None => json!({"object": object, "create": fields}),
+        Some(id) => json!({"object": object, "id": id, "fields": fields}),
     };
     let done = migration.sandbox.edit(edit).await;
     let id = id.or(done["id"].as_str()).expect("its id");
@@ -152,10 +174,25 @@ async fn sql(migration: &Migration, statement: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
-    let mut migration = migration("large").await;
+async fn ten_megabytes_arrive_by_a_folder_and_wait_for_it() {
     let store = tempfile::tempdir().expect("a folder");
     let url = format!("file://{}", store.path().display());
+    arrive_and_wait(migration("large", ACCOUNT).await, &url, store.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_megabytes_arrive_by_a_bucket_and_wait_for_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let bucket = Bucket::serve(root.path()).await;
+    let mut migration = migration("bucket", ACCOUNT).await;
+    for (name, value) in bucket.environment() {
+        migration.set(name, Some(value));
+    }
+    arrive_and_wait(migration, &bucket.url(), &bucket.folder()).await;
+}
+
+/// `store` is where what the URL names lies on this machine.
+async fn arrive_and_wait(mut migration: Migration, url: &str, store: &Path) {
     configure(&migration, |document| {
         document["objectStore"] = json!({"url": url});
     });
@@ -163,8 +200,8 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     assert!(checked.contains("object store"), "{checked}");
 
     // By Bulk, and by a loader that is killed when the target has it.
-    let first = fields("first");
-    let id = write(&migration, None, &first).await;
+    let first = fields(ACCOUNT, "first");
+    let id = write(&migration, "Account", None, &first).await;
     let (raw, key) = (
         format!("salesforce/Account/{id}"),
         format!("salesforce/Account/{id}#company"),
@@ -175,7 +212,7 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     migration.start("transformer", "transformer-1", &[]);
     migration.stage("loader-1").wait_killed(LIMIT);
     migration.start("loader", "loader-1", &[]);
-    until_loaded(&mut migration, &id, &first).await;
+    until_loaded(&mut migration, ACCOUNT, &id, &first).await;
     let requests = migration.sandbox.stats().await["requests"].to_string();
     assert!(requests.contains("/jobs/query/"), "{requests}");
     // By Bulk and, when the delta sync looks back, by REST: the same bytes. The
@@ -183,13 +220,13 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     let read = named(&migration, "raw.salesforce.account", &raw);
     let before = named(&migration, "canonical.company", &key);
     assert_eq!((read.len(), before.len()), (1, 1), "{read:?}");
-    let kept = bodies(store.path(), &migration);
+    let kept = bodies(store, &migration);
     assert!(kept.is_superset(&(&read | &before)), "{kept:?}");
 
     // Edited: by REST. The body goes before the loader has come.
     migration.stages.remove("loader-1").expect("it").terminate();
-    let second = fields("second");
-    write(&migration, Some(&id), &second).await;
+    let second = fields(ACCOUNT, "second");
+    write(&migration, "Account", Some(&id), &second).await;
     let canonical = async |migration: &Migration| {
         let named = named(migration, "canonical.company", &key);
         (named.len() == 2).then_some(())
@@ -198,8 +235,8 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     migration.until(LIMIT, what, canonical).await;
     let after = named(&migration, "canonical.company", &key);
     let body = after.difference(&before).next().expect("another body");
-    let body = store.path().join(&migration.id).join(body);
-    let hidden = store.path().join("hidden");
+    let body = store.join(&migration.id).join(body);
+    let hidden = store.join("hidden");
     std::fs::rename(&body, &hidden).expect("moved away");
     migration.start("loader", "loader-1", &[]);
     let told = migration
@@ -214,11 +251,15 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
         .await;
     assert!(told.contains("BODY_LOST") && told.contains(&key), "{told}");
     let old = sum(&migration, &first).await;
-    assert_eq!(loaded(&migration, &id).await, Some(old), "nothing is lost");
+    assert_eq!(
+        loaded(&migration, ACCOUNT, &id).await,
+        Some(old),
+        "nothing is lost"
+    );
     std::fs::rename(&hidden, &body).expect("put back");
     migration.stages.remove("loader-1").expect("it").terminate();
     migration.start("loader", "loader-1", &[]);
-    until_loaded(&mut migration, &id, &second).await;
+    until_loaded(&mut migration, ACCOUNT, &id, &second).await;
 
     // Refused by the target: its letter tells of the body, and can be tried again.
     sql(
@@ -227,8 +268,8 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
          check (custom->>'Long_00__c' not like 'third%') not valid",
     )
     .await;
-    let third = fields("third");
-    write(&migration, Some(&id), &third).await;
+    let third = fields(ACCOUNT, "third");
+    write(&migration, "Account", Some(&id), &third).await;
     letter_comes(&mut migration, "TARGET_REFUSED").await;
     for verb in [
         &["deadletter", "show", &key, "--bodies"][..],
@@ -244,16 +285,118 @@ async fn ten_megabytes_arrive_by_the_store_and_wait_for_it() {
     )
     .await;
     migration.drover_ok(&["deadletter", "retry", "--key", &key]);
-    until_loaded(&mut migration, &id, &third).await;
+    until_loaded(&mut migration, ACCOUNT, &id, &third).await;
     assert!(letters(&migration).iter().all(|l| l["key"] != key.as_str()));
     migration.stop_all();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_megabytes_wait_for_a_parent_outlive_kills_and_are_mapped_anew() {
+    let mut migration = migration("child", CONTACT).await;
+    let store = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", store.path().display());
+    configure(&migration, |document| {
+        document["objectStore"] = json!({"url": url});
+    });
+    migration.start_all(1);
+    migration.until_equal(LIMIT).await;
+
+    // Its parent is refused, so it waits; a loader that comes anew knows of it.
+    let refuse = "alter table SCHEMA.company add constraint no_parent \
+                  check (name <> 'Refused Inc') not valid";
+    sql(&migration, refuse).await;
+    let parent = write(&migration, "Account", None, &json!({"Name": "Refused Inc"})).await;
+    let mut first = fields(CONTACT, "first");
+    first["AccountId"] = json!(parent);
+    first["Title"] = json!("Keeper of letters");
+    let id = write(&migration, "Contact", None, &first).await;
+    let key = format!("salesforce/Contact/{id}#contact");
+    migration
+        .until(LIMIT, "it waits", async |migration| {
+            let parked = migration.bus().table("parked.postgres");
+            parked.contains_key(&key).then_some(())
+        })
+        .await;
+    killed(&mut migration, "loader");
+    sql(
+        &migration,
+        "alter table SCHEMA.company drop constraint no_parent",
+    )
+    .await;
+    let parent = format!("salesforce/Account/{parent}#company");
+    migration.drover_ok(&["deadletter", "retry", "--key", &parent]);
+    until_loaded(&mut migration, CONTACT, &id, &first).await;
+
+    // Killed as soon as the store has a body, before or while Kafka gets the
+    // record that names it.
+    let mut last = Value::Null;
+    for (seed, stage) in [("second", "extractor"), ("third", "transformer")] {
+        let before = bodies(store.path(), &migration);
+        let stored = async |migration: &Migration, more: usize| {
+            let now = bodies(store.path(), migration);
+            // A name with a `#` is one that is being written.
+            let new = now.difference(&before).filter(|name| !name.contains('#'));
+            (new.count() >= more).then_some(())
+        };
+        let more = if stage == "extractor" { 1 } else { 2 };
+        last = fields(CONTACT, seed);
+        write(&migration, "Contact", Some(&id), &last).await;
+        migration
+            .until(LIMIT, "a body in the store", async |migration| {
+                stored(migration, more).await
+            })
+            .await;
+        killed(&mut migration, stage);
+        until_loaded(&mut migration, CONTACT, &id, &last).await;
+    }
+
+    // Mapped anew from Kafka and the store; the source is not asked.
+    migration
+        .stages
+        .remove("extractor-1")
+        .expect("it")
+        .terminate();
+    let asked = migration.sandbox.stats().await["requests"].clone();
+    configure(&migration, |document| {
+        document["mappings"] = json!({"Contact": {"Title": "bio"}});
+    });
+    migration.drover_ok(&["remap"]);
+    for stage in ["transformer", "loader"] {
+        let name = format!("{stage}-1");
+        migration.stages.remove(&name).expect("it").wait(LIMIT);
+        migration.start(stage, &name, &[]);
+    }
+    let bio = format!(
+        "select bio from \"{}\".contact where drover_id = $1",
+        migration.schema
+    );
+    migration
+        .until(LIMIT, "the new mapping's row", async |migration| {
+            let client = connect(&migration.services().postgres).await;
+            let row = client.query_one(&bio, &[&id]).await.ok()?;
+            (row.get::<_, Option<&str>>(0)? == "Keeper of letters").then_some(())
+        })
+        .await;
+    until_loaded(&mut migration, CONTACT, &id, &last).await;
+    assert_eq!(migration.sandbox.stats().await["requests"], asked);
+    assert!(letters(&migration).is_empty());
+    migration.stop_all();
+}
+
+/// Kills a stage and starts it again.
+fn killed(migration: &mut Migration, stage: &str) {
+    let name = format!("{stage}-1");
+    let mut process = migration.stages.remove(&name).expect("it runs");
+    process.signal(Signal::SIGKILL);
+    process.wait_killed(LIMIT);
+    migration.start(stage, &name, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_store_ten_megabytes_are_a_dead_letter_until_there_is_one() {
-    let mut migration = migration("nostore").await;
-    let first = fields("first");
-    let id = write(&migration, None, &first).await;
+    let mut migration = migration("nostore", ACCOUNT).await;
+    let first = fields(ACCOUNT, "first");
+    let id = write(&migration, "Account", None, &first).await;
     migration.start_all(1);
     let letter = letter_comes(&mut migration, "TOO_LARGE").await;
     assert_eq!(
@@ -267,7 +410,7 @@ async fn without_a_store_ten_megabytes_are_a_dead_letter_until_there_is_one() {
             (migration.loaded() > 20).then_some(())
         })
         .await;
-    assert_eq!(loaded(&migration, &id).await, None);
+    assert_eq!(loaded(&migration, ACCOUNT, &id).await, None);
 
     migration.stop_all();
     let store = tempfile::tempdir().expect("a folder");
@@ -278,9 +421,9 @@ async fn without_a_store_ten_megabytes_are_a_dead_letter_until_there_is_one() {
     migration.start("extractor", "extractor-1", &[]);
     migration.start("transformer", "transformer-1", &[]);
     migration.start("loader", "loader-1", &[]);
-    let second = fields("second");
-    write(&migration, Some(&id), &second).await;
-    until_loaded(&mut migration, &id, &second).await;
+    let second = fields(ACCOUNT, "second");
+    write(&migration, "Account", Some(&id), &second).await;
+    until_loaded(&mut migration, ACCOUNT, &id, &second).await;
     let left = letters(&migration);
     assert!(left.iter().all(|l| l["code"] != "TOO_LARGE"), "{left:?}");
     migration.stop_all();

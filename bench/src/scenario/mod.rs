@@ -1,6 +1,7 @@
 //! The scenarios, one a module. A scenario measures, and leaves nothing behind
 //! but its figures.
 
+mod calls;
 mod extractor;
 mod growth;
 mod latency;
@@ -29,6 +30,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     transformer::SCENARIO,
     extractor::SCENARIO,
+    calls::SCENARIO,
     growth::SCENARIO,
     loader::SCENARIO,
     loader::VERSIONS,

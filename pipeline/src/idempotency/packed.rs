@@ -290,6 +290,27 @@ impl Table for PackedTable {
         }
     }
 
+    /// A look-up waits for memory twice, and what the processor fetches ahead
+    /// does not reach beyond one entry's making. So all buckets are read first,
+    /// then all records, and entries are made of what is near by then.
+    fn get_all(&self, keys: &[&CanonicalKey]) -> Vec<Option<Entry>> {
+        let hash = |key: &CanonicalKey| self.hash(key.as_str().as_bytes());
+        let likely = |key: &&CanonicalKey| self.index.iter_hash(hash(key)).next().copied();
+        let likely: Vec<Option<u32>> = keys.iter().map(likely).collect();
+        let found = keys.iter().zip(likely).map(|(key, likely)| {
+            let at = self.at(likely?);
+            let is_it = self.record(at).key() == key.as_str().as_bytes();
+            is_it.then_some(at)
+        });
+        let found: Vec<Option<At>> = found.collect();
+        let entry = |(key, at): (&&CanonicalKey, Option<At>)| match at {
+            Some(at) => Some(self.unpack(&self.record(at))),
+            // Not there, rare, or behind another key of the same tag.
+            None => self.get(key),
+        };
+        keys.iter().zip(found).map(entry).collect()
+    }
+
     fn target_id(&self, key: &CanonicalKey) -> Option<TargetId> {
         match self.find(key) {
             Some(at) => self.record(at).id(),
@@ -525,7 +546,10 @@ mod tests {
                 prop_assert_eq!(table.get(&key(n)), model.get(&n).cloned());
                 prop_assert_eq!(table.len(), model.len());
             }
+            let keys: Vec<CanonicalKey> = (0..200).map(key).collect();
+            let all = table.get_all(&keys.iter().collect::<Vec<_>>());
             for n in 0..200 {
+                prop_assert_eq!(&all[usize::from(n)], &model.get(&n).cloned());
                 prop_assert_eq!(table.get(&key(n)), model.get(&n).cloned());
                 let id = model.get(&n).and_then(|entry| entry.target_id.clone());
                 prop_assert_eq!(table.target_id(&key(n)), id);

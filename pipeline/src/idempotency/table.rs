@@ -13,6 +13,12 @@ pub trait Table: Send {
     /// What is known of a key.
     fn get(&self, key: &CanonicalKey) -> Option<Entry>;
 
+    /// What is known of some keys, in their order. A table in memory fetches
+    /// what it needs for one while it waits for another's.
+    fn get_all(&self, keys: &[&CanonicalKey]) -> Vec<Option<Entry>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
     /// The target's id of a key, if it has one.
     fn target_id(&self, key: &CanonicalKey) -> Option<TargetId> {
         self.get(key)?.target_id

@@ -20,6 +20,9 @@ use crate::record::{CanonicalKey, Fingerprint, Op};
 use crate::status::Count;
 use crate::transform::OnOrphan;
 
+/// How many keys are looked up at once: their entries stay near.
+const AT_ONCE: usize = 64;
+
 /// What a batch under way takes away by the mapping.
 pub(super) struct Emptying<L> {
     shared: Arc<Shared<L>>,
@@ -121,76 +124,88 @@ impl<L: Loader> Worker<L> {
     /// Asks the rule about every record and resolves references.
     pub(super) fn judge<'w>(&self, works: &'w [Work], changes: &mut Changes) -> Vec<Plan<'w>> {
         let known = self.shared.tables.lock();
-        let reload = self.shared.plan.reloads.get(&self.entity.name).copied();
-        works
-            .iter()
-            .map(|work| {
-                // What an earlier mapping took away is not obeyed any more: the
-                // present one's word for the same record follows, as a remap maps
-                // everything anew.
-                let taken_away = work.taken_away_by();
-                if taken_away.is_some_and(|mapping| mapping < self.shared.plan.generation) {
-                    return Plan::Drop(Count::Stale);
-                }
-                if let Some(parked) = known.parked(&work.key)
-                    && parked.order > work.order
-                {
-                    // A newer version waits already.
-                    return Plan::Drop(Count::Stale);
-                }
-                if let Some(parents) = self.links_in_vain(work, &known) {
-                    return Plan::Park(Reason::Dropped { parents }, None);
-                }
-                let entry = known.entry(&work.key).map(|entry| match reload {
-                    // What the target has is not what was loaded.
-                    Some(from) if entry.order.mapping < from => Entry {
-                        fingerprint: Fingerprint::default(),
-                        ..entry
-                    },
-                    _ => entry,
-                });
-                let incoming = Incoming {
+        let mut plans = Vec::with_capacity(works.len());
+        for works in works.chunks(AT_ONCE) {
+            let keys: Vec<&CanonicalKey> = works.iter().map(|work| &work.key).collect();
+            for (work, entry) in works.iter().zip(known.entries(&keys)) {
+                plans.push(self.plan(work, entry, &known, changes));
+            }
+        }
+        plans
+    }
+
+    fn plan<'w>(
+        &self,
+        work: &'w Work,
+        entry: Option<Entry>,
+        known: &Known,
+        changes: &mut Changes,
+    ) -> Plan<'w> {
+        // What an earlier mapping took away is not obeyed any more: the
+        // present one's word for the same record follows, as a remap maps
+        // everything anew.
+        let taken_away = work.taken_away_by();
+        if taken_away.is_some_and(|mapping| mapping < self.shared.plan.generation) {
+            return Plan::Drop(Count::Stale);
+        }
+        if let Some(parked) = known.parked(&work.key)
+            && parked.order > work.order
+        {
+            // A newer version waits already.
+            return Plan::Drop(Count::Stale);
+        }
+        if let Some(parents) = self.links_in_vain(work, known) {
+            return Plan::Park(Reason::Dropped { parents }, None);
+        }
+        let reload = self.shared.plan.reloads.get(&self.entity.name);
+        let entry = entry.map(|entry| match reload {
+            // What the target has is not what was loaded.
+            Some(from) if entry.order.mapping < *from => Entry {
+                fingerprint: Fingerprint::default(),
+                ..entry
+            },
+            _ => entry,
+        });
+        let incoming = Incoming {
+            order: work.order,
+            fingerprint: work.fingerprint,
+            absent: work.op == Op::Absent,
+        };
+        let seen = known.pending_for(&work.key);
+        match judge(entry.as_ref(), &incoming, &self.support.lease, seen) {
+            Verdict::Stale => Plan::Drop(Count::Stale),
+            Verdict::Unchanged if work.unsure && self.support.ordered => {
+                self.sending(work, entry.as_ref(), false, known)
+            }
+            Verdict::Unchanged => Plan::Note(
+                Entry {
                     order: work.order,
-                    fingerprint: work.fingerprint,
-                    absent: work.op == Op::Absent,
-                };
-                let seen = known.pending_for(&work.key);
-                match judge(entry.as_ref(), &incoming, &self.support.lease, seen) {
-                    Verdict::Stale => Plan::Drop(Count::Stale),
-                    Verdict::Unchanged if work.unsure && self.support.ordered => {
-                        self.sending(work, entry.as_ref(), false, &known)
-                    }
-                    Verdict::Unchanged => Plan::Note(
-                        Entry {
-                            order: work.order,
-                            ..entry.unwrap_or_else(|| self.fresh(work, None))
-                        },
-                        Count::Unchanged,
-                    ),
-                    // A target that writes without Pending may have an older
-                    // version that no entry knows of: its sender was killed
-                    // between the target's commit and Kafka's.
-                    Verdict::Remember if self.support.ordered => {
-                        self.sending(work, entry.as_ref(), false, &known)
-                    }
-                    Verdict::Remember => Plan::Note(
-                        Entry {
-                            state: State::Deleted {
-                                reason: work.reason,
-                            },
-                            ..self.fresh(work, entry.as_ref())
-                        },
-                        Count::Absent,
-                    ),
-                    Verdict::Wait(left) => Plan::Park(Reason::Lease, Some(left)),
-                    Verdict::Recover => {
-                        changes.count(&work.object, Count::Recovered);
-                        self.sending(work, entry.as_ref(), true, &known)
-                    }
-                    Verdict::Apply => self.sending(work, entry.as_ref(), false, &known),
-                }
-            })
-            .collect()
+                    ..entry.unwrap_or_else(|| self.fresh(work, None))
+                },
+                Count::Unchanged,
+            ),
+            // A target that writes without Pending may have an older
+            // version that no entry knows of: its sender was killed
+            // between the target's commit and Kafka's.
+            Verdict::Remember if self.support.ordered => {
+                self.sending(work, entry.as_ref(), false, known)
+            }
+            Verdict::Remember => Plan::Note(
+                Entry {
+                    state: State::Deleted {
+                        reason: work.reason,
+                    },
+                    ..self.fresh(work, entry.as_ref())
+                },
+                Count::Absent,
+            ),
+            Verdict::Wait(left) => Plan::Park(Reason::Lease, Some(left)),
+            Verdict::Recover => {
+                changes.count(&work.object, Count::Recovered);
+                self.sending(work, entry.as_ref(), true, known)
+            }
+            Verdict::Apply => self.sending(work, entry.as_ref(), false, known),
+        }
     }
 
     /// The entry of this version, with what must survive of the one before.

@@ -107,6 +107,11 @@ impl Known {
         self.entries.get(key)
     }
 
+    /// The same of a few keys, in their order; faster than one by one.
+    pub(super) fn entries(&self, keys: &[&CanonicalKey]) -> Vec<Option<Entry>> {
+        self.entries.get_all(keys)
+    }
+
     /// How long ago this process first saw the key's Pending.
     pub(super) fn pending_for(&self, key: &CanonicalKey) -> Duration {
         self.pending_seen
