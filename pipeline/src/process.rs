@@ -654,3 +654,33 @@ fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `drover check` asks the source beside whatever else is wrong.
+    #[test]
+    fn discovering_passes_over_what_is_wrong_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let schema = serde_json::json!({
+            "properties": {"address": {"type": "string"}}, "required": ["address"],
+        });
+        let wrong = |source: &str| -> Vec<String> {
+            let config = folder.path().join("m.yaml");
+            let text = format!("sourceType: x\nobjets: []\nsourceConfig: {source}\n");
+            std::fs::write(&config, text).expect("a file");
+            let part = Part::Against(&schema);
+            let loaded = Loaded::read(&File { config }, None, part, Part::Skip);
+            let Ok(loaded) = loaded else {
+                panic!("the file is read");
+            };
+            assert!(loaded.wrong.iter().any(|problem| problem.path == "objets"));
+            let own = loaded.only("sourceConfig").wrong;
+            own.into_iter().map(|problem| problem.path).collect()
+        };
+        assert!(wrong("{ address: here }").is_empty());
+        assert_eq!(wrong("{ address: 5 }"), ["sourceConfig.address"]);
+        assert_eq!(wrong("[]"), ["sourceConfig"]);
+    }
+}

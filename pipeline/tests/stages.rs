@@ -781,6 +781,25 @@ async fn a_dead_letter_is_taken_back_by_a_success_of_the_same_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_record_that_arrives_is_no_dead_letter_any_more() {
+    let mut rig = Rig::new(Target::default());
+    rig.source.add("company", "k", 1, name("refuse me"));
+    rig.run();
+    rig.until("the refusal", |rig| rig.letters().len() == 1)
+        .await;
+    rig.source.add("company", "k", 2, name("good"));
+    rig.until("the good version", |rig| {
+        let entries = rig.entries();
+        entries.values().any(|entry| entry.state == State::Applied)
+    })
+    .await;
+    // One transaction holds the entry and the letter's end.
+    assert_eq!(rig.letters().len(), 0);
+    assert_eq!(rig.rows()["fake/company/k#main"].name, "good");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_refused_after_a_lost_create_does_not_lead_to_a_second_create() {
     let mut rig = Rig::new(Target {
         lease: Some(Duration::from_secs(4)),

@@ -168,7 +168,7 @@ pub(super) const RULES: &[Rule] = &[
         replace: "            if false && self.shared",
         test: by(
             STAGES,
-            "a_dead_letter_is_taken_back_by_a_success_of_the_same_batch",
+            "a_refused_record_that_arrives_is_no_dead_letter_any_more",
         ),
     },
     Rule {
