@@ -5,17 +5,20 @@ use std::time::Duration;
 use drover_pipeline::config::Problem;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio_postgres::config::SslMode;
+
+use crate::tls::Tls;
 
 /// `targetConfig` of the target `postgres`.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
     /// Where the database is: `postgres://user:password@host:5432/database`, or
-    /// `host=… user=… password=… dbname=…`. The connection is not encrypted
-    /// yet: `sslmode=require` (or stricter) is refused, and never silently
-    /// plain; `prefer`, PostgreSQL's default, and `disable` are plain. A
-    /// connection pooler in between must pool sessions, not transactions.
+    /// `host=… user=… password=… dbname=…`. `sslmode` and `sslrootcert` as in
+    /// PostgreSQL's own clients: `verify-full` for any network that is not
+    /// yours, with the system's authorities unless a file is named; `require`
+    /// encrypts and trusts any certificate; `prefer`, the default, encrypts
+    /// where the server can; `disable` never does. A connection pooler in
+    /// between must pool sessions, not transactions.
     #[schemars(extend("secret" = true))]
     pub url: String,
     /// The schema that holds the tables; made when it is missing.
@@ -42,7 +45,7 @@ const IDENTIFIER: usize = 63;
 impl Config {
     /// The driver's configuration, or everything that is wrong. No text of a
     /// problem holds a part of `url`.
-    pub(crate) fn parse(&self) -> Result<tokio_postgres::Config, Vec<Problem>> {
+    pub(crate) fn parse(&self) -> Result<(tokio_postgres::Config, Tls), Vec<Problem>> {
         let mut problems = Vec::new();
         if !(1..=100).contains(&self.connections) {
             problems.push(Problem::at(
@@ -72,29 +75,22 @@ impl Config {
         Err(problems)
     }
 
-    fn parse_url(&self) -> Result<tokio_postgres::Config, Problem> {
+    fn parse_url(&self) -> Result<(tokio_postgres::Config, Tls), Problem> {
         let problem =
             |message: &str, advice: &str| Problem::at("targetConfig.url", message, advice);
-        let plain_only = || {
+        let (url, tls) = Tls::split(&self.url).map_err(|setting| {
             problem(
-                "`sslmode` asks for an encrypted connection, which this loader can't make yet",
-                "reach the database over a private network or a tunnel, and set sslmode=disable",
+                &format!("`{setting}` is not known to this loader"),
+                "leave it out: certificates of clients and lists of revoked ones are not supported",
             )
-        };
-        // The driver does not know these two, and would only say "invalid".
-        if self.url.contains("sslmode=verify") {
-            return Err(plain_only());
-        }
+        })?;
         // The driver's own error can hold a part of the text, so it is not shown.
-        let mut config: tokio_postgres::Config = self.url.parse().map_err(|_| {
+        let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
             problem(
                 "this is no address of a PostgreSQL database",
                 "write postgres://user:password@host:5432/database, special characters of the password percent-encoded",
             )
         })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(plain_only());
-        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(problem("the host is missing", "name the database's host"));
         }
@@ -114,13 +110,16 @@ impl Config {
         config.keepalives_idle(Duration::from_secs(10));
         config.keepalives_interval(Duration::from_secs(5));
         config.keepalives_retries(4);
-        Ok(config)
+        Ok((config, tls))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::SslMode;
+
     use super::*;
+    use crate::tls::Trust;
 
     fn config(url: &str) -> Config {
         serde_json::from_value(serde_json::json!({ "url": url })).expect("a config")
@@ -137,7 +136,7 @@ mod tests {
             "postgresql://ann:s3cret@db.example:6543/crm?sslmode=disable",
             "host=db.example port=6543 user=ann password=s3cret dbname=crm",
         ] {
-            let parsed = config(url).parse().expect("an address");
+            let (parsed, _) = config(url).parse().expect("an address");
             assert_eq!(parsed.get_ports(), [6543], "{url}");
             assert_eq!(parsed.get_dbname(), Some("crm"), "{url}");
             assert_eq!(parsed.get_password(), Some(b"s3cret".as_slice()), "{url}");
@@ -170,13 +169,20 @@ mod tests {
     }
 
     #[test]
-    fn a_demand_for_encryption_is_refused_and_never_ignored() {
-        for mode in ["require", "verify-ca", "verify-full"] {
-            let found = problems(&config(&format!(
-                "postgres://a:s3cret@db/crm?sslmode={mode}"
-            )));
-            assert_eq!(found.len(), 1, "{mode}");
-            assert!(found[0].message.contains("encrypted"), "{}", found[0]);
+    fn a_demand_for_encryption_is_never_ignored() {
+        for (mode, trust) in [
+            ("require", Trust::Anybody),
+            ("verify-ca", Trust::Authority),
+            ("verify-full", Trust::Host),
+        ] {
+            let url = format!("postgres://a:s3cret@db/crm?sslmode={mode}");
+            let (parsed, tls) = config(&url).parse().expect("an address");
+            assert_eq!(parsed.get_ssl_mode(), SslMode::Require, "{mode}");
+            assert_eq!(tls.trust, trust, "{mode}");
+        }
+        for wrong in ["sslmode=verify", "sslkey=/etc/key.pem"] {
+            let url = format!("postgres://a:s3cret@db/crm?{wrong}");
+            assert_eq!(problems(&config(&url)).len(), 1, "{wrong}");
         }
     }
 

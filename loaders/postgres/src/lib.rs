@@ -27,6 +27,7 @@ mod prepare;
 mod quick;
 mod table;
 mod text;
+mod tls;
 
 use std::time::Duration;
 
@@ -72,13 +73,13 @@ impl Loader for Postgres {
     type Config = Config;
 
     fn new(config: Config, _http: HttpClient) -> Result<Self, Vec<Problem>> {
-        let parsed = config.parse()?;
+        let (parsed, tls) = config.parse()?;
         let tables = drover_schemas::entities()
             .iter()
             .map(|entity| Table::new(entity, &config.schema))
             .collect();
         Ok(Postgres {
-            pool: Pool::new(parsed, config.connections),
+            pool: Pool::new(parsed, tls, config.connections),
             connections: config.connections,
             schema: config.schema,
             tables,

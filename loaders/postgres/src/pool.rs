@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use drover_pipeline::{Code, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::explain;
 use crate::table::Table;
+use crate::tls::Tls;
 
 /// What every session is told.
 /// - A lock that someone else holds is waited for, but not for ever: the lane
@@ -34,6 +36,7 @@ const SESSION: &str = "SET client_min_messages = warning; \
 /// The connections.
 pub(crate) struct Pool {
     config: Config,
+    tls: Tls,
     permits: std::sync::Arc<Semaphore>,
     idle: Mutex<Vec<Session>>,
 }
@@ -86,9 +89,10 @@ pub(crate) struct Connection {
 
 impl Pool {
     /// A pool that connects when it is first asked.
-    pub(crate) fn new(config: Config, connections: usize) -> Self {
+    pub(crate) fn new(config: Config, tls: Tls, connections: usize) -> Self {
         Pool {
             config,
+            tls,
             permits: std::sync::Arc::new(Semaphore::new(connections)),
             idle: Mutex::new(Vec::new()),
         }
@@ -108,7 +112,13 @@ impl Pool {
         };
         let session = match idle {
             Some(session) => session,
-            None => self.connect().await.map_err(|error| self.named(&error))?,
+            None => {
+                // Read anew each time: certificates are renewed under a process.
+                let tls = self.tls.connector()?;
+                self.connect(tls)
+                    .await
+                    .map_err(|error| self.named(&error))?
+            }
         };
         Ok(Connection {
             client: session.client,
@@ -146,8 +156,8 @@ impl Pool {
         explain(error).at(places.join(", "))
     }
 
-    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(NoTls).await?;
+    async fn connect(&self, tls: MakeRustlsConnect) -> Result<Session, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(tls).await?;
         // The driver's own half of the connection; it ends with the client.
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -1,5 +1,7 @@
 //! The conformance suite on a real PostgreSQL, and what is this target's own.
 
+#[path = "suite/encrypted.rs"]
+mod encrypted;
 #[path = "suite/failures.rs"]
 mod failures;
 #[path = "suite/harness.rs"]

@@ -242,8 +242,9 @@ impl<L: Loader> Worker<L> {
     }
 
     /// Writes a dead letter; `waits_for` is the parent that never comes, where
-    /// that is the cause, and `since` when the record began to wait for it. Says whether it counts as a failure of its lane: the
-    /// same version, tried again, was counted before.
+    /// that is the cause, and `since` when the record began to wait for it. Says
+    /// whether it counts as a failure of its lane: the same version, tried again,
+    /// was counted before.
     fn letter(
         &self,
         work: &Work,

@@ -62,6 +62,11 @@ impl Server {
         Some(Server { dir, url, guard })
     }
 
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// Ends it as a crash would and starts it again on the same port.
     pub fn crash(&self) {
         run(&self.dir, &["restart", "--kill"]);
