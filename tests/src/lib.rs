@@ -2,6 +2,7 @@
 //! a real PostgreSQL, the stand-in of the source, and an oracle that does not
 //! use Drover's mapper.
 
+pub mod account;
 pub mod bucket;
 pub mod bus;
 pub mod chaos;

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use drover_tests::account::Loader;
 use drover_tests::migration::Migration;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::Scenario;
 use crate::bench::{Bench, Result};
@@ -37,16 +39,20 @@ struct Calls {
     page: f64,
     /// Of an idle poll of an object.
     idle: f64,
+    /// The share of what the reserve leaves that is used while the account is
+    /// the limit, in per cent.
+    limit: f64,
 }
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let outcomes = bench.interleave(1, |_, round| {
-        let calls = calls(bench)?;
+        let (page, idle) = calls(bench)?;
+        let limit = limit(bench)?;
         eprintln!(
-            "  round {round}: {:.2} a full page, {:.2} an idle poll of an object",
-            calls.page, calls.idle
+            "  round {round}: {page:.2} a full page, {idle:.2} an idle poll of an object, \
+             {limit:.1} % of a limit"
         );
-        Ok(calls)
+        Ok(Calls { page, idle, limit })
     })?;
     let of = |pick: fn(&Calls) -> f64| outcomes[0].iter().map(pick).collect();
     let name = SCENARIO.name;
@@ -58,10 +64,17 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
                  the source's time and a count"
             )),
         Figure::new(name, "idle poll of an object, calls", of(|c| c.idle)).aim(Aim::AtMost(2.0)),
+        Figure::new(name, "calls used of a limit, %", of(|c| c.limit))
+            .aim(Aim::AtLeast(95.0))
+            .note(
+                "of those that a reserve of 10 % leaves, by an extractor and three loaders of one \
+                 account, each of which wants more",
+            ),
     ])
 }
 
-fn calls(bench: &Bench) -> Result<Calls> {
+/// Calls of a first copy for each full page, and of an idle poll of an object.
+fn calls(bench: &Bench) -> Result<(f64, f64)> {
     let runtime = tokio::runtime::Runtime::new()?;
     let mut migration = Migration::on(
         bench.services(),
@@ -111,9 +124,57 @@ fn calls(bench: &Bench) -> Result<Calls> {
     let (polled, after) = (since.elapsed(), used());
     let polls = polled.as_secs_f64() / POLL.as_secs_f64() * objects as f64;
     migration.stop_all();
-    Ok(Calls {
-        page,
-        idle: (after - before) as f64 / polls,
+    Ok((page, (after - before) as f64 / polls))
+}
+
+/// What share of the account's free calls is used, in per cent, when an extractor
+/// and three loaders want more of them than there are.
+fn limit(bench: &Bench) -> Result<f64> {
+    const CALLS: u64 = 600;
+    const FREE: u64 = CALLS - CALLS / 10;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut migration = Migration::on(
+        bench.services(),
+        "bench",
+        &["--records", "8000"],
+        "postgres",
+        json!({}),
+        json!({"kafka": {"partitions": 4}, "objects": ["Account", "Contact"]}),
+    );
+    let mut document: Value = serde_json::from_slice(&std::fs::read(&migration.config)?)?;
+    document["sourceConfig"]["pageSize"] = json!(2);
+    std::fs::write(&migration.config, document.to_string())?;
+    migration.drover_ok(&["init"]);
+    runtime.block_on(async {
+        migration.sandbox.quota(0, CALLS).await;
+        let stop = CancellationToken::new();
+        let start = |n| Loader::start(&migration, n, &stop);
+        let loaders: Vec<Loader> = (1..=3).map(start).collect();
+        migration.start("extractor", "extractor-1", &[]);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let status = migration.status();
+            let processes = status["processes"].as_array();
+            let throttled = processes.into_iter().flatten().any(|process| {
+                process["instance"] == "extractor-1" && process["phase"] == "throttled"
+            });
+            let waits = |loader: &Loader| loader.meter.usage().is_some_and(|u| u.until.is_some());
+            if throttled && loaders.iter().all(waits) {
+                break;
+            }
+            migration.assert_alive();
+            if Instant::now() > deadline {
+                return Err(format!("the account is no limit within {LIMIT:?}").into());
+            }
+            tokio::time::sleep(POLL / 5).await;
+        }
+        let (used, _) = migration.sandbox.used().await;
+        stop.cancel();
+        for loader in loaders {
+            loader.ended().await;
+        }
+        migration.stop_all();
+        Ok(used as f64 * 100.0 / FREE as f64)
     })
 }
 
