@@ -118,8 +118,8 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
     }
     if waiting.outside + waiting.unlinked > 0 {
         advice.push(
-            "`drover parked list` says what the others wait for: they go on by themselves when it \
-             comes",
+            "`drover parked list` says what the parked ones wait for: they go on by \
+             themselves when it comes, and by `drover parked release` when it never does",
         );
     }
     if parts.is_empty() {
@@ -207,8 +207,8 @@ mod tests {
              3 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and `drover parked list` says what the others wait for: \
-             they go on by themselves when it comes"
+             and `drover parked list` says what the parked ones wait for: they go on by \
+             themselves when it comes, and by `drover parked release` when it never does"
         );
         assert_eq!(told.code.exit(), 3);
     }

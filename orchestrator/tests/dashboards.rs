@@ -44,6 +44,7 @@ const WORDS: &[&str] = &[
     "min_over_time",
     "avg_over_time",
     "time",
+    "absent",
     "label_values",
 ];
 

@@ -380,8 +380,9 @@ fn run_until_synced_waits_for_the_last_stage() {
              1 parked, waiting for a record they require; \
              1 loaded without a link to a record that is not there; \
              `drover deadletter list` says why they are dead, \
-             and `drover parked list` says what the others wait for: \
-             they go on by themselves when it comes\n"
+             and `drover parked list` says what the parked ones wait for: \
+             they go on by themselves when it comes, \
+             and by `drover parked release` when it never does\n"
         ),
         "{ended:?}"
     );

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -473,7 +474,7 @@ where
         .map_or_else(|_| run.http.to_string(), |address| address.to_string());
     let status = Status::new(stage, name, &instance, &http)?;
     let stop = CancellationToken::new();
-    watch_signals(stop.clone(), run.supervised)?;
+    let abandoned = watch_signals(stop.clone(), run.supervised)?;
     print_json(&serde_json::json!({
         "instance": instance,
         "pid": std::process::id(),
@@ -548,6 +549,8 @@ where
     };
     if let Err(error) = &result {
         status.ended_by(error);
+    } else if abandoned.load(Ordering::SeqCst) {
+        status.abandoned();
     }
     status.phase(Phase::Stopped);
     shared.abort();
@@ -612,11 +615,13 @@ fn start_logs(format: LogFormat) {
 }
 
 /// Cancels `stop` at SIGTERM or SIGINT, and at the end of standard input when
-/// supervised. A second signal ends the process at once; so do 30 s.
+/// supervised. A second signal ends the process at once; so do 30 s. What it
+/// gives tells whether standard input came to its end before any signal: who
+/// supervises has gone, and nobody starts this process again.
 ///
 /// The handlers stand when this returns: whoever reads the first line that the
 /// process prints may send a signal at once.
-fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
+fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<Arc<AtomicBool>> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| {
         signal(kind).map_err(|e| Error::new(Code::Invariant, format!("no signal handler: {e}")))
@@ -646,13 +651,16 @@ fn watch_signals(stop: CancellationToken, supervised: bool) -> Result<()> {
             std::process::exit(code);
         }
     });
+    let abandoned = Arc::new(AtomicBool::new(false));
     if supervised {
+        let abandoned = Arc::clone(&abandoned);
         std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            abandoned.store(!stop.is_cancelled(), Ordering::SeqCst);
             stop.cancel();
         });
     }
-    Ok(())
+    Ok(abandoned)
 }
 
 #[cfg(test)]

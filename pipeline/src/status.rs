@@ -495,6 +495,12 @@ impl Status {
         self.lock().failed = true;
     }
 
+    /// Notes that the process ends because whoever supervised it has gone.
+    pub fn abandoned(&self) {
+        self.noted("`drover run` has gone; start it again".to_owned());
+        self.lock().failed = true;
+    }
+
     fn noted(&self, error: String) {
         let mut report = self.lock();
         report.last_error = Some(error);

@@ -318,7 +318,7 @@ async fn a_mapped_field_that_goes_stops_the_lane() {
         .await
         .expect("no panic")
         .expect_err("the only lane");
-    assert_eq!(ended.code, Code::Refused);
+    assert_eq!(ended.code, Code::SourceChanged);
 }
 
 /// A parked lane waits while its object is hidden and goes on when it is back.

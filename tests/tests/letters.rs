@@ -176,10 +176,10 @@ async fn a_refused_record_is_shown_waived_and_tried_again() {
     );
     let text = migration.drover_ok(&["deadletter", "show", &raw_key]);
     assert!(text.contains("drover explain TARGET_REFUSED"), "{text}");
-    assert!(
-        text.lines().all(|line| line.chars().count() <= 80),
-        "{text}"
-    );
+    // A path is as long as it is.
+    let file = migration.config.to_string_lossy().into_owned();
+    let fits = |line: &str| line.contains(&file) || line.chars().count() <= 80;
+    assert!(text.lines().all(fits), "{text}");
     // Its origin is where the canonical record lies.
     let origin = &shown[0]["origin"];
     assert_eq!(origin["topic"], bus.name("canonical.lead"));

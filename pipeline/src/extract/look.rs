@@ -2,12 +2,17 @@
 //! lane was refused a field or its object, and hands the answer to the lanes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use super::{Discovery, Extractor};
 use crate::process::Context;
 use crate::retry::Backoff;
+
+/// How soon the first look comes: what changed while nobody looked is known
+/// before a run ends, and a process that is often started anew looks at all.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// What a lane needs of the looks.
 #[derive(Clone)]
@@ -29,7 +34,7 @@ pub(super) async fn look<E: Extractor>(
     let planned = &context.plan.objects;
     let named: Vec<String> = planned.iter().map(|object| object.name.clone()).collect();
     let mut backoff = Backoff::default();
-    let mut wait = context.config.drift.every;
+    let mut wait = context.config.drift.every.min(FIRST);
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

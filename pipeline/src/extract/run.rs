@@ -403,6 +403,10 @@ impl<E: Extractor> Lane<E> {
         let rules = self.context.config.drift.of(name);
         let known = &self.object;
         let mut settled = settle(known, now, rules, |field| plan.mapping.reads(known, field));
+        // Nothing is applied while the lane stands, so nothing is told to be.
+        if settled.halt.is_some() {
+            return settled.halt;
+        }
         if !settled.added.is_empty()
             && let Some(at) = cursor
         {
@@ -420,9 +424,6 @@ impl<E: Extractor> Lane<E> {
             .filter(|one| self.told.insert((*one).clone()));
         let remarks = remarks.map(|remark| (remark.clone(), 1)).collect();
         self.context.status.remark(name, &remarks);
-        if settled.halt.is_some() {
-            return settled.halt;
-        }
         settled.apply(&mut self.object);
         self.added.append(&mut settled.added);
         None
