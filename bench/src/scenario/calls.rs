@@ -116,8 +116,9 @@ fn calls(bench: &Bench) -> Result<(f64, f64)> {
     let objects = OBJECTS.len() as u64;
     let page = copied.saturating_sub(BESIDE * objects) as f64 / pages as f64;
 
-    // Nothing changes any more, but for what the lookback shows again.
-    std::thread::sleep(POLL * 2);
+    // Nothing changes any more, and the source has described itself once: that
+    // comes five seconds after a start, then every hour.
+    std::thread::sleep(POLL * 7);
     let used = || runtime.block_on(migration.sandbox.used()).0;
     let (since, before) = (Instant::now(), used());
     std::thread::sleep(POLL * POLLS);
