@@ -55,6 +55,14 @@ struct Source {
     page: Option<usize>,
 }
 
+/// An object as the source describes it, then and now.
+fn described(name: &str) -> Object {
+    Object {
+        name: name.into(),
+        ..Object::default()
+    }
+}
+
 impl Source {
     fn add(&self, object: &str, id: &str, version: i64, body: Option<String>) {
         self.changes
@@ -89,10 +97,11 @@ impl Extractor for Source {
     async fn check(&self) -> Result<()> {
         Ok(())
     }
-    async fn discover(&self, _named: &[String]) -> Result<Discovery> {
+    async fn discover(&self, named: &[String]) -> Result<Discovery> {
+        let objects = named.iter().map(|name| described(name)).collect();
         Ok(Discovery {
             quota: None,
-            objects: Vec::new(),
+            objects,
         })
     }
     async fn fetch(&self, object: &Object, from: Option<&usize>) -> Result<Page<usize>> {
@@ -448,16 +457,7 @@ impl Rig {
                 ]),
                 custom_objects: None,
             },
-            objects: objects
-                .iter()
-                .map(|name| Object {
-                    name: (*name).into(),
-                    custom: false,
-                    fields: Vec::<SourceField>::new(),
-                    count: None,
-                    ..Object::default()
-                })
-                .collect(),
+            objects: objects.iter().map(|name| described(name)).collect(),
             entities: entities.map(str::to_owned).into(),
             incarnations: BTreeMap::new(),
             ..Plan::default()

@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Builds `no_leader.c` with these libraries first, runs it, and gives its exit
-/// code.
-fn run(name: &str, first: &[&str]) -> Option<i32> {
+/// Builds `no_leader.c` with these libraries first; gives what runs it, which
+/// returns its exit code.
+fn built(name: &str, first: &[&str]) -> impl FnMut() -> Option<i32> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/no_leader.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compile = Command::new("cc");
@@ -25,7 +25,7 @@ fn run(name: &str, first: &[&str]) -> Option<i32> {
     // this byte's complement (mallopt(3)).
     let mut program = Command::new(program);
     program.env("MALLOC_PERTURB_", "165");
-    program.status().expect("it runs").code()
+    move || program.status().expect("it runs").code()
 }
 
 #[test]
@@ -35,13 +35,18 @@ fn a_partition_without_a_leader_is_left_out() {
         concat!(env!("MENDED"), "/libmended.a"),
         "-Wl,--no-whole-archive",
     ];
-    assert_eq!(run("mended", &whole), Some(0));
+    let mut run = built("mended", &whole);
+    for _ in 0..5 {
+        assert_eq!(run(), Some(0));
+    }
 }
 
-/// When this fails, librdkafka counts right itself: drop this crate.
+/// When this fails, librdkafka counts right itself: drop this crate. Which answer
+/// its broker gives first is a race, so it is asked more than once.
 #[test]
 fn without_the_mended_file_what_nobody_wrote_is_read() {
-    assert_eq!(run("as_it_was", &[]), Some(1));
+    let mut run = built("as_it_was", &[]);
+    assert!((0..40).any(|_| run() == Some(1)));
 }
 
 /// Whatever links this crate has the mended file, by its debug information: this
