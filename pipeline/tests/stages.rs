@@ -18,9 +18,7 @@ use drover_pipeline::config::{KafkaConfig, Mappings, MigrationConfig, Problem, S
 use drover_pipeline::control::Plan;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::envelope::Envelope;
-use drover_pipeline::extract::{
-    Change, Discovery, Extractor, Ids, Object, Page, Reached, SourceField,
-};
+use drover_pipeline::extract::{Change, Discovery, Extractor, Ids, Object, Page, Reached};
 use drover_pipeline::http::HttpClient;
 use drover_pipeline::idempotency::{Entry, Identity, Lease, State, TargetId};
 use drover_pipeline::kafka::client::Client;
