@@ -46,8 +46,8 @@ pub(crate) struct Release {
     /// All that wait for this reason.
     #[arg(long, value_enum, conflicts_with = "key")]
     reason: Option<ReasonName>,
-    /// Load them without the link to the parent that is missing. The link stays
-    /// empty until the record changes in the source.
+    /// Load them without the link to the parent that is missing. It is made as
+    /// soon as the parent comes.
     #[arg(long)]
     without_link: bool,
     /// Only show what would be released.

@@ -273,8 +273,12 @@ fn judge(
         (true, Some(_), _) if taken => Some(Outcome::SetAside),
         (true, Some(_), _) => None,
         (false, _, Some(parked)) if waited.as_ref() != Some(parked) || taken => {
-            Some(Outcome::Parked {
-                reason: parked["reason"].clone(),
+            Some(match waits_still(parked) {
+                true => Outcome::Parked {
+                    reason: parked["reason"].clone(),
+                },
+                // Let go without its link, which it goes on waiting for.
+                false => Outcome::InTarget,
             })
         }
         (false, _, Some(_)) => None,
@@ -406,6 +410,12 @@ mod tests {
         assert_eq!(
             judge(&known, &record, &before, &redo),
             Some(Outcome::Parked { reason })
+        );
+        let link = json!({"reason": {"kind": "link", "parents": ["s/o/2#c"]}});
+        known.parked.insert(KEY.into(), link);
+        assert_eq!(
+            judge(&known, &record, &before, &redo),
+            Some(Outcome::InTarget)
         );
         known.parked.clear();
         assert_eq!(

@@ -18,6 +18,10 @@ pub struct Parked {
     pub order: Order,
     /// Since when the key waits for this, by our clock; see [`since`].
     pub since: Millis,
+    /// Somebody let it go on without the links that it requires: of this very
+    /// version none is required any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_links: bool,
     /// The record itself: base64 of its envelope.
     pub value: String,
 }
@@ -92,7 +96,17 @@ impl Parked {
             entity: entity.to_owned(),
             order,
             since,
+            without_links: false,
             value: base64::engine::general_purpose::STANDARD.encode(envelope),
+        }
+    }
+
+    /// The order of the request to let it go on without the links that it
+    /// requires: newer than its own, so that the request is not the wait itself.
+    pub fn order_without_links(&self) -> Order {
+        Order {
+            reapply: self.order.reapply + 1,
+            ..self.order
         }
     }
 

@@ -6,613 +6,30 @@
 mod broker;
 mod complaints;
 mod durable;
+mod rig;
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use drover_pipeline::config::{KafkaConfig, Mappings, MigrationConfig, Problem, Secret};
-use drover_pipeline::control::Plan;
-use drover_pipeline::deadletter::DeadLetter;
+use drover_pipeline::config::Problem;
 use drover_pipeline::envelope::Envelope;
-use drover_pipeline::extract::{Change, Discovery, Extractor, Ids, Object, Page, Reached};
 use drover_pipeline::http::HttpClient;
-use drover_pipeline::idempotency::{Entry, Identity, Lease, State, TargetId};
-use drover_pipeline::kafka::client::Client;
+use drover_pipeline::idempotency::{Entry, State, TargetId};
 use drover_pipeline::kafka::compacted::{read_to_end, scan};
-use drover_pipeline::load::{Applied, EntitySupport, Found, Item, Loader, Outcome, Write};
+use drover_pipeline::load::{EntitySupport, Found, Item, Loader, Outcome};
 use drover_pipeline::parking::{Parked, Reason};
-use drover_pipeline::process::Context;
-use drover_pipeline::record::{AbsentReason, CanonicalKey, Op, Told};
+use drover_pipeline::record::CanonicalKey;
 use drover_pipeline::spec::Stage;
-use drover_pipeline::status::{Counts, Lane, Phase, Status};
-use drover_pipeline::topics::{Topic, Topics};
-use drover_pipeline::transform::{
-    Convert, FieldRule, Mapping, ObjectMapping, Outputs, Slot, Transformer,
-};
+use drover_pipeline::status::Phase;
+use drover_pipeline::transform::{Convert, FieldRule, ObjectMapping, Slot};
 use drover_pipeline::{Code, Error, Result};
-use drover_schemas::{Datum, Entity, Value};
+use drover_schemas::Entity;
 use tokio_util::sync::CancellationToken;
 
 use broker::Broker;
-
-const PARTITIONS: i32 = 2;
-
-/// Records of the fake source: `company/n`, and `contact/n` that refer to them.
-#[derive(Clone, Default)]
-struct Source {
-    changes: Arc<Mutex<HashMap<String, Vec<Change>>>>,
-    /// Up to when it says that it was read.
-    as_of: Arc<AtomicI64>,
-    /// An object whose first copy does not end.
-    endless: Arc<Mutex<Option<&'static str>>>,
-    /// Records of a page, where they are not a few.
-    page: Option<usize>,
-}
-
-/// An object as the source describes it, then and now.
-fn described(name: &str) -> Object {
-    Object {
-        name: name.into(),
-        ..Object::default()
-    }
-}
-
-impl Source {
-    fn add(&self, object: &str, id: &str, version: i64, body: Option<String>) {
-        self.changes
-            .lock()
-            .expect("lock")
-            .entry(object.to_owned())
-            .or_default()
-            .push(Change {
-                id: id.to_owned(),
-                op: if body.is_some() {
-                    Op::Upsert
-                } else {
-                    Op::Delete
-                },
-                version,
-                body,
-            });
-    }
-}
-
-impl Extractor for Source {
-    const NAME: &'static str = "fake";
-    type Config = ();
-    type Cursor = usize;
-
-    fn mapping() -> &'static str {
-        ""
-    }
-    fn new((): (), _: HttpClient) -> Result<Self, Vec<Problem>> {
-        Ok(Source::default())
-    }
-    async fn check(&self) -> Result<()> {
-        Ok(())
-    }
-    async fn discover(&self, named: &[String]) -> Result<Discovery> {
-        let objects = named.iter().map(|name| described(name)).collect();
-        Ok(Discovery {
-            quota: None,
-            objects,
-        })
-    }
-    async fn fetch(&self, object: &Object, from: Option<&usize>) -> Result<Page<usize>> {
-        let at = from.copied().unwrap_or(0);
-        let all = self.changes.lock().expect("lock");
-        let all = all.get(&object.name).map(Vec::as_slice).unwrap_or_default();
-        let end = (at + self.page.unwrap_or(7)).min(all.len());
-        let complete = end == all.len();
-        let endless = *self.endless.lock().expect("lock") == Some(object.name.as_str());
-        if complete && endless {
-            return Ok(Page {
-                changes: all[at..end].to_vec(),
-                bad: Vec::new(),
-                next: end,
-                reached: Reached::Later(Duration::from_millis(50)),
-                notice: None,
-                snapshot_complete: false,
-            });
-        }
-        Ok(Page {
-            changes: all[at..end].to_vec(),
-            bad: Vec::new(),
-            next: end,
-            reached: if complete {
-                Reached::Now {
-                    as_of: self.as_of.load(Ordering::SeqCst),
-                }
-            } else {
-                Reached::More
-            },
-            snapshot_complete: complete,
-            notice: None,
-        })
-    }
-    async fn get(&self, _: &Object, ids: &[&str]) -> Result<Vec<Option<Change>>> {
-        Ok(ids.iter().map(|_| None).collect())
-    }
-    async fn ids(&self, _: &Object, _: Option<&str>) -> Result<Ids> {
-        Ok(Ids {
-            ids: Vec::new(),
-            next: None,
-        })
-    }
-}
-
-/// Maps `{"name":…,"parent":…}`; a body `"bad"` is a dead letter.
-struct Fake;
-
-impl Transformer for Fake {
-    const NAME: &'static str = "fake";
-
-    fn new(_: &Mapping, _: &[Object]) -> Result<Self, Vec<Problem>> {
-        Ok(Fake)
-    }
-
-    fn write<'t>(&'t self, record: &Envelope<'_>, out: &mut Outputs<'t>) -> Result<()> {
-        let entity = entity_of(record.object);
-        let Some(body) = record.body else {
-            out.absent("main", entity, AbsentReason::Deleted);
-            return Ok(());
-        };
-        let body: serde_json::Value =
-            serde_json::from_slice(body).map_err(|_| Error::new(Code::InvalidBody, "no JSON"))?;
-        let mut datum = Datum::empty(entity);
-        let name = if record.object == "company" {
-            "name"
-        } else {
-            "lastName"
-        };
-        let (place, _) = entity.field(name).expect("a name");
-        datum.values[place] = Value::String(body["name"].as_str().expect("text").to_owned().into());
-        for (from, to, slot) in [
-            ("parent", "companyId", "fake/company"),
-            ("manager", "managerId", "fake/contact"),
-            ("boss", "managerId", "fake/boss"),
-        ] {
-            if let Some(id) = body[from].as_str() {
-                let (place, _) = entity.field(to).expect("a reference");
-                datum.values[place] = Value::Reference(format!("{slot}/{id}#main").into());
-            }
-        }
-        out.upsert("main", entity, |bytes| {
-            datum.encode(bytes);
-            Told::default()
-        });
-        Ok(())
-    }
-}
-
-/// `company` is a company; `contact` and `boss` are contacts.
-fn entity_of(object: &str) -> &'static Entity {
-    let name = match object {
-        "boss" => "contact",
-        other => other,
-    };
-    drover_schemas::entity(name).expect("an entity")
-}
-
-/// A row of the fake target: name, links by field, deleted.
-#[derive(Debug, Clone, PartialEq)]
-struct Row {
-    key: String,
-    name: String,
-    links: BTreeMap<String, TargetId>,
-    deleted: bool,
-}
-
-#[derive(Clone, Default)]
-struct Target {
-    rows: Arc<Mutex<BTreeMap<TargetId, Row>>>,
-    creates: Arc<AtomicU64>,
-    /// The next apply has its effect, and the answer is lost.
-    lose_answer: Arc<AtomicBool>,
-    /// What it refuses otherwise is taken.
-    lenient: Arc<AtomicBool>,
-    /// Every call that concerns companies fails in this way.
-    trouble: Arc<Mutex<Option<Code>>>,
-    /// The key of every record that was sent to it, in order.
-    sent: Arc<Mutex<Vec<String>>>,
-    ordered: bool,
-    /// Records of a batch, where they are not a few.
-    batch: Option<usize>,
-    /// How long a request may be on its way, where that is not short.
-    lease: Option<Duration>,
-}
-
-impl Loader for Target {
-    const NAME: &'static str = "fake";
-    type Config = ();
-
-    fn new((): (), _: HttpClient) -> Result<Self, Vec<Problem>> {
-        Ok(Target::default())
-    }
-    fn entities(&self) -> Vec<EntitySupport> {
-        ["company", "contact"]
-            .map(|entity| EntitySupport {
-                entity: entity.into(),
-                batch: self.batch.unwrap_or(5),
-                concurrency: 1,
-                lease: Lease {
-                    identity: if self.ordered {
-                        Identity::Upsert
-                    } else {
-                        Identity::Find
-                    },
-                    length: self.lease.unwrap_or(Duration::from_millis(300)),
-                },
-                ordered: self.ordered,
-            })
-            .into()
-    }
-    async fn check(&self) -> Result<()> {
-        Ok(())
-    }
-    async fn plan(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    async fn prepare(&self) -> Result<()> {
-        Ok(())
-    }
-    async fn apply(&self, batch: &[Item<'_>]) -> Result<Vec<Outcome>> {
-        let trouble = *self.trouble.lock().expect("lock");
-        if let Some(code) = trouble.filter(|_| batch[0].entity.name == "company") {
-            return Err(Error::new(code, "companies are in trouble"));
-        }
-        let keys = batch.iter().map(|item| item.key.to_string());
-        self.sent.lock().expect("lock").extend(keys);
-        let mut rows = self.rows.lock().expect("lock");
-        let lost = self.lose_answer.swap(false, Ordering::SeqCst);
-        let outcomes = batch
-            .iter()
-            .map(|item| {
-                let key = item.key.as_str().to_owned();
-                match &item.write {
-                    Write::Delete { .. } => {
-                        if let Some(row) = item.target_id.and_then(|id| rows.get_mut(id)) {
-                            row.deleted = true;
-                        }
-                        Outcome::Applied(Applied {
-                            id: item.target_id.cloned(),
-                            created: false,
-                            newer: false,
-                        })
-                    }
-                    Write::Upsert { datum, links } => {
-                        let name = datum
-                            .values
-                            .iter()
-                            .find_map(|value| match value {
-                                Value::String(text) => Some(text.to_string()),
-                                _ => None,
-                            })
-                            .unwrap_or_default();
-                        if name == "refuse me" && !self.lenient.load(Ordering::SeqCst) {
-                            return Outcome::Rejected(Error::new(Code::TargetRefused, "refused"));
-                        }
-                        let (id, created) = match item.target_id {
-                            Some(id) => (id.clone(), false),
-                            None => {
-                                let n = self.creates.fetch_add(1, Ordering::SeqCst);
-                                (format!("t{n}"), true)
-                            }
-                        };
-                        let links = links
-                            .iter()
-                            .map(|(field, id)| {
-                                (item.entity.fields[*field].name.clone(), id.clone())
-                            })
-                            .collect();
-                        rows.insert(
-                            id.clone(),
-                            Row {
-                                key,
-                                name,
-                                links,
-                                deleted: false,
-                            },
-                        );
-                        Outcome::Applied(Applied {
-                            id: Some(id),
-                            created,
-                            newer: false,
-                        })
-                    }
-                }
-            })
-            .map(|outcome| match outcome {
-                Outcome::Applied(_) if lost => {
-                    Outcome::Unknown(Error::new(Code::AnswerLost, "lost"))
-                }
-                other => other,
-            })
-            .collect();
-        Ok(outcomes)
-    }
-    async fn find(&self, _: &Entity, keys: &[&CanonicalKey]) -> Result<Vec<Option<Found>>> {
-        let rows = self.rows.lock().expect("lock");
-        Ok(keys
-            .iter()
-            .map(|key| {
-                rows.iter()
-                    .find(|(_, row)| row.key == key.as_str())
-                    .map(|(id, _)| Found {
-                        id: id.clone(),
-                        order: None,
-                    })
-            })
-            .collect())
-    }
-    async fn read(&self, _: &Entity, ids: &[&TargetId]) -> Result<Vec<Option<String>>> {
-        Ok(ids.iter().map(|_| None).collect())
-    }
-}
-
-/// A migration with its stages running.
-struct Rig {
-    broker: Broker,
-    config: MigrationConfig,
-    topics: Topics,
-    plan: Plan,
-    source: Source,
-    target: Target,
-    stop: CancellationToken,
-    stages: Vec<tokio::task::JoinHandle<Result<()>>>,
-    /// What the loader says of itself.
-    loader: Option<Arc<Status>>,
-    /// How long a condition may take.
-    patience: Duration,
-}
-
-impl Drop for Rig {
-    /// The stages' threads end with a test that fails; it would hang otherwise.
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-impl Rig {
-    fn new(target: Target) -> Rig {
-        Self::on(Broker::mock(), target, &["company", "contact"], |_| ())
-    }
-
-    /// On a real broker, where there is one.
-    fn real(target: Target) -> Option<Rig> {
-        let objects = ["company", "contact"];
-        Some(Self::on(Broker::real()?, target, &objects, |_| ()))
-    }
-
-    /// With these objects, and a plan that differs.
-    fn on(
-        broker: Broker,
-        target: Target,
-        objects: &[&str],
-        differs: impl FnOnce(&mut Plan),
-    ) -> Rig {
-        let id = RandomState::new().hash_one("a migration of this test alone");
-        let config = MigrationConfig {
-            id: format!("m-{id:016x}"),
-            tenant_id: "t".into(),
-            source_type: "fake".into(),
-            source_config: Secret::default(),
-            target_type: "fake".into(),
-            target_config: Secret::default(),
-            dry_run: false,
-            mappings: Mappings::default(),
-            objects: Vec::new(),
-            poll_interval_ms: 50,
-            drift: drover_pipeline::extract::drift::Drift::default(),
-            kafka: KafkaConfig {
-                brokers: broker.servers(),
-                partitions: PARTITIONS,
-                replication: None,
-                client: BTreeMap::new(),
-            },
-            object_store: None,
-        };
-        let topics = Topics::of(&config);
-        let entities = ["company", "contact"];
-        let all: Vec<Topic> = topics
-            .all(objects.iter().map(|o| (*o, false)), entities)
-            .into_iter()
-            .collect();
-        broker.create(&all);
-        let required = FieldRule::Rule(Convert {
-            from: Some("parent".into()),
-            reference: Some("company#main".into()),
-            required: true,
-            ..Convert::default()
-        });
-        let object = |entity: &str, fields: BTreeMap<String, FieldRule>| ObjectMapping {
-            slots: BTreeMap::from([(
-                "main".to_owned(),
-                Slot {
-                    entity: entity.into(),
-                    fields,
-                    ..Slot::default()
-                },
-            )]),
-            ..ObjectMapping::default()
-        };
-        let mut plan = Plan {
-            generation: 1,
-            mapping: Mapping {
-                objects: BTreeMap::from([
-                    ("company".to_owned(), object("company", BTreeMap::new())),
-                    (
-                        "contact".to_owned(),
-                        object(
-                            "contact",
-                            BTreeMap::from([("companyId".to_owned(), required)]),
-                        ),
-                    ),
-                ]),
-                custom_objects: None,
-            },
-            objects: objects.iter().map(|name| described(name)).collect(),
-            entities: entities.map(str::to_owned).into(),
-            incarnations: BTreeMap::new(),
-            ..Plan::default()
-        };
-        differs(&mut plan);
-        Rig {
-            broker,
-            config,
-            topics,
-            plan,
-            source: Source::default(),
-            target,
-            stop: CancellationToken::new(),
-            stages: Vec::new(),
-            loader: None,
-            patience: Duration::from_secs(30),
-        }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&self.config.kafka, "test")
-    }
-
-    fn context(&self, stage: Stage, instance: &str) -> Context {
-        Context {
-            config: self.config.clone(),
-            topics: self.topics.clone(),
-            client: self.client(),
-            plan: self.plan.clone(),
-            status: Status::new(stage, "fake", instance, "none").expect("a status"),
-            meter: Arc::default(),
-            bodies: None,
-            instance: instance.into(),
-            owner: instance.into(),
-            // The mock broker does not tell what was committed in transactions, so
-            // there a lane that waits is let go only because nothing moves.
-            patience: match self.broker {
-                Broker::Mock(_) => Duration::from_secs(2),
-                Broker::Real(_) => Duration::from_secs(60),
-            },
-            stop: self.stop.clone(),
-        }
-    }
-
-    fn run(&mut self) {
-        let loader = self.context(Stage::Loader, "l");
-        self.loader = Some(Arc::clone(&loader.status));
-        self.stages = vec![
-            tokio::spawn(drover_pipeline::extract::run(
-                self.source.clone(),
-                self.context(Stage::Extractor, "e"),
-            )),
-            tokio::spawn(drover_pipeline::transform::run::<Fake>(
-                self.context(Stage::Transformer, "t"),
-            )),
-            tokio::spawn(drover_pipeline::load::run(self.target.clone(), loader)),
-        ];
-    }
-
-    /// Waits until the condition holds; fails with what the stages say.
-    async fn until(&mut self, what: &str, holds: impl Fn(&Rig) -> bool) {
-        for _ in 0..self.patience.as_millis() / 50 {
-            if holds(self) {
-                return;
-            }
-            for stage in &mut self.stages {
-                if stage.is_finished() {
-                    panic!("{what}: a stage ended: {:?}", stage.await);
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{what}: not within {:?}; {:?}", self.patience, self.rows());
-    }
-
-    async fn end(mut self) {
-        self.stop().await;
-    }
-
-    /// Ends the stages; they can run again.
-    async fn stop(&mut self) {
-        self.stop.cancel();
-        for stage in std::mem::take(&mut self.stages) {
-            stage.await.expect("no panic").expect("a clean end");
-        }
-        self.stop = CancellationToken::new();
-    }
-
-    fn rows(&self) -> BTreeMap<String, Row> {
-        let rows = self.target.rows.lock().expect("lock");
-        rows.values()
-            .map(|row| (row.key.clone(), row.clone()))
-            .collect()
-    }
-
-    fn entries(&self) -> HashMap<String, Entry> {
-        read_to_end(&self.client(), &self.topics.idempotency())
-            .expect("the table")
-            .into_iter()
-            .map(|(key, value)| {
-                (
-                    String::from_utf8(key).expect("UTF-8"),
-                    serde_json::from_slice(&value).expect("an entry"),
-                )
-            })
-            .collect()
-    }
-
-    fn parked(&self) -> HashMap<String, Parked> {
-        read_to_end(&self.client(), &self.topics.parked())
-            .expect("the table")
-            .into_iter()
-            .map(|(key, value)| {
-                (
-                    String::from_utf8(key).expect("UTF-8"),
-                    serde_json::from_slice(&value).expect("parked"),
-                )
-            })
-            .collect()
-    }
-
-    /// The live dead letters: code and message by key.
-    fn causes(&self) -> BTreeMap<String, (String, String)> {
-        read_to_end(&self.client(), &self.topics.deadletter())
-            .expect("the table")
-            .into_values()
-            .map(|value| {
-                let letter: DeadLetter = serde_json::from_slice(&value).expect("a letter");
-                (letter.key, (letter.code, letter.message))
-            })
-            .collect()
-    }
-
-    /// What the loader counted for an object.
-    fn counts(&self, object: &str) -> Counts {
-        let report = self.loader.as_ref().expect("it runs").report();
-        report.objects.get(object).copied().unwrap_or_default()
-    }
-
-    /// What a lane of the loader says of itself.
-    fn lane(&self, entity: &str) -> Option<Lane> {
-        let report = self.loader.as_ref().expect("it runs").report();
-        report.lanes.get(entity).cloned()
-    }
-
-    fn letters(&self) -> Vec<String> {
-        read_to_end(&self.client(), &self.topics.deadletter())
-            .expect("the table")
-            .into_keys()
-            .map(|key| String::from_utf8(key).expect("UTF-8"))
-            .collect()
-    }
-}
-
-fn name(name: &str) -> Option<String> {
-    Some(serde_json::json!({ "name": name }).to_string())
-}
+use rig::*;
 
 async fn whole_way(target: Target) {
     let mut rig = Rig::new(target);
@@ -827,15 +244,6 @@ async fn a_version_refused_after_a_lost_create_does_not_lead_to_a_second_create(
     .await;
     assert_eq!(rig.target.creates.load(Ordering::SeqCst), 1, "no doubles");
     rig.end().await;
-}
-
-/// A contact's body, with what it refers to.
-fn contact(name: &str, refers: &[(&str, &str)]) -> Option<String> {
-    let mut body = serde_json::json!({ "name": name });
-    for (field, id) in refers {
-        body[*field] = (*id).into();
-    }
-    Some(body.to_string())
 }
 
 /// Long after everything that these tests write.
@@ -1073,6 +481,67 @@ async fn circles_of_links_are_made_in_two_steps_where_one_of_them_is_optional() 
     })
     .await;
     rig.end().await;
+}
+
+/// A person lets a child go on without the parent it requires: it is in the
+/// target, goes on waiting for nothing but the link, also when the same version
+/// comes again, and has the link when the parent comes after all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_let_go_without_its_parent_lacks_only_the_link() {
+    for ordered in [true, false] {
+        let mut rig = Rig::new(Target {
+            ordered,
+            ..Target::default()
+        });
+        let key = "fake/contact/c#main";
+        let body = contact("c", &[("parent", "late"), ("manager", "boss")]);
+        rig.source.add("contact", "c", 1, body.clone());
+        rig.run();
+        rig.until("it waits", |rig| rig.parked().contains_key(key))
+            .await;
+        let parked = rig.parked().remove(key).expect("it waits");
+        assert!(matches!(parked.reason, Reason::Parent { .. }));
+
+        let bytes = parked.envelope().expect("its record");
+        let mut envelope = Envelope::decode(&bytes).expect("an envelope");
+        envelope.order = Some(parked.order_without_links());
+        rig.try_again(key, &envelope.encode());
+        let waits_for_links = |rig: &Rig| {
+            let parked = rig.parked().remove(key)?;
+            match parked.reason {
+                Reason::Link { parents } => Some((parents.len(), parked.order)),
+                _ => None,
+            }
+        };
+        rig.until("it is there", |rig| waits_for_links(rig).is_some())
+            .await;
+        let (links, order) = waits_for_links(&rig).expect("just seen");
+        assert_eq!((links, rig.rows()[key].links.len()), (2, 0));
+
+        // One of its links comes, while the required one still does not.
+        rig.source.add("contact", "boss", 1, name("boss"));
+        rig.source.add("company", "other", 1, name("other"));
+        let boss = contact("boss", &[("parent", "other")]);
+        rig.source.add("contact", "boss", 2, boss);
+        rig.until("one link", |rig| rig.rows()[key].links.len() == 1)
+            .await;
+        assert_eq!(waits_for_links(&rig).map(|(links, _)| links), Some(1));
+
+        // The same version comes again, as after a lookback.
+        rig.source.add("contact", "c", 1, body);
+        rig.until("the same again", |rig| {
+            waits_for_links(rig).is_some_and(|(_, again)| again.offset > order.offset)
+        })
+        .await;
+        rig.source.add("company", "late", 2, name("late"));
+        rig.until("both links", |rig| {
+            rig.rows()[key].links.len() == 2 && rig.parked().is_empty()
+        })
+        .await;
+        let creates = rig.target.creates.load(Ordering::SeqCst);
+        assert_eq!((creates, rig.rows().len()), (4, 4), "no doubles");
+        rig.end().await;
+    }
 }
 
 /// However many wait, each is parked once and released once, and finds its

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drover_pipeline::{Code, Error, Result};
+use percent_encoding::percent_decode_str;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -54,14 +55,28 @@ impl Tls {
         for setting in settings.split(separator) {
             match setting.split_once('=') {
                 Some(("sslmode", mode @ ("verify-ca" | "verify-full"))) => {
-                    tls.trust = match mode {
-                        "verify-ca" => Trust::Authority,
-                        _ => Trust::Host,
-                    };
+                    if mode == "verify-full" {
+                        tls.trust = Trust::Host;
+                    } else if tls.trust != Trust::Host {
+                        tls.trust = Trust::Authority;
+                    }
                     left.push("sslmode=require");
                 }
-                Some(("sslrootcert", "system")) => tls.roots = None,
-                Some(("sslrootcert", path)) => tls.roots = Some(PathBuf::from(path)),
+                // As libpq: the system's authorities sign for anybody, so they say
+                // something only with the host's name.
+                Some(("sslrootcert", "system")) => {
+                    (tls.trust, tls.roots) = (Trust::Host, None);
+                    if !settings.contains("sslmode=") {
+                        left.push("sslmode=require");
+                    }
+                }
+                Some(("sslrootcert", path)) => {
+                    let path = match is_url {
+                        true => percent_decode_str(path).decode_utf8_lossy(),
+                        false => path.into(),
+                    };
+                    tls.roots = Some(PathBuf::from(path.as_ref()));
+                }
                 Some((name @ ("sslcert" | "sslkey" | "sslcrl"), _)) => return Err(name.to_owned()),
                 _ => left.push(setting),
             }
@@ -88,13 +103,20 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong(&error))?;
         let verifier: Arc<dyn ServerCertVerifier> = match self.trust {
-            Trust::Anybody => Arc::new(Unverified(provider)),
+            Trust::Anybody => Arc::new(Lenient {
+                provider,
+                known: None,
+            }),
             trust => {
                 let roots = Arc::new(roots(self.roots.as_deref()).map_err(|e| wrong(&e))?);
-                let known = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-                let known = known.map_err(|error| wrong(&error))?;
+                let known =
+                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+                let known = known.build().map_err(|error| wrong(&error))?;
                 match trust {
-                    Trust::Authority => Arc::new(AnyHost(known)),
+                    Trust::Authority => Arc::new(Lenient {
+                        provider,
+                        known: Some(known),
+                    }),
                     _ => known,
                 }
             }
@@ -125,52 +147,17 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
     }
 }
 
-/// Takes any certificate whose key the server has.
+/// Takes certificates that the driver's own choice would refuse; the server must
+/// have the certificate's key all the same.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    /// The authorities that must have signed it, whatever name it bears. None:
+    /// any certificate will do.
+    known: Option<Arc<WebPkiServerVerifier>>,
 }
 
-/// Asks the authorities, and not whose name the certificate bears.
-#[derive(Debug)]
-struct AnyHost(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyHost {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -179,11 +166,11 @@ impl ServerCertVerifier for AnyHost {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .0
-            .verify_server_cert(certificate, chain, host, ocsp, now);
+        let Some(known) = &self.known else {
+            return Ok(ServerCertVerified::assertion());
+        };
         // The name is looked at last, when everything else is well.
-        match verified {
+        match known.verify_server_cert(certificate, chain, host, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -197,7 +184,8 @@ impl ServerCertVerifier for AnyHost {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -206,11 +194,13 @@ impl ServerCertVerifier for AnyHost {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
@@ -242,9 +232,21 @@ mod tests {
             ),
             (
                 "postgres://a@h/d?sslrootcert=system",
-                "postgres://a@h/d",
-                Trust::Anybody,
+                "postgres://a@h/d?sslmode=require",
+                Trust::Host,
                 None,
+            ),
+            (
+                "postgres://a@h/d?sslrootcert=system&sslmode=verify-ca",
+                "postgres://a@h/d?sslmode=require",
+                Trust::Host,
+                None,
+            ),
+            (
+                "postgres://a@h/d?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem",
+                "postgres://a@h/d?sslmode=require",
+                Trust::Host,
+                file(),
             ),
             (
                 "host=h sslmode=verify-ca user=a sslrootcert=/etc/ca.pem",

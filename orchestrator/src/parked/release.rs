@@ -3,17 +3,15 @@
 //! Nothing is forced: the owner judges it as it judges every record. One whose
 //! parent is still missing waits again, and a lease is not cut short, because a
 //! request that is on its way would be doubled. Only `--without-link` changes
-//! what is asked: it takes the missing link out of the record.
+//! what is asked: whether the record has to wait for the links that it requires.
+//! They are made as soon as the other end comes.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use drover_pipeline::bodies::{self, Bodies};
 use drover_pipeline::envelope::Envelope;
 use drover_pipeline::parking::Parked;
-use drover_pipeline::record::{Fingerprint, Order};
 use drover_pipeline::spec::Stage;
-use drover_schemas::{Datum, Value};
 use serde_json::json;
 
 use super::{Release, kind, read, reason_of, reason_text};
@@ -43,9 +41,7 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
         blocking(move || read(&bus)).await?
     };
     let (wait, dry_run) = (options.wait, options.dry_run);
-    let bodies = bus.bodies()?;
-    // A body may have to be got from the object store.
-    let choices = tokio::task::block_in_place(|| choose(&all, &options, bodies.as_ref()));
+    let choices = choose(&all, &options);
     if let (true, true, Some(key)) = (
         choices.records.is_empty(),
         choices.left.is_empty(),
@@ -74,7 +70,6 @@ pub(super) async fn run(bus: Bus, options: Release, format: Format) -> Result<Ex
 fn choose<'p>(
     all: impl IntoIterator<Item = (&'p String, &'p Parked)>,
     options: &Release,
-    bodies: Option<&Bodies>,
 ) -> Choices {
     let mut choices = Choices {
         records: Vec::new(),
@@ -91,7 +86,7 @@ fn choose<'p>(
         if !meant {
             continue;
         }
-        match value_of(parked, kind(&reason), options.without_link, bodies) {
+        match value_of(parked, kind(&reason), options.without_link) {
             Ok(value) => {
                 choices.records.push(Again {
                     stage: Stage::Loader,
@@ -108,73 +103,22 @@ fn choose<'p>(
 }
 
 /// The record as it is written to be judged again, or why it is not.
-fn value_of(
-    parked: &Parked,
-    kind: &str,
-    without_link: bool,
-    bodies: Option<&Bodies>,
-) -> Result<Vec<u8>, String> {
+fn value_of(parked: &Parked, kind: &str, without_link: bool) -> Result<Vec<u8>, String> {
     if matches!(kind, "link" | "dropped") {
         let why = "it is in the target; it is applied again by itself as soon as its link is \
                    possible";
         return Err(why.to_owned());
     }
+    if without_link && kind != "parent" {
+        return Err("it waits for no link".to_owned());
+    }
     let bytes = parked.envelope().unwrap_or_default();
     let mut envelope =
         Envelope::decode(&bytes).map_err(|_| "it is not readable any more".to_owned())?;
-    envelope.order = Some(parked.order);
-    if !without_link {
-        return Ok(envelope.encode());
-    }
-    if kind != "parent" {
-        return Err("it waits for no link".to_owned());
-    }
-    let entity = drover_schemas::entity_of_schema(envelope.body_schema)
-        .ok_or_else(|| format!("its schema {} is unknown", envelope.body_schema))?;
-    let read = envelope
-        .stored
-        .map(|stored| bodies::get_now(bodies, &stored));
-    let read = read.transpose().map_err(|error| error.to_string())?;
-    let mut datum = Datum::decode(
-        entity,
-        read.as_deref().or(envelope.body).unwrap_or_default(),
-    )
-    .map_err(|_| "it is not readable any more".to_owned())?;
-    let missing = parked.reason.parents();
-    for (field, value) in entity.fields.iter().zip(&mut datum.values) {
-        let Value::Reference(text) = value else {
-            continue;
-        };
-        if missing
-            .iter()
-            .any(|parent| parent.as_str() == text.as_ref())
-        {
-            if field.required {
-                return Err(format!(
-                    "{}.{} may not be empty: there is no record without this link",
-                    entity.name, field.name
-                ));
-            }
-            *value = Value::Null;
-        }
-    }
-    let mut body = Vec::new();
-    datum.encode(&mut body);
-    envelope.fingerprint = Fingerprint::of(envelope.op, envelope.body_schema, &body);
-    envelope.body = Some(&body);
-    envelope.stored = None;
-    // Newer than the same version with its link: that one is not to come back.
-    envelope.order = Some(Order {
-        reapply: parked.order.reapply + 1,
-        ..parked.order
+    envelope.order = Some(match without_link {
+        true => parked.order_without_links(),
+        false => parked.order,
     });
-    if read.is_some()
-        && let Some(bodies) = bodies
-    {
-        let stored = bodies.put_now(body.clone());
-        let stored = stored.map_err(|error| error.to_string())?;
-        return Ok(envelope.with_body_at(stored).encode());
-    }
     Ok(envelope.encode())
 }
 
@@ -243,20 +187,12 @@ fn render(choices: &Choices, outcomes: Option<&[Outcome]>, wait: u64) -> String 
 #[cfg(test)]
 mod tests {
     use drover_pipeline::parking::Reason;
-    use drover_pipeline::record::{CanonicalKey, Op, Phase};
+    use drover_pipeline::record::{CanonicalKey, Fingerprint, Op, Order, Phase};
 
     use super::*;
 
     #[test]
-    fn a_link_is_taken_out_only_when_asked_for() {
-        let contact = drover_schemas::entity("contact").expect("an entity");
-        let (place, _) = contact.field("companyId").expect("a field");
-        let (name, _) = contact.field("lastName").expect("a field");
-        let mut datum = Datum::empty(contact);
-        datum.values[place] = Value::Reference("s/Account/1#company".into());
-        datum.values[name] = Value::String("Lee".into());
-        let mut body = Vec::new();
-        datum.encode(&mut body);
+    fn only_what_waits_for_a_required_link_is_let_go_without_it() {
         let envelope = Envelope {
             migration: "m",
             source: "s",
@@ -269,10 +205,10 @@ mod tests {
             phase: Phase::Delta,
             extracted_at: 6,
             mapping: 1,
-            fingerprint: Fingerprint::of(Op::Upsert, "contact.v1", &body),
+            fingerprint: Fingerprint::of(Op::Upsert, "contact.v1", b"body"),
             body_schema: "contact.v1",
             order: None,
-            body: Some(&body),
+            body: Some(b"body"),
             stored: None,
         };
         let order = Order {
@@ -285,19 +221,18 @@ mod tests {
         };
         let parked = Parked::new(reason, "contact", order, 1, &envelope.encode());
 
-        let same = value_of(&parked, "parent", false, None).expect("a value");
+        let same = value_of(&parked, "parent", false).expect("a value");
         let same = Envelope::decode(&same).expect("decodes");
         assert_eq!((same.order, same.body), (Some(order), envelope.body));
 
-        let bare = value_of(&parked, "parent", true, None).expect("a value");
+        // The content stays whole, so that the link can still be made.
+        let bare = value_of(&parked, "parent", true).expect("a value");
         let bare = Envelope::decode(&bare).expect("decodes");
         assert!(bare.order > same.order);
-        assert_ne!(bare.fingerprint, same.fingerprint);
-        let datum = Datum::decode(contact, bare.body.unwrap_or_default()).expect("decodes");
-        assert_eq!(datum.values[place], Value::Null);
-        assert_eq!(datum.values[name], Value::String("Lee".into()));
+        assert_eq!(bare.order, Some(parked.order_without_links()));
+        assert_eq!((bare.fingerprint, bare.body), (same.fingerprint, same.body));
 
-        assert!(value_of(&parked, "link", false, None).is_err());
-        assert!(value_of(&parked, "lease", true, None).is_err());
+        assert!(value_of(&parked, "link", false).is_err());
+        assert!(value_of(&parked, "lease", true).is_err());
     }
 }

@@ -8,6 +8,7 @@ use drover_schemas::{Datum, Field, Value};
 
 use super::batch::{Dropped, Worker};
 use super::commit::Changes;
+use super::references::Rule;
 use super::run::Shared;
 use super::tables::Known;
 use super::work::Work;
@@ -320,7 +321,10 @@ impl<L: Loader> Worker<L> {
         field: &str,
     ) -> Without {
         let (orphans, references) = (&self.shared.orphans, &self.shared.references);
-        let rule = references.rule(&work.key, field);
+        let rule = match work.without_links {
+            true => Rule::OPTIONAL,
+            false => references.rule(&work.key, field),
+        };
         let required = rule.required && parents.len() == 1;
         let (mut missing, mut dropped) = (Vec::new(), Vec::new());
         let mut cause = None;

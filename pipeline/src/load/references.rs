@@ -19,7 +19,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    const OPTIONAL: Rule = Rule {
+    /// Of a link that the record can do without.
+    pub(super) const OPTIONAL: Rule = Rule {
         required: false,
         orphan: OnOrphan::DropLink,
     };

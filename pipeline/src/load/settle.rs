@@ -33,6 +33,7 @@ impl<L: Loader> Worker<L> {
         let mut tried = Vec::new();
         for (work, plan) in works.iter().zip(plans) {
             let mut park = None;
+            let mut without_links = work.without_links;
             let mut waits = false;
             let mut succeeded = true;
             match plan {
@@ -46,14 +47,15 @@ impl<L: Loader> Worker<L> {
                     // The same content once more: its links still wait, and go
                     // on waiting behind the order that is noted now.
                     if count == Count::Unchanged
-                        && let Some(reason @ (Reason::Link { .. } | Reason::Dropped { .. })) =
-                            known.parked(&work.key).map(|parked| parked.reason.clone())
+                        && let Some(parked) = known.parked(&work.key)
+                        && let Reason::Link { .. } | Reason::Dropped { .. } = &parked.reason
                     {
                         let again = Order {
                             reapply: work.order.reapply + 1,
                             ..work.order
                         };
-                        park = Some((reason, again));
+                        without_links |= parked.without_links;
+                        park = Some((parked.reason.clone(), again));
                     }
                 }
                 Plan::Park(reason, after) => {
@@ -157,6 +159,10 @@ impl<L: Loader> Worker<L> {
                     let dead = orphan.as_ref().map(|dead| (&dead.parent, dead.first_seen));
                     let since = since(&reason, known.parked(&work.key), dead, now());
                     let parked = Parked::new(reason, &self.entity.name, order, since, &work.value);
+                    let parked = Parked {
+                        without_links,
+                        ..parked
+                    };
                     changes.parked.push((work.key.clone(), Some(parked)));
                 }
                 None if !waits

@@ -46,6 +46,9 @@ pub(super) struct Work {
     /// Whether the batch holds another content of the same version, which a
     /// killed process may have applied: what the target has is not known.
     pub(super) unsure: bool,
+    /// Somebody let it go on without the links that it requires; see
+    /// [`crate::parking::Parked`].
+    pub(super) without_links: bool,
 }
 
 impl Work {
@@ -221,6 +224,7 @@ impl<L: Loader> Worker<L> {
             extracted_at: envelope.extracted_at,
             place,
             unsure: false,
+            without_links: false,
         })
     }
 
@@ -242,7 +246,14 @@ impl<L: Loader> Worker<L> {
                 .entry(key)
                 .is_some_and(|entry| matches!(entry.state, State::Pending { .. }));
             let (orphans, references) = (&self.shared.orphans, &self.shared.references);
-            let parked = known.parked(key).filter(|parked| {
+            let waits = known.parked(key);
+            let bare = |order: Order| {
+                waits.is_some_and(|parked| match parked.order == order {
+                    true => parked.without_links,
+                    false => parked.order_without_links() == order,
+                })
+            };
+            let parked = waits.filter(|parked| {
                 let links = matches!(parked.reason, Reason::Link { .. } | Reason::Dropped { .. });
                 !links
                     || recovers
@@ -262,7 +273,12 @@ impl<L: Loader> Worker<L> {
                     // Its own place, wherever it lay meanwhile.
                     let topic = self.shared.topics.canonical(&self.entity.name);
                     let place = Arc::new(Place::new(topic, partition));
-                    self.work(&envelope, order, &value, place)
+                    let work = self.work(&envelope, order, &value, place)?;
+                    let without_links = bare(order);
+                    Ok(Work {
+                        without_links,
+                        ..work
+                    })
                 });
                 match work {
                     Ok(work) => works.push(Work { value, ..work }),

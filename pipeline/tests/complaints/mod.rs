@@ -3,7 +3,6 @@
 
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::envelope::Envelope;
-use drover_pipeline::kafka::producer::{PlainProducer, Record};
 
 use super::*;
 
@@ -24,12 +23,7 @@ impl Rig {
         let bytes = letter.envelope().expect("its record");
         let mut envelope = Envelope::decode(&bytes).expect("an envelope");
         envelope.order = letter.order;
-        let producer = PlainProducer::open(&self.client()).expect("a producer");
-        let (topic, value) = (self.topics.redo(), envelope.encode());
-        producer
-            .send(Record::new(&topic, letter.key.as_bytes(), Some(&value)))
-            .and_then(|()| producer.flush(Duration::from_secs(20)))
-            .expect("Kafka takes it");
+        self.try_again(&letter.key, &envelope.encode());
     }
 
     fn redos(&self) -> usize {
