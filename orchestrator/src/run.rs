@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use drover_pipeline::clock::now;
 use drover_pipeline::control::Plan;
+use drover_pipeline::process::ECHO;
 use drover_pipeline::record::Millis;
 
 use drover_pipeline::status::{Phase, Report, SILENCE};
@@ -28,10 +29,6 @@ use crate::supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
 use crate::table::wrap;
 use crate::view::{Model, Reader, Watch};
 use crate::{balance, dryrun, status, synced};
-
-/// A signal that comes so soon after the first is that one again: `timeout` and
-/// shells send it to the process and to its whole group.
-const ECHO: Duration = Duration::from_millis(250);
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;

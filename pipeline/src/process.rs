@@ -36,7 +36,7 @@ const REMAPPING: Duration = Duration::from_millis(500);
 
 /// A signal that comes so soon after the first is that one again: `timeout` and
 /// shells send it to the process and to its whole group.
-const ECHO: Duration = Duration::from_millis(250);
+pub const ECHO: Duration = Duration::from_millis(250);
 
 #[derive(Parser)]
 #[command(version, max_term_width = 80, about = "A stage of a Drover migration")]

@@ -10,8 +10,9 @@ use drover_schemas::Entity;
 
 use super::commit::{Changes, KillPoints, OUTCOME, PENDING};
 use super::judge::Plan;
+use super::kill::kill_point;
 use super::lanes::{Batch, Message};
-use super::run::{Shared, kill_point};
+use super::run::Shared;
 use super::work::Work;
 use super::{EntitySupport, Found, Item, Loader, Outcome, Step, Write};
 use crate::deadletter::FailureShare;

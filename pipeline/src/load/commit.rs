@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 
-use super::run::{Shared, kill_point};
+use super::kill::kill_point;
+use super::run::Shared;
 use super::{Loader, Step};
 use crate::deadletter::{DeadLetter, record as dead_record};
 use crate::error::Error;

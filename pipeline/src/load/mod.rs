@@ -5,6 +5,7 @@ pub mod ask;
 mod batch;
 mod commit;
 mod judge;
+mod kill;
 mod lanes;
 mod orphans;
 mod references;
@@ -14,6 +15,7 @@ mod tables;
 mod upstream;
 mod work;
 
+pub use kill::Step;
 pub use run::run;
 
 use std::future::Future;
@@ -21,7 +23,6 @@ use std::future::Future;
 use drover_schemas::{Datum, Entity};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
 use crate::error::{Error, Result};
@@ -194,51 +195,4 @@ pub struct Found {
     pub id: TargetId,
     /// The order that the target's row carries, where it carries one.
     pub order: Option<Order>,
-}
-
-/// The steps of a batch, in their order. A test can end the process with
-/// SIGKILL behind each of them (`DROVER_KILL_AT=<step>[:<n>]`), so this list is
-/// also the list of the places at which a crash is proved to be harmless.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// Partitions were assigned; nothing is restored yet.
-    Assigned,
-    /// The tables of the assigned partitions stand at the high watermark.
-    Restored,
-    /// A batch was taken from its lane.
-    Taken,
-    /// Every record has its verdict, and references are resolved.
-    Judged,
-    /// The Pending entries are produced, but not committed.
-    PendingProduced,
-    /// The Pending entries are durable.
-    PendingCommitted,
-    /// The target has answered.
-    Applied,
-    /// Outcomes, parked records and dead letters are produced, but not committed.
-    OutcomeProduced,
-    /// The offsets are in the transaction too.
-    OffsetsSent,
-    /// All of it is durable; memory does not know it yet.
-    OutcomeCommitted,
-    /// Memory has it, and parked records were looked at again.
-    LookedAgain,
-}
-
-impl Step {
-    /// Every step, in order.
-    pub const ALL: [Step; 11] = [
-        Step::Assigned,
-        Step::Restored,
-        Step::Taken,
-        Step::Judged,
-        Step::PendingProduced,
-        Step::PendingCommitted,
-        Step::Applied,
-        Step::OutcomeProduced,
-        Step::OffsetsSent,
-        Step::OutcomeCommitted,
-        Step::LookedAgain,
-    ];
 }

@@ -3,14 +3,14 @@
 //! the tables.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::message::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Dropped, Worker, next_offsets};
+use super::kill::kill_point;
 use super::lanes::{Lanes, Message};
 use super::orphans::Orphans;
 use super::references::References;
@@ -878,28 +878,6 @@ fn commit_positions<L: Loader>(shared: &Shared<L>, member: &Member) -> Result<bo
             Ok(false)
         }
         Err(Failure::Dead(error)) => Err(error),
-    }
-}
-
-/// Where a test wants this process to die: `DROVER_KILL_AT=<step>[:<n>]`, at the
-/// n-th time the step is reached.
-static KILL_AT: LazyLock<Option<(Step, u32)>> = LazyLock::new(|| {
-    let text = std::env::var("DROVER_KILL_AT").ok()?;
-    let (step, count) = text.split_once(':').unwrap_or((&text, "1"));
-    let step = serde_json::from_value(serde_json::Value::String(step.to_owned())).ok()?;
-    Some((step, count.parse().ok()?))
-});
-
-static REACHED: AtomicU32 = AtomicU32::new(0);
-
-/// Ends the process with SIGKILL when a test asked for it here.
-pub(super) fn kill_point(step: Step) {
-    let Some((wanted, count)) = &*KILL_AT else {
-        return;
-    };
-    if *wanted == step && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
-        eprintln!("kill point {step:?} reached");
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
     }
 }
 
