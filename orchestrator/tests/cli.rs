@@ -109,9 +109,11 @@ fn a_connector_is_looked_for_and_asked() {
     ] {
         assert!(rows.contains(&row.to_vec()), "no {row:?} in {}", ended.out);
     }
-    // The table has the code, and the whole stands once, below it.
+    // The table has the reason in short, and the whole stands once, below it.
     assert!(
-        ended.out.contains("failed   UNAUTHORIZED\n"),
+        ended
+            .out
+            .contains("failed   UNAUTHORIZED: wrong secret (at login)\n"),
         "{}",
         ended.out
     );
