@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use drover_pipeline::clock::now;
 use drover_pipeline::config::{Document, Problem};
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::{Discovery, Object};
@@ -23,9 +24,10 @@ use crate::init::{
 };
 use crate::listed::unlisted;
 use crate::migration::{Bus, Draft, Migration};
-use crate::quota::at_first;
+use crate::quota::at_check;
 use crate::remap::next_mapping;
 use crate::table::{Column, counted, table};
+use crate::view::Model;
 
 #[derive(Serialize)]
 struct Row {
@@ -152,7 +154,10 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
             let valid = Row::of("configuration", Ok(file.display().to_string())).warned(secrets);
             let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref()).await;
-            let quota = source.1.as_ref().and_then(|d| quota(migration, d));
+            let quota = match source.1.as_ref() {
+                Some(discovery) => quota(migration, discovery, kafka.1.as_ref()).await,
+                None => None,
+            };
             let rows = [valid, source.0].into_iter().chain(quota);
             rows.chain([target, mappings, kafka.0])
                 .chain(store)
@@ -176,7 +181,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 };
                 // The whole of it stands once, below.
                 let detail = match &row.failures {
-                    Some(failures) => failures.codes(),
+                    Some(failures) => failures.brief(),
                     None => row.detail.clone(),
                 };
                 vec![row.check.clone(), result.to_owned(), detail]
@@ -357,16 +362,26 @@ async fn initialised(migration: &Migration, plan: &Plan) -> Result<(String, bool
 
 /// The calls that the copy needs against those that the source's account has
 /// left; nothing where it has no quota. A shortage is no failure: the copy waits,
-/// and changes are asked for less often.
-fn quota(migration: &Migration, discovery: &Discovery) -> Option<Row> {
+/// and changes are asked for less often. Of a migration that is initialised it says
+/// what `drover status` says.
+async fn quota(migration: &Migration, discovery: &Discovery, plan: Option<&Plan>) -> Option<Row> {
     let usage = discovery.quota.as_ref()?;
     let poll = Duration::from_millis(migration.bus.config.poll_interval_ms);
     let (chosen, _, problems) = resolve(migration, discovery);
-    let objects = match problems.is_empty() {
-        true => &chosen,
-        false => &discovery.objects,
+    let objects = match plan {
+        Some(plan) => &plan.objects,
+        None if problems.is_empty() => &chosen,
+        None => &discovery.objects,
     };
-    let (detail, short) = at_first(usage, objects, poll);
+    let (client, topics) = (migration.bus.client.clone(), migration.bus.topics.clone());
+    // What can't be read now is told by the row of Kafka.
+    let model = match plan {
+        Some(_) => blocking(move || Model::of_extractors(&client, &topics))
+            .await
+            .ok(),
+        None => None,
+    };
+    let (detail, short) = at_check(usage, &model.unwrap_or_default(), objects, poll, now());
     Some(Row {
         warn: short,
         ..Row::of("quota", Ok(detail))

@@ -6,6 +6,11 @@ use std::fmt;
 use drover_pipeline::config::Problem;
 use drover_pipeline::{Class, Code, Error};
 
+use crate::table::fit;
+
+/// Characters of a reason in a table.
+const SHORT: usize = 90;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -57,15 +62,18 @@ impl Failures {
             .unwrap_or(3)
     }
 
-    /// The codes alone, each once, for a table.
-    pub fn codes(&self) -> String {
-        let mut codes: Vec<&str> = Vec::new();
-        for failure in &self.0 {
-            if !codes.contains(&failure.code.as_str()) {
-                codes.push(failure.code.as_str());
-            }
+    /// What is wrong, in short, for a table: the first of it, without what to do,
+    /// and how much more there is.
+    pub fn brief(&self) -> String {
+        let Some(first) = self.0.first() else {
+            return String::new();
+        };
+        let what = first.text.split("; ").next().unwrap_or_default();
+        let what = format!("{}: {}", first.code, fit(what, SHORT));
+        match self.0.len() {
+            1 => what,
+            all => format!("{what} (and {} more)", all - 1),
         }
-        codes.join(", ")
     }
 
     /// As a command tells it that goes on running.
@@ -147,6 +155,17 @@ mod tests {
         );
         assert_eq!(Failure::parse(&line), Some(failure));
         assert_eq!(Failure::parse("2026-01-01 INFO: x"), None);
+    }
+
+    #[test]
+    fn a_table_says_in_short_what_is_wrong() {
+        let one = Failure::from(Error::new(Code::Unauthorized, "bad token").at("login"));
+        let brief = |all: &[&Failure]| Failures(all.iter().copied().cloned().collect()).brief();
+        assert_eq!(brief(&[&one]), "UNAUTHORIZED: bad token (at login)");
+        let long = Failure::new(Code::Refused, "long ".repeat(30), "mend it");
+        let told = brief(&[&long, &one]);
+        assert!(told.starts_with("REFUSED: long long ") && told.ends_with("… (and 1 more)"));
+        assert!(told.chars().count() < 130, "{told}");
     }
 
     #[test]

@@ -231,7 +231,9 @@ pub(crate) fn resolve(
     discovery: &Discovery,
 ) -> (Vec<Object>, Mapping, Vec<Problem>) {
     let connector = migration.source.spec.mapping.clone().unwrap_or_default();
-    let (objects, mut problems) = select(&connector, &migration.bus.config.objects, discovery);
+    let parity = migration.source.spec.parity.as_ref();
+    let wanted = &migration.bus.config.objects;
+    let (objects, mut problems) = select(&connector, parity, wanted, discovery);
     // Without an object there is nothing that a mapping could apply to.
     if objects.is_empty() {
         return (objects, connector, problems);

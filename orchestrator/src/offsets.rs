@@ -16,6 +16,11 @@ use rdkafka::{Offset, TopicPartitionList};
 /// How long the ages of unread records are looked for.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// So few offsets are read to their end, to count the records among them: a
+/// transaction ends with a marker, which is an offset, too. They mostly come with the
+/// first record that is asked for.
+const FEW: u64 = 20;
+
 /// A consumer group as seen from outside. It joins nothing and disturbs nobody.
 pub(crate) struct Group {
     client: Client,
@@ -25,7 +30,7 @@ pub(crate) struct Group {
 /// What a group has not read of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
-    /// Offsets between what is committed and the end.
+    /// Records between what is committed and the end; where there are many, offsets.
     pub(crate) records: u64,
     /// When the oldest of them was written; `None` when nothing is unread, or
     /// when it could not be read in time.
@@ -144,10 +149,22 @@ impl Group {
         Ok(lags)
     }
 
-    /// Reads the first record behind each position, for its time. Where only
-    /// commit markers follow, nothing is unread.
+    /// Reads the first record behind each position, for its time, and where there are
+    /// few, all of them, to count them. Where only commit markers follow, nothing is
+    /// unread.
     fn look(&self, from: &BTreeMap<Place, i64>, lags: &mut BTreeMap<Place, Lag>) -> Result<()> {
-        let mut open: BTreeMap<&Place, i64> = from.iter().map(|(p, at)| (p, *at)).collect();
+        let mut open: BTreeMap<&Place, Unread> = BTreeMap::new();
+        for (place, at) in from {
+            let offsets = lags.get(place).map_or(0, |lag| lag.records);
+            let end = *at + i64::try_from(offsets).unwrap_or(i64::MAX);
+            open.insert(
+                place,
+                Unread {
+                    end,
+                    count: (offsets <= FEW).then_some(0),
+                },
+            );
+        }
         if open.is_empty() {
             return Ok(());
         }
@@ -168,12 +185,24 @@ impl Group {
                     if message.key() == Some(INCARNATION) {
                         continue;
                     }
-                    if open.remove(&place).is_some() {
-                        let at = message.timestamp().to_millis();
-                        if let Some(lag) = lags.get_mut(&place) {
-                            lag.oldest = at;
-                        }
-                        // One record is enough, and prefetching costs the broker.
+                    let Some(unread) = open.get_mut(&place) else {
+                        continue;
+                    };
+                    if let Some(lag) = lags.get_mut(&place)
+                        && lag.oldest.is_none()
+                        && message.offset() < unread.end
+                    {
+                        lag.oldest = message.timestamp().to_millis();
+                    }
+                    let is_counted = unread.note(message.offset());
+                    if let (true, Some(count), Some(lag)) =
+                        (is_counted, unread.count, lags.get_mut(&place))
+                    {
+                        lag.records = count;
+                    }
+                    if is_counted {
+                        open.remove(&place);
+                        // It is enough, and prefetching costs the broker.
                         let mut done = TopicPartitionList::new();
                         done.add_partition(&place.topic, place.partition);
                         let _ = self.consumer.pause(&done);
@@ -184,25 +213,43 @@ impl Group {
                         .consumer
                         .position()
                         .map_err(|e| explain("reading", &e))?;
-                    open.retain(|place, start| {
+                    open.retain(|place, unread| {
                         let at = position
                             .find_partition(&place.topic, place.partition)
                             .and_then(|elem| elem.offset().to_raw())
                             .unwrap_or(-1);
-                        let Some(lag) = lags.get_mut(place) else {
-                            return false;
-                        };
-                        let end = *start + i64::try_from(lag.records).unwrap_or(i64::MAX);
-                        if at >= end {
-                            lag.records = 0;
+                        if at < unread.end {
+                            return true;
                         }
-                        at < end
+                        if let Some(lag) = lags.get_mut(*place) {
+                            lag.records = unread.count.unwrap_or(0);
+                        }
+                        false
                     });
                 }
                 Some(Err(error)) => return Err(explain("reading", &error)),
             }
         }
         self.consumer.unassign().map_err(|e| explain("reading", &e))
+    }
+}
+
+/// A partition of which something is unread.
+struct Unread {
+    /// The end when it was asked for.
+    end: i64,
+    /// How many records were read of it, where they are counted.
+    count: Option<u64>,
+}
+
+impl Unread {
+    /// Takes in the record at that offset; whether no more needs to be read.
+    fn note(&mut self, offset: i64) -> bool {
+        let Some(count) = &mut self.count else {
+            return true;
+        };
+        *count += u64::from(offset < self.end);
+        offset + 1 >= self.end
     }
 }
 

@@ -38,8 +38,11 @@ pub(crate) struct Screen {
     /// Nothing is loaded: a 0 would look as if that had failed.
     dry_run: bool,
     shown: Vec<ObjectView>,
-    /// Whether everything that had been read was through once.
+    /// Whether everything that had been read was through once, or all objects were
+    /// copied when this run began: then nothing is copied any more.
     through: bool,
+    /// Whether the migration was seen as it stands, and not on the way there.
+    current: bool,
     at: Option<Instant>,
     /// By process, what it was told to have met: one that can't work ends by the same
     /// error, is started again, and meets it again.
@@ -76,6 +79,7 @@ impl Screen {
             dry_run,
             shown: Vec::new(),
             through: false,
+            current: false,
             at: None,
             errors: BTreeMap::new(),
             began: now(),
@@ -145,8 +149,9 @@ impl Screen {
         }
     }
 
-    /// Draws what has changed.
-    pub(crate) fn update(&mut self, model: &Model) {
+    /// Draws what has changed. Until the model `is_current` it only tells what the
+    /// processes meet: its figures would be those of long ago, counted up again.
+    pub(crate) fn update(&mut self, model: &Model, is_current: bool) {
         for report in model.reports() {
             let Some(error) = &report.last_error else {
                 continue;
@@ -159,8 +164,12 @@ impl Screen {
                 self.say(&format!("{}: {error}", report.instance));
             }
         }
+        if !self.current && !is_current {
+            return;
+        }
         let now: Vec<ObjectView> = self.objects.iter().map(|o| model.object(&o.name)).collect();
-        self.through |= now.iter().zip(&self.slots).all(is_through);
+        self.through |= self.is_following(&now);
+        self.current = true;
         if let Some((_, bars)) = &self.bars {
             for ((bar, object), seen) in bars.iter().zip(&self.objects).zip(&now) {
                 bar.set_length(object.count.unwrap_or(0).max(seen.extracted));
@@ -177,6 +186,15 @@ impl Screen {
             tell(plain(&now, self.through, self.dry_run));
             self.shown = now;
         }
+    }
+
+    /// Whether the first copy is behind the migration, as it stands now.
+    fn is_following(&self, now: &[ObjectView]) -> bool {
+        let mut copied = now.iter();
+        let copied = copied.all(|seen| seen.snapshot_complete);
+        // An earlier run has read all of it. Whether all of that is through can't be
+        // told by counts, as edits were read since; the line has what is loaded.
+        copied && !self.current || now.iter().zip(&self.slots).all(is_through)
     }
 
     /// Takes the bars away; what follows is printed plainly.
@@ -290,6 +308,45 @@ mod tests {
             plain(&[begun], false, false),
             "copied 1 of 1 object: 10 read, 2 loaded, 0 parked, 0 dead"
         );
+    }
+
+    #[test]
+    fn a_run_that_goes_on_does_not_say_that_it_copies() {
+        use crate::view::Table;
+
+        let plan = Plan {
+            objects: vec![Object {
+                name: "Contact".to_owned(),
+                ..Object::default()
+            }],
+            ..Plan::default()
+        };
+        let model = |copied: bool| {
+            let mut model = Model::default();
+            // Edited since: more was read than there are records.
+            let checkpoint = serde_json::json!({
+                "cursor": null, "phase": "DELTA", "snapshotComplete": copied, "extracted": 9,
+                "asOf": 1, "at": 1,
+            });
+            let value = checkpoint.to_string();
+            model.apply(Table::Checkpoint, b"s/Contact", Some(value.as_bytes()));
+            model
+        };
+        let screen = || {
+            let mut screen = Screen::new(&plan, false);
+            (screen.bars, screen.slots) = (None, vec![1]);
+            screen
+        };
+        // What was read so far says nothing.
+        let mut again = screen();
+        again.update(&model(false), false);
+        assert!(again.at.is_none() && !again.current, "nothing is drawn");
+        again.update(&model(true), true);
+        assert!(again.through && again.at.is_some());
+        let mut first = screen();
+        first.update(&model(false), true);
+        first.update(&model(true), true);
+        assert!(!first.through, "all is read, and nothing loaded");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_pipeline::extract::Object;
-use drover_pipeline::quota::{Forecast, Stretch, Usage, forecast, grouped};
+use drover_pipeline::quota::{Forecast, Stretch, Usage, forecast, grouped, nothing_until};
 use drover_pipeline::record::Millis;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Phase, Report, SILENCE};
@@ -40,11 +40,9 @@ pub(crate) fn views(
     poll: Duration,
     at: Millis,
 ) -> Vec<QuotaView> {
-    let silence = SILENCE.as_millis() as Millis;
     let mut accounts: BTreeMap<&str, Vec<(&Report, &Usage)>> = BTreeMap::new();
     for report in model.reports() {
-        let alive = report.phase != Phase::Stopped && at - report.at <= silence;
-        if let Some(usage) = report.quota.as_ref().filter(|_| alive) {
+        if let Some(usage) = report.quota.as_ref().filter(|_| is_alive(report, at)) {
             let account = accounts.entry(usage.account.as_str()).or_default();
             account.push((report, usage));
         }
@@ -82,58 +80,76 @@ fn stretch(model: &Model, object: &Object) -> Stretch {
     }
 }
 
-/// What `drover check` says of a source that was not read yet, and whether the
-/// calls don't do for what the file asks for.
-pub(crate) fn at_first(usage: &Usage, objects: &[Object], poll: Duration) -> (String, bool) {
-    let stretches: Vec<Stretch> = objects
-        .iter()
-        .map(|object| Stretch {
-            count: object.count,
-            ..Stretch::default()
-        })
-        .collect();
-    let Usage {
-        account,
-        limit,
-        left,
-        reserve,
-        ..
-    } = usage;
-    let forecast = forecast(usage, &stretches, poll);
-    let mut text = format!(
-        "{account}: {} of {} calls left, {} kept for other tools; {}",
-        grouped(*left),
-        grouped(*limit),
-        grouped(*reserve),
-        forecast.text()
-    );
-    if forecast.is_stretched() {
-        text += &format!(
-            ". Set pollIntervalMs to {} or more, or name fewer objects, keep a smaller \
-             reserve, or ask the vendor for more calls",
-            forecast.interval_ms
-        );
-    } else if forecast.is_short() {
-        text += ". Ask the vendor for more calls if the first copy must not wait";
-    }
-    (text, forecast.is_short())
+/// What `drover check` says of the source's account as it has just told of itself,
+/// and whether the calls don't do for what the file asks for. Where processes of the
+/// migration work with the account, they know how often they ask; `model` has what
+/// was read, if anything was.
+pub(crate) fn at_check(
+    told: &Usage,
+    model: &Model,
+    objects: &[Object],
+    poll: Duration,
+    at: Millis,
+) -> (String, bool) {
+    let views = views(model, objects, poll, at);
+    let live = views.into_iter().find(|view| view.account == told.account);
+    let polling = model.reports().filter(|report| is_alive(report, at));
+    let polling = polling.filter(|report| report.stage == Stage::Extractor);
+    let polling = polling.filter_map(|report| report.quota.as_ref());
+    let polling = polling.filter(|usage| usage.account == told.account).last();
+    let usage = Usage {
+        polls: polling.and_then(|usage| usage.polls),
+        processes: polling.map_or(told.processes, |usage| usage.processes),
+        ..told.clone()
+    };
+    let stretches: Vec<Stretch> = objects.iter().map(|o| stretch(model, o)).collect();
+    let forecast = forecast(&usage, &stretches, poll);
+    let (short, lasting) = (forecast.is_short(), forecast.lasting_ms);
+    let advice = match () {
+        () if forecast.is_too_often() => format!(
+            ". Set pollIntervalMs to {lasting} or more, or name fewer objects, keep a smaller \
+             reserve, or ask the vendor for more calls"
+        ),
+        () if forecast.copy.most > forecast.free => {
+            ". Ask the vendor for more calls if the first copy must not wait".to_owned()
+        }
+        () if short => ". Wait, or ask the vendor for more calls".to_owned(),
+        () => String::new(),
+    };
+    let view = QuotaView {
+        account: usage.account,
+        limit: usage.limit,
+        left: usage.left,
+        reserve: usage.reserve,
+        calls: live
+            .as_ref()
+            .map_or_else(BTreeMap::new, |live| live.calls.clone()),
+        until: live.and_then(|live| live.until),
+        forecast: Some(forecast),
+    };
+    (view.text() + &advice, short)
+}
+
+fn is_alive(report: &Report, at: Millis) -> bool {
+    report.phase != Phase::Stopped && at - report.at <= SILENCE.as_millis() as Millis
 }
 
 impl QuotaView {
     /// For a person.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "quota of {}: {} of {} calls left, {} kept for other tools, {}",
+            "quota of {}: {} of {} calls left, {} kept for other tools",
             self.account,
             grouped(self.left),
             grouped(self.limit),
             grouped(self.reserve),
-            counted(self.calls.len() as u64, "process", "processes")
         );
-        let until = self.until.and_then(chrono::DateTime::from_timestamp_millis);
-        if let Some(until) = until {
-            let until = until.with_timezone(&chrono::Local);
-            text += &format!("; nothing is asked until {}", until.format("%H:%M:%S"));
+        if !self.calls.is_empty() {
+            let processes = counted(self.calls.len() as u64, "process", "processes");
+            text += &format!(", {processes}");
+        }
+        if let Some(until) = self.until {
+            text += &format!("; {}", nothing_until(until));
         }
         if let Some(forecast) = &self.forecast {
             text += &format!("; {}", forecast.text());
@@ -168,24 +184,84 @@ mod tests {
             };
             (0..number).map(object).collect::<Vec<_>>()
         };
-        let minute = Duration::from_secs(60);
-        let (text, short) = at_first(&usage, &objects(28), minute);
+        let check = |usage: &Usage, seconds| {
+            let poll = Duration::from_secs(seconds);
+            at_check(usage, &Model::default(), &objects(28), poll, 0)
+        };
+        let (text, short) = check(&usage, 60);
         assert!(!short, "{text}");
-        let (text, short) = at_first(&usage, &objects(28), Duration::from_secs(5));
+        let (text, short) = check(&usage, 5);
+        // By the calls that are left now, and for good by those of a whole day.
         assert!(
-            short && text.contains("asked every 59.2 s instead"),
+            short && text.contains("asked every 59.8 s instead"),
             "{text}"
         );
         assert!(
             text.contains("Set pollIntervalMs to 59136 or more"),
             "{text}"
         );
-        let scarce = Usage {
-            left: 10_050,
-            ..usage
+        let left = |left| Usage {
+            left,
+            ..usage.clone()
         };
-        let (text, short) = at_first(&scarce, &objects(28), minute);
+        let (text, short) = check(&left(10_050), 60);
         assert!(short && text.contains("must not wait"), "{text}");
+        let (text, short) = check(&left(9_000), 120);
+        let spent = "no call may be made now, and all waits for more; the first copy";
+        assert!(short && text.contains(spent), "{text}");
+        let now = "while so few calls are left, each object is asked every 3600 s instead";
+        assert!(text.contains(now), "{text}");
+    }
+
+    #[test]
+    fn check_and_status_say_the_same_of_a_migration_whose_calls_are_spent() {
+        let meter = drover_pipeline::quota::Meter::default();
+        meter.terms(drover_pipeline::quota::Terms {
+            account: "acme".to_owned(),
+            reserve_percent: 10,
+            records_per_call: 2_000,
+            calls_per_poll: 2,
+        });
+        meter.told(100_000, 9_000);
+        let told = meter.usage().expect("told");
+        // The extractor that runs knows more: how often it asks, and that it waits.
+        meter.polls(1, Duration::from_secs(120));
+        meter.guard();
+        assert!(meter.pass().is_err());
+        let status = Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+        status.quota(meter.usage());
+        let report = status.report();
+        let mut model = Model::default();
+        let value = serde_json::to_vec(&report).expect("JSON");
+        model.apply(Table::Status, b"extractor-1", Some(&value));
+        let checkpoint = serde_json::json!({
+            "cursor": null, "phase": "DELTA", "snapshotComplete": true, "extracted": 1_000,
+            "asOf": 1, "at": 1,
+        });
+        let value = checkpoint.to_string();
+        model.apply(Table::Checkpoint, b"x/Contact", Some(value.as_bytes()));
+        let objects = [Object {
+            name: "Contact".to_owned(),
+            count: Some(1_000),
+            ..Object::default()
+        }];
+        let poll = Duration::from_secs(120);
+        let (text, short) = at_check(&told, &model, &objects, poll, report.at);
+        let [view] = views(&model, &objects, poll, report.at)
+            .try_into()
+            .expect("one account");
+        assert!(short);
+        let text = text.strip_suffix(". Wait, or ask the vendor for more calls");
+        assert_eq!(text, Some(view.text().as_str()));
+        let view = view.text();
+        for told in [
+            "no call may be made now",
+            "the first copy needs none",
+            "UTC, then one call looks whether there are more",
+            "asked every 3600 s instead",
+        ] {
+            assert!(view.contains(told), "no {told}: {view}");
+        }
     }
 
     #[test]

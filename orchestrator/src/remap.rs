@@ -82,7 +82,7 @@ pub(crate) async fn run(file: &Path, format: Format, options: &Remap) -> Result<
 
 async fn remap(migration: &Migration, before: Plan, options: &Remap) -> Result<(Plan, Done)> {
     let accept = options.accept_absent;
-    known_entities(migration, &before, &options.reload)?;
+    known_entities(&before, &options.reload)?;
     let broker = Broker::new(&migration.bus.client)?;
     let control = migration.bus.topics.control();
     let next_mapping = next_mapping(migration, &before)?;
@@ -156,25 +156,24 @@ fn next(before: Plan, mapping: Mapping, accept: bool, resumed: bool) -> Plan {
 }
 
 /// Refuses to load again what the migration does not have.
-fn known_entities(migration: &Migration, plan: &Plan, named: &[String]) -> Result<()> {
+fn known_entities(plan: &Plan, named: &[String]) -> Result<()> {
     let unknown = named.iter().filter(|name| !plan.entities.contains(name));
     let problems: Vec<Problem> = unknown
         .map(|name| {
             let known = plan.entities.iter().map(String::as_str);
+            let all = plan.entities.join(", ");
             let advice = match nearest(name, known) {
-                Some(near) => format!("write `{near}`"),
-                None => format!("name one of {}", plan.entities.join(", ")),
+                Some(near) => format!("write `{near}`; there are {all}"),
+                None => format!("name one of {all}"),
             };
-            Problem::at(
-                "--reload",
-                format!("this migration loads no entity `{name}`"),
-                advice,
-            )
+            // The argument is wrong, and no line of the file.
+            let message = format!("this migration loads no entity `{name}`");
+            Problem::at("--reload", message, advice)
         })
         .collect();
     match problems.is_empty() {
         true => Ok(()),
-        false => Err(placed(migration, problems)),
+        false => Err(problems.into()),
     }
 }
 
@@ -243,6 +242,24 @@ fn members(consumer: &BaseConsumer, group: &str) -> Result<usize, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_entity_is_blamed_on_the_argument_with_what_there_is() {
+        let plan = Plan {
+            entities: ["company", "contact"].map(str::to_owned).into(),
+            ..Plan::default()
+        };
+        let told = |name: &str| {
+            let refused = known_entities(&plan, &[name.to_owned()]);
+            refused.map_err(|failures| failures.to_string())
+        };
+        assert_eq!(told("contact"), Ok(()));
+        let text = "CONFIG_INVALID: --reload: this migration loads no entity";
+        let nonsense = format!("{text} `nonsense`; name one of company, contact");
+        assert_eq!(told("nonsense"), Err(nonsense));
+        let near = format!("{text} `contacts`; write `contact`; there are company, contact");
+        assert_eq!(told("contacts"), Err(near));
+    }
 
     #[test]
     fn an_interrupted_remap_keeps_its_generation() {

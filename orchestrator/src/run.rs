@@ -358,7 +358,8 @@ async fn attend(
             }
             _ = tick.tick() => {
                 if let Some(watch) = &following {
-                    watch.look(|model| screen.update(model));
+                    let is_current = watch.is_current();
+                    watch.look(|model| screen.update(model, is_current));
                     if options.until.is_some()
                         && let Some(failure) = watch.look(|model| held.look(model, &settled.plan, Instant::now()))
                     {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use drover_pipeline::control::Plan;
+use drover_pipeline::record::Millis;
 use drover_pipeline::retry::passes;
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Lane, Phase};
@@ -24,6 +25,10 @@ use processes::processes;
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Objects of the source that were asked within this of each other, in milliseconds,
+/// were asked at once: each takes its moment.
+const TOGETHER: Millis = 10_000;
 
 /// Lines of a terminal that are not the view's: an empty one, the clock's, and the
 /// cursor's.
@@ -172,6 +177,13 @@ fn notes(view: &View) -> String {
         let line = format!("{waived} of the dead are waived; see `drover deadletter list`");
         text.push_str(&wrap(&line, ""));
     }
+    let older = sum(|object| object.dead_but_loaded);
+    if older > 0 {
+        let line = format!(
+            "{older} of the dead are in the target in an older version, and count as LOADED, too"
+        );
+        text.push_str(&wrap(&line, ""));
+    }
     if sum(|object| object.stale) > 0 {
         let line = "stale: a version older than what is known, left out; nothing is missing";
         text.push_str(&wrap(line, ""));
@@ -180,31 +192,80 @@ fn notes(view: &View) -> String {
 }
 
 /// Up to when the source was asked, and since when it has nothing new: what nobody
-/// edits is not behind.
+/// edits is not behind. What was asked longest ago is named, unless all were asked
+/// about then.
 fn source(view: &View) -> String {
-    let asked = view.objects.iter().filter_map(|object| object.asked_at);
-    let Some(asked) = asked.min() else {
+    let asked = view
+        .objects
+        .iter()
+        .filter_map(|o| Some((o.asked_at?, o.object.as_str())));
+    let Some((asked, longest)) = asked.clone().min() else {
         return String::new();
     };
     let ago = |at| seconds(Some(age(at, view.at)));
+    let later = view.objects.iter().filter_map(|object| object.asked_at);
+    let (all, later) = later.fold((0, 0), |(all, later), at| {
+        (all + 1, later + u64::from(at - asked >= TOGETHER))
+    });
+    let which = match later {
+        0 => String::new(),
+        _ => format!(
+            " for {} ({later} later)",
+            with_others(longest, all - later - 1)
+        ),
+    };
     let changed = view.objects.iter().filter_map(|object| object.changed_at);
     let changed = match changed.max() {
         Some(at) => format!("no change since {} ago", ago(at)),
         None => "no change known".to_owned(),
     };
-    let mut all = view.processes.iter();
+    let line = format!(
+        "source last asked {} ago{which}, {changed}{}",
+        ago(asked),
+        unread(view)
+    );
+    wrap(&line, "")
+}
+
+/// What of the source nobody reads now.
+fn unread(view: &View) -> String {
     let is_one = |p: &&ProcessView| p.alive && p.stage == Stage::Extractor.as_str();
-    let blocked = |process: &ProcessView| {
-        let mut lanes = process.lanes.values();
+    let alive: Vec<&ProcessView> = view.processes.iter().filter(is_one).collect();
+    if alive.is_empty() {
+        return "; no extractor runs, so what came later is not known".to_owned();
+    }
+    let blocked = |object: &&ObjectView| {
+        let mut lanes = alive
+            .iter()
+            .filter_map(|process| process.lanes.get(&object.object));
         lanes.any(|lane| lane.phase == Phase::Blocked)
     };
-    let note = match all.find(is_one) {
-        None => "; no extractor runs, so what came later is not known",
-        Some(process) if blocked(process) => "; it is not read now, see below",
-        Some(_) => "",
-    };
-    let line = format!("source last asked {} ago, {changed}{note}", ago(asked));
-    wrap(&line, "")
+    let blocked: Vec<&ObjectView> = view.objects.iter().filter(blocked).collect();
+    match blocked.as_slice() {
+        [] => String::new(),
+        all if all.len() == view.objects.len() => "; it is not read now, see below".to_owned(),
+        // The one whose changes have been unknown for longest.
+        [first, others @ ..] => {
+            let longest =
+                others
+                    .iter()
+                    .fold(first, |one, other| match other.asked_at < one.asked_at {
+                        true => other,
+                        false => one,
+                    });
+            let is = if others.is_empty() { "is" } else { "are" };
+            let who = with_others(&longest.object, others.len() as u64);
+            format!("; {who} {is} not read now, see below")
+        }
+    }
+}
+
+/// `Contact`, `Contact and 2 others`.
+fn with_others(name: &str, others: u64) -> String {
+    match others {
+        0 => name.to_owned(),
+        _ => format!("{name} and {}", counted(others, "other", "others")),
+    }
 }
 
 /// What the last balance came to.
@@ -428,12 +489,59 @@ pub(crate) mod tests {
             "{text}"
         );
         assert!(text.contains("left out; nothing is missing\n"), "{text}");
+        assert!(!text.contains("older version, and"), "{text}");
+        view.objects[0].dead_but_loaded = 2;
+        let told =
+            "2 of the dead are in the target in an older version, and count as LOADED, too\n";
+        assert!(render(&view).contains(told), "{}", render(&view));
         view.processes[0].alive = false;
         let text = render(&view).replace('\n', " ");
         assert!(
             text.contains("since 14m ago; no extractor runs, so what came later is not known"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_of_the_source_is_behind_is_named() {
+        let mut view = example();
+        let object = |name: &str, asked_at| ObjectView {
+            object: name.to_owned(),
+            asked_at: Some(asked_at),
+            changed_at: Some(16_000),
+            ..ObjectView::default()
+        };
+        view.at = 120_000;
+        view.objects = vec![
+            object("Account", 119_000),
+            object("Contact", 56_000),
+            object("Lead", 118_000),
+        ];
+        let line = |view: &View| source(view).replace('\n', " ");
+        assert_eq!(
+            line(&view),
+            "source last asked 64s ago for Contact (2 later), no change since 104s ago "
+        );
+        view.objects.push(object("Case", 60_000));
+        assert!(line(&view).contains(" 64s ago for Contact and 1 other (2 later), no"));
+        let refused = Lane {
+            phase: Phase::Blocked,
+            error: Some("FORBIDDEN: no".to_owned()),
+            until: None,
+            waits_for: None,
+            seen: None,
+        };
+        let block = |view: &mut View, name: &str| {
+            let lanes = &mut view.processes[0].lanes;
+            lanes.insert(name.to_owned(), refused.clone());
+        };
+        block(&mut view, "Contact");
+        assert!(line(&view).ends_with("; Contact is not read now, see below "));
+        block(&mut view, "Account");
+        assert!(line(&view).ends_with("; Contact and 1 other are not read now, see below "));
+        block(&mut view, "Lead");
+        block(&mut view, "Case");
+        assert!(line(&view).ends_with("; it is not read now, see below "));
     }
 
     #[test]

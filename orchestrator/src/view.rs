@@ -79,7 +79,8 @@ pub struct ObjectView {
     pub extracted: u64,
     /// Record versions that were mapped, as the running processes counted.
     pub mapped: u64,
-    /// Canonical records that the target has: one a record and slot.
+    /// Canonical records that the target has, in whatever version: one a record and
+    /// slot.
     pub loaded: u64,
     /// Canonical records that the target rightly has not: deleted, left out by
     /// a filter, or an empty slot.
@@ -94,6 +95,9 @@ pub struct ObjectView {
     pub dead: u64,
     /// Of these, what a person has decided to leave.
     pub waived: u64,
+    /// Of the dead, those of which the target has an older version: they count among
+    /// the loaded, too.
+    pub dead_but_loaded: u64,
     /// The moment up to which the source was asked for changes; null until the
     /// first, whole copy is read.
     pub asked_at: Option<Millis>,
@@ -155,7 +159,8 @@ pub struct ProcessView {
     pub last_error: Option<String>,
     /// When it met that error.
     pub last_error_at: Option<Millis>,
-    /// Whether all of it has worked for a minute since.
+    /// Whether all of it has worked for a minute since, though it may have been told
+    /// to end meanwhile.
     pub last_error_over: bool,
     /// When it reported last.
     pub at: Millis,
@@ -243,19 +248,21 @@ impl Reader {
         });
         let names: Vec<String> = tables.into_iter().map(|(topic, _)| topic).collect();
         let tail = Tail::start(&self.client, &names, Arc::<Shared>::clone(&shared))?;
-        Ok(Watch { shared, tail })
+        let mut ends = Vec::new();
+        for name in &names {
+            let ranges = ranges(&self.client, name)?.into_iter();
+            let held = ranges.filter(|(_, (low, high))| high > low);
+            ends.extend(held.map(|(place, (_, high))| (place, high)));
+        }
+        Ok(Watch { shared, tail, ends })
     }
 
     /// The same, from the state as it is now on: what the topics hold has been
     /// read when this returns. Blocks.
     pub fn watch_from_now(&self) -> Result<Watch> {
         let watch = self.watch()?;
-        for (topic, _) in self.tables() {
-            for (place, (low, high)) in ranges(&self.client, &topic)? {
-                if high > low {
-                    watch.tail.wait_for(&place, high, PATIENCE)?;
-                }
-            }
+        for (place, end) in &watch.ends {
+            watch.tail.wait_for(place, *end, PATIENCE)?;
         }
         Ok(watch)
     }
@@ -320,6 +327,9 @@ impl Reader {
             let checkpoint = model.checkpoint(&object.name);
             let mut shown = model.object(&object.name);
             shown.expected = object.count;
+            let rules = self.plan.mapping.of(object).into_iter();
+            let slots = rules.flat_map(|rules| rules.slots.keys().map(String::as_str));
+            shown.dead_but_loaded = model.outlived(&object.name, slots);
             // A round that finds nothing new writes no checkpoint, but the
             // extractor reports it. Before the copy is whole nobody can tell.
             let covered = checkpoint
@@ -402,14 +412,24 @@ fn remarks(model: &Model) -> BTreeMap<String, u64> {
     all
 }
 
+/// Whether nothing was wrong with a lane of the process when it reported.
+fn all_run(report: &Report) -> bool {
+    let mut lanes = report.lanes.values();
+    lanes.all(|lane| lane.phase == Phase::Running)
+}
+
 fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
     let silence = SILENCE.as_millis() as Millis;
     let alive = |report: &Report| report.phase != Phase::Stopped && at - report.at <= silence;
     let over = |report: &Report| {
-        let ago = report.last_error_at.map(|met| at - met);
-        alive(report)
-            && report.phase == Phase::Running
-            && ago.is_some_and(|ago| ago > OVER.as_millis() as Millis)
+        // What was told to end has worked until its last report.
+        let (works, until) = match report.phase {
+            Phase::Running => (alive(report), at),
+            Phase::Stopped => (!report.failed && all_run(report), report.at),
+            _ => (false, at),
+        };
+        let lasted = report.last_error_at.map(|met| until - met);
+        works && lasted.is_some_and(|lasted| lasted > OVER.as_millis() as Millis)
     };
     let mut processes: Vec<ProcessView> = model
         .reports()
@@ -443,6 +463,8 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
 pub struct Watch {
     shared: Arc<Shared>,
     tail: Tail,
+    /// Where the topics ended when this began.
+    ends: Vec<(Place, i64)>,
 }
 
 struct Shared {
@@ -454,6 +476,13 @@ impl Watch {
     /// What `with` sees in the model as it stands.
     pub fn look<T>(&self, with: impl FnOnce(&Model) -> T) -> T {
         with(&self.shared.lock().0)
+    }
+
+    /// Whether what the topics held when this began has been read: before that the
+    /// model is of a migration of long ago.
+    pub fn is_current(&self) -> bool {
+        let mut ends = self.ends.iter();
+        ends.all(|(place, end)| self.tail.is_at(place, *end))
     }
 
     /// Why reading failed since this was asked last.
@@ -477,5 +506,50 @@ impl Follower for Shared {
 
     fn failed(&self, error: Error) {
         self.lock().1 = Some(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_pipeline::spec::Stage;
+    use drover_pipeline::status::Status;
+
+    use super::*;
+
+    /// Whether the last error of a loader is over that met it at 0, reported at
+    /// `at`, and was as `change` has it; seen just then.
+    fn over(at: Millis, change: impl FnOnce(&mut Report)) -> bool {
+        let status = Status::new(Stage::Loader, "x", "loader-1", "").expect("a status");
+        status.lane_runs("contact", None);
+        let mut report = Report {
+            at,
+            last_error: Some("FENCED: another one took over; wait".to_owned()),
+            last_error_at: Some(0),
+            ..status.report()
+        };
+        change(&mut report);
+        let mut model = Model::default();
+        let value = serde_json::to_vec(&report).expect("serialises");
+        model.apply(Table::Status, b"loader-1", Some(&value));
+        processes(&model, at)[0].last_error_over
+    }
+
+    #[test]
+    fn an_error_is_over_when_the_process_has_worked_since_and_though_it_ended_then() {
+        assert!(over(61_000, |report| report.phase = Phase::Running));
+        assert!(!over(60_000, |report| report.phase = Phase::Running));
+        assert!(!over(61_000, |report| report.phase = Phase::Degraded));
+        assert!(over(61_000, |report| report.phase = Phase::Stopped));
+        assert!(!over(60_000, |report| report.phase = Phase::Stopped));
+        assert!(!over(61_000, |report| {
+            report.phase = Phase::Stopped;
+            report.failed = true;
+        }));
+        assert!(!over(61_000, |report| {
+            report.phase = Phase::Stopped;
+            for lane in report.lanes.values_mut() {
+                lane.phase = Phase::Blocked;
+            }
+        }));
     }
 }

@@ -109,9 +109,11 @@ fn a_connector_is_looked_for_and_asked() {
     ] {
         assert!(rows.contains(&row.to_vec()), "no {row:?} in {}", ended.out);
     }
-    // The table has the code, and the whole stands once, below it.
+    // The table has the reason in short, and the whole stands once, below it.
     assert!(
-        ended.out.contains("failed   UNAUTHORIZED\n"),
+        ended
+            .out
+            .contains("failed   UNAUTHORIZED: wrong secret (at login)\n"),
         "{}",
         ended.out
     );
@@ -302,6 +304,12 @@ fn a_secret_in_the_file_itself_is_a_warning() {
     let line = ended.err.lines().find(|line| line.starts_with(told));
     assert!(line.unwrap().ends_with(advice), "{}", ended.err);
     ended.fits();
+    // On standard error alone, and by no verb that starts nothing.
+    let what = "stands in the file itself";
+    assert!(!ended.out.contains(what), "{}", ended.out);
+    let ended = bench.drover(&["status", "-c", "m.json"]);
+    ended.code(3);
+    assert!(!ended.err.contains(what), "{}", ended.err);
     let ended = bench.drover(&["check", "-c", "m.json", "--format", "json"]);
     let row = ended.json()["checks"][0].clone();
     assert_eq!(

@@ -67,7 +67,7 @@ fn names(expression: &str) -> BTreeSet<String> {
 fn labels(family: &Family) -> Vec<&'static str> {
     let common: &[&str] = match family.server {
         Server::Migration => &["migration"],
-        Server::Stage | Server::Library => &["stage", "instance"],
+        Server::Stage | Server::Library => &["migration", "stage", "instance"],
     };
     family.labels.iter().chain(common).copied().collect()
 }

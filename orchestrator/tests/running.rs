@@ -7,11 +7,59 @@ mod common;
 use std::io::Read;
 use std::time::Duration;
 
-use common::bus::{commit, contact, filtered, produce, produce_bytes, raw as put_raw, seen};
+use common::bus::{
+    commit, contact, filtered, produce, produce_bytes, produce_committed, raw as put_raw, seen,
+};
 use common::{Bench, Ended, fresh_id, is_alive, kafka, signal, soon};
 use drover_pipeline::record::{AbsentReason, Op};
 use drover_schemas::{Custom, Datum};
 use serde_json::{Value, json};
+
+#[test]
+fn an_edit_lags_by_one_though_its_transaction_ends_with_a_marker() {
+    let Some(kafka) = kafka() else { return };
+    let (bench, id) = (Bench::new(), fresh_id());
+    bench.config(&id, &kafka.brokers, json!({"objects": ["Contact"]}));
+    bench.drover(&["init", "-c", "m.json"]).code(0);
+    let prefix = format!("drover.{}", drover_pipeline::topics::segment(&id));
+    let now = drover_pipeline::status::now();
+    let checkpoint = json!({
+        "cursor": 1, "phase": "DELTA", "snapshotComplete": true, "extracted": 99, "asOf": now,
+        "at": now,
+    });
+    let topic = format!("{prefix}.checkpoint");
+    produce(&kafka.brokers, &topic, 0, "fake/Contact", &checkpoint);
+    let lag = || {
+        let ended = bench.drover(&["status", "-c", "m.json", "--format", "json"]);
+        ended.code(0);
+        let lag = &ended.json()["objects"][0]["lag"];
+        let of = |hop: &str| lag[hop]["records"].as_u64().unwrap();
+        (
+            lag["records"].as_u64().unwrap(),
+            of("transform"),
+            of("load"),
+        )
+    };
+    assert_eq!(lag(), (0, 0, 0));
+    let raw = format!("{prefix}.raw.fake.contact");
+    produce_committed(&kafka.brokers, &raw, 0, "fake/Contact/1");
+    assert_eq!(lag(), (1, 1, 0));
+    produce_committed(&kafka.brokers, &raw, 0, "fake/Contact/2");
+    produce_committed(&kafka.brokers, &raw, 1, "fake/Contact/3");
+    assert_eq!(lag(), (3, 3, 0));
+    // The transformer is through with the first of each partition, and their markers lie
+    // before the group.
+    commit(&kafka.brokers, &format!("{prefix}.transform"), &raw, 2);
+    let canonical = format!("{prefix}.canonical.contact");
+    produce_committed(&kafka.brokers, &canonical, 0, "fake/Contact/1#contact");
+    assert_eq!(lag(), (2, 1, 1));
+    // Where many wait, offsets are counted, and nobody reads them all.
+    for number in 0..12 {
+        let key = format!("fake/Contact/{number}#contact");
+        produce_committed(&kafka.brokers, &canonical, 1, &key);
+    }
+    assert_eq!(lag(), (26, 1, 25));
+}
 
 #[test]
 fn status_and_dead_letters_are_read_from_kafka_alone() {

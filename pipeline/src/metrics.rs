@@ -155,12 +155,17 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a process; `stage` and `instance` label all of them.
-    pub fn new(stage: &str, instance: &str) -> prometheus::Result<Self> {
-        let labels = [("stage", stage), ("instance", instance)]
-            .into_iter()
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect();
+    /// The metrics of a process; the migration's id, `stage` and `instance` label all
+    /// of them.
+    pub fn new(migration: &str, stage: &str, instance: &str) -> prometheus::Result<Self> {
+        let labels = [
+            ("migration", migration),
+            ("stage", stage),
+            ("instance", instance),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
         let registry = Registry::new_custom(None, Some(labels))?;
         let records = IntCounterVec::new(RECORDS.opts(), RECORDS.labels)?;
         let states = IntGaugeVec::new(LANE_STATE.opts(), LANE_STATE.labels)?;
@@ -362,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_stage_serves_what_is_said_of_it() {
-        let mut metrics = Metrics::new("loader", "l-1").expect("opens");
+        let mut metrics = Metrics::new("mig-1", "loader", "l-1").expect("opens");
         metrics.count("Contact", "applied", 3);
         metrics.quota(&Usage {
             account: "acme".to_owned(),
@@ -379,6 +384,9 @@ mod tests {
         for family in ALL.iter().filter(|f| f.server != Server::Migration) {
             assert!(names(&text).contains(family.name), "{}", family.name);
         }
+        let of_migration =
+            |line: &str| line.starts_with('#') || line.contains(r#"migration="mig-1""#);
+        assert!(text.lines().all(of_migration), "{text}");
         // The common labels come in any order behind the family's own.
         let value = |start: &str| {
             let line = text.lines().find(|line| line.starts_with(start));
@@ -396,7 +404,7 @@ mod tests {
 
     #[test]
     fn throttled_time_is_counted_while_it_passes_and_not_after() {
-        let mut metrics = Metrics::new("loader", "l-1").expect("opens");
+        let mut metrics = Metrics::new("mig-1", "loader", "l-1").expect("opens");
         let spent = |metrics: &Metrics| {
             let counter = metrics
                 .throttled

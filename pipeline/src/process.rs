@@ -472,7 +472,7 @@ where
     let http = listener
         .local_addr()
         .map_or_else(|_| run.http.to_string(), |address| address.to_string());
-    let status = Status::new(stage, name, &instance, &http)?;
+    let status = Status::within(&config.id, stage, name, &instance, &http)?;
     let stop = CancellationToken::new();
     let abandoned = watch_signals(stop.clone(), run.supervised)?;
     print_json(&serde_json::json!({

@@ -306,13 +306,20 @@ fn as_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// For a person: until when an account is asked for nothing, and how it is noticed
+/// that it has calls again.
+pub fn nothing_until(until: Millis) -> String {
+    let until = chrono::DateTime::from_timestamp_millis(until).unwrap_or_default();
+    let until = until.format("%H:%M:%S UTC");
+    format!("nothing is asked until {until}, then one call looks whether there are more")
+}
+
 fn exhausted(state: &State, wait: Millis) -> Error {
     let (limit, left) = state.told.unwrap_or_default();
     let until = state
         .until
-        .and_then(chrono::DateTime::from_timestamp_millis)
-        .map(|until| format!("; nothing is asked until {}", until.format("%H:%M:%S UTC")))
-        .unwrap_or_default();
+        .map(|until| format!("; {}", nothing_until(until)));
+    let until = until.unwrap_or_default();
     let share = match state.processes {
         0 | 1 => "one process of this migration uses".to_owned(),
         processes => format!("{processes} processes of this migration share"),

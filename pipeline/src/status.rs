@@ -259,9 +259,20 @@ pub struct Status {
 pub use crate::clock::now;
 
 impl Status {
-    /// The report of a process that starts.
+    /// The report of a process that starts, outside of any migration.
     pub fn new(stage: Stage, name: &str, instance: &str, http: &str) -> Result<Arc<Self>> {
-        let metrics = Metrics::new(stage.as_str(), instance)
+        Status::within("", stage, name, instance, http)
+    }
+
+    /// The report of a migration's process that starts.
+    pub fn within(
+        migration: &str,
+        stage: Stage,
+        name: &str,
+        instance: &str,
+        http: &str,
+    ) -> Result<Arc<Self>> {
+        let metrics = Metrics::new(migration, stage.as_str(), instance)
             .map_err(|e| Error::new(Code::Invariant, format!("metrics: {e}")))?;
         Ok(Arc::new(Status {
             report: Mutex::new(Report {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use drover_pipeline::clock::now;
 use drover_pipeline::http::{Answer, HttpClient};
+use drover_pipeline::quota::nothing_until;
 use drover_pipeline::record::Millis;
 use drover_pipeline::{Code, Error, Result};
 use reqwest::Method;
@@ -175,16 +177,18 @@ impl Api {
         Ok(answer)
     }
 
-    /// Adds how long to wait where the org's calls are used up: Salesforce does
-    /// not say.
+    /// Adds how long to wait where the org's calls are used up, and says so:
+    /// Salesforce does not.
     fn until(&self, error: Error) -> Error {
         if error.code != Code::QuotaExhausted || error.retry_after.is_some() {
             return error;
         }
-        match self.http.meter().refused() {
-            Some(wait) => error.retry_after(wait),
-            None => error,
-        }
+        let Some(wait) = self.http.meter().refused() else {
+            return error;
+        };
+        let until = nothing_until(now() + wait.as_millis() as Millis);
+        let message = format!("{}; {until}", error.message);
+        Error { message, ..error }.retry_after(wait)
     }
 
     /// Notes the org's calls as `/limits` tells them, unless a newer header did.

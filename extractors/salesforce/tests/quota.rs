@@ -84,6 +84,8 @@ async fn a_used_up_quota_is_asked_once() {
     assert_eq!(error.code, Code::QuotaExhausted);
     assert_eq!(error.source_code.as_deref(), Some("REQUEST_LIMIT_EXCEEDED"));
     assert_eq!(error.retry_after, Some(drover_pipeline::quota::WAIT));
+    let told = "UTC, then one call looks whether there are more";
+    assert!(error.message.ends_with(told), "{error}");
     let before = sandbox.requests().await;
     extractor.check().await.expect_err("still closed");
     assert_eq!(sandbox.requests().await, before, "nothing was asked");

@@ -179,9 +179,10 @@ pub(crate) async fn altered(client: &Client, schema: &str, table: &Table) -> Res
                 quote(&column.name)
             )
         });
+        // The code's own advice follows: to undo it, and to restart the loader.
         return gone(format!(
             "the column {name}.{} is gone{renamed}; was it dropped, then ALTER TABLE {} \
-             ADD COLUMN {}, restart the loader, and `drover remap --reload {}` writes again \
+             ADD COLUMN {}, and after the restart `drover remap --reload {}` writes again \
              what was in it",
             column.name,
             table.name,

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_pipeline::config::{Problem, nearest};
-use drover_pipeline::extract::{Discovery, Object};
+use drover_pipeline::extract::{Discovery, Object, Parity, Standing};
 use drover_pipeline::transform::Mapping;
 
 /// The objects to migrate: those that are asked for, else every one that the
-/// mapping covers; and what is wrong with the choice.
+/// mapping covers; and what is wrong with the choice. `parity` says why an object of
+/// the vendor's is not migrated.
 pub(super) fn select(
     mapping: &Mapping,
+    parity: Option<&Parity>,
     wanted: &[String],
     discovery: &Discovery,
 ) -> (Vec<Object>, Vec<Problem>) {
@@ -17,14 +19,31 @@ pub(super) fn select(
     let mut objects: Vec<Object> = Vec::new();
     for (index, name) in wanted.iter().enumerate() {
         let path = format!("objects[{index}]");
-        match discovery.objects.iter().find(|object| object.name == *name) {
-            Some(object) if mapping.of(object).is_some() => objects.push(object.clone()),
-            Some(_) => problems.push(Problem::at(
+        let standings = parity.map_or_else(Vec::new, |parity| parity.standings(name));
+        let refused = standings.iter().find_map(|standing| match standing {
+            Standing::NotSupported(why) => Some(why),
+            _ => None,
+        });
+        let found = discovery.objects.iter().find(|object| object.name == *name);
+        match (found, refused) {
+            (Some(object), _) if mapping.of(object).is_some() => objects.push(object.clone()),
+            (_, Some(why)) => problems.push(Problem::at(
+                path,
+                format!("`{name}` is not migrated ({why})"),
+                "remove it",
+            )),
+            (Some(_), None) => problems.push(Problem::at(
                 path,
                 format!("the connector's mapping has no `{name}`"),
                 "remove it",
             )),
-            None => {
+            // The vendor has it, so it is no other name written wrong.
+            (None, None) if !standings.is_empty() => problems.push(Problem::at(
+                path,
+                format!("the source shows the migration's user no `{name}`"),
+                "grant the right to see it, or remove it",
+            )),
+            (None, None) => {
                 let known = discovery.objects.iter().map(|object| object.name.as_str());
                 let advice = match nearest(name, known) {
                     Some(near) => format!("write `{near}`, or grant the right to see it"),
@@ -92,6 +111,7 @@ pub(crate) fn differences(one: &Mapping, other: &Mapping) -> String {
 
 #[cfg(test)]
 mod tests {
+    use drover_pipeline::extract::NotSupported;
     use drover_pipeline::transform::{ObjectMapping, Slot};
 
     use super::*;
@@ -145,7 +165,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            names(select(&mapping(), &[], &discovery)),
+            names(select(&mapping(), None, &[], &discovery)),
             (
                 vec!["Contact".to_owned(), "Invoice__c".to_owned()],
                 Vec::new()
@@ -154,11 +174,11 @@ mod tests {
         let wanted = ["Contacts", "Task", "Invoice__c"].map(str::to_owned);
         // What no mapping lists is migrated when it is named.
         assert_eq!(
-            names(select(&mapping(), &wanted[1..], &discovery)),
+            names(select(&mapping(), None, &wanted[1..], &discovery)),
             (vec!["Task".to_owned(), "Invoice__c".to_owned()], Vec::new())
         );
         assert_eq!(
-            names(select(&mapping(), &wanted, &discovery)),
+            names(select(&mapping(), None, &wanted, &discovery)),
             (vec!["Task".to_owned(), "Invoice__c".to_owned()], vec![
                 "objects[0]: the source has no `Contacts`; write `Contact`, or grant the right to see it".to_owned(),
             ])
@@ -168,9 +188,54 @@ mod tests {
             objects: vec![object("Contact", false), object("contact", false)],
         };
         assert_eq!(
-            names(select(&mapping(), &[], &twins)).1,
+            names(select(&mapping(), None, &[], &twins)).1,
             [
                 "objects: `Contact` and `contact` would share a topic; list the objects, with one of the two"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_object_that_is_not_migrated_is_refused_with_the_reason() {
+        let discovery = Discovery {
+            quota: None,
+            objects: vec![object("Contact", false)],
+        };
+        let parity = Parity {
+            migrated: ["Contact", "Contract"].map(str::to_owned).into(),
+            not_supported: vec![
+                NotSupported {
+                    why: "how the org is set up: nothing that a target takes".to_owned(),
+                    objects: vec!["LeadStatus".to_owned()],
+                },
+                NotSupported {
+                    why: "targets write a history of their own".to_owned(),
+                    objects: vec!["*History".to_owned()],
+                },
+            ],
+            ..Parity::default()
+        };
+        let wanted = [
+            "AccountHistory",
+            "LeadStatus",
+            "Contract",
+            "Contac",
+            "Contact",
+        ];
+        let wanted = wanted.map(str::to_owned);
+        let (objects, problems) = names(select(&mapping(), Some(&parity), &wanted, &discovery));
+        assert_eq!(objects, ["Contact"]);
+        assert_eq!(
+            problems,
+            [
+                "objects[0]: `AccountHistory` is not migrated (targets write a history of their \
+                 own); remove it",
+                "objects[1]: `LeadStatus` is not migrated (how the org is set up: nothing that a \
+                 target takes); remove it",
+                "objects[2]: the source shows the migration's user no `Contract`; grant the right \
+                 to see it, or remove it",
+                "objects[3]: the source has no `Contac`; write `Contact`, or grant the right to \
+                 see it",
             ]
         );
     }

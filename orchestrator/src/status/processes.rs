@@ -50,9 +50,15 @@ pub(super) fn processes(view: &View) -> (String, String) {
             "{old} not heard of for 10 minutes; `--format json` has a day's\n"
         ));
     }
-    let lanes = shown.iter().map(|process| lanes(process));
-    let errors = shown.iter().map(|process| last_error(process, view));
-    (text, lanes.chain(errors).collect())
+    let mut said = Said::default();
+    let mut wrong = String::new();
+    for process in &shown {
+        wrong.push_str(&lanes(process, &mut said));
+    }
+    for process in &shown {
+        wrong.push_str(&last_error(process, view, &mut said));
+    }
+    (text, wrong)
 }
 
 fn phase(process: &ProcessView) -> &'static str {
@@ -64,10 +70,38 @@ fn phase(process: &ProcessView) -> &'static str {
     }
 }
 
+/// What was said, and by whom: a refused login blocks every lane in the same words,
+/// and an altered table every loader.
+#[derive(Default)]
+struct Said {
+    /// Texts, and the heading under which each stands.
+    texts: Vec<(String, String)>,
+    last: usize,
+}
+
+impl Said {
+    /// The text below that heading, or where it stands already.
+    fn say(&mut self, heading: String, text: &str) -> String {
+        match self.texts.iter().position(|(said, _)| said == text) {
+            Some(at) if at == self.last => format!("\n{heading}: the same\n"),
+            Some(at) => {
+                let line = format!("{heading}: the same as {}", self.texts[at].1);
+                self.last = at;
+                format!("\n{}", wrap(&line, ""))
+            }
+            None => {
+                let shown = format!("\n{heading}:\n{}", wrap(text, "  "));
+                self.last = self.texts.len();
+                self.texts.push((text.to_owned(), heading));
+                shown
+            }
+        }
+    }
+}
+
 /// The lanes of a living process that do not simply run.
-fn lanes(process: &ProcessView) -> String {
+fn lanes(process: &ProcessView, said: &mut Said) -> String {
     let mut text = String::new();
-    let mut before: Option<&str> = None;
     for (lane, standing) in process.lanes.iter().filter(|_| process.alive) {
         let why = standing.waits_for.as_ref().or(standing.error.as_ref());
         let why = why.map_or("", String::as_str);
@@ -75,24 +109,18 @@ fn lanes(process: &ProcessView) -> String {
             Some(_) => "waits",
             None => standing.phase.as_str(),
         };
-        text.push_str(&format!("\n{}, lane {lane} ({what}):", process.instance));
-        // A refused login blocks every lane in the same words.
-        match before == Some(why) {
-            true => text.push_str(" the same\n"),
-            false => text.push_str(&format!("\n{}", wrap(why, "  "))),
-        }
-        before = Some(why);
+        text += &said.say(format!("{}, lane {lane} ({what})", process.instance), why);
     }
     text
 }
 
 /// The last error of a process, unless a lane has just said it.
-fn last_error(process: &ProcessView, view: &View) -> String {
+fn last_error(process: &ProcessView, view: &View, said: &mut Said) -> String {
     let Some(error) = &process.last_error else {
         return String::new();
     };
-    let said = |lane: &drover_pipeline::status::Lane| lane.error.as_ref() == Some(error);
-    if process.alive && process.lanes.values().any(said) {
+    let is_same = |lane: &drover_pipeline::status::Lane| lane.error.as_ref() == Some(error);
+    if process.alive && process.lanes.values().any(is_same) {
         return String::new();
     }
     let age = process.last_error_at.map(|at| when::age(at, view.at));
@@ -104,7 +132,11 @@ fn last_error(process: &ProcessView, view: &View) -> String {
         }
         let code = error.split(':').next().unwrap_or_default();
         let ago = ago.unwrap_or_default();
-        let line = format!("{instance} met {code} {ago}, and has run on since");
+        let since = match process.alive {
+            true => "has run on since",
+            false => "ran on until it was told to end",
+        };
+        let line = format!("{instance} met {code} {ago}, and {since}");
         return format!("\n{}", wrap(&line, ""));
     }
     let what = match process.failed && !process.alive {
@@ -112,7 +144,7 @@ fn last_error(process: &ProcessView, view: &View) -> String {
         false => "last error",
     };
     let ago = ago.map(|ago| format!(", {ago}")).unwrap_or_default();
-    format!("\n{instance}, {what}{ago}:\n{}", wrap(error, "  "))
+    said.say(format!("{instance}, {what}{ago}"), error)
 }
 
 #[cfg(test)]
@@ -145,6 +177,13 @@ mod tests {
             process.last_error_at = Some(-60_000);
         });
         assert_eq!(text, "");
+        let (_, text) = with(|process| {
+            process.last_error_over = true;
+            process.alive = false;
+            process.phase = Phase::Stopped;
+        });
+        let told = "\nloader-1 met FENCED 9m ago, and ran on until it was told to end\n";
+        assert_eq!(text, told);
         let (_, text) = with(|process| process.phase = Phase::Starting);
         assert!(
             text.starts_with("\nloader-1, last error, 9m ago:\n  FENCED: another"),
@@ -174,6 +213,50 @@ mod tests {
             text.ends_with("\nloader-1, lane Contact (blocked): the same\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_several_processes_met_is_said_once() {
+        let mut view = example();
+        let altered = "TARGET_ALTERED: a column is gone; ALTER TABLE deal ADD COLUMN amount text";
+        let example = view.processes[0].clone();
+        let ended = |instance: &str| ProcessView {
+            instance: instance.to_owned(),
+            phase: Phase::Stopped,
+            alive: false,
+            failed: true,
+            last_error: Some(altered.to_owned()),
+            last_error_at: Some(view.at),
+            at: view.at,
+            ..example.clone()
+        };
+        view.processes = ["loader-1", "loader-2", "loader-3"].map(ended).into();
+        view.processes[2].alive = true;
+        view.processes[2].phase = Phase::Blocked;
+        for (lane, error) in [
+            ("a", "FORBIDDEN: no"),
+            ("deal", altered),
+            ("e", "FORBIDDEN: no"),
+        ] {
+            let standing = Lane {
+                phase: Phase::Blocked,
+                error: Some(error.to_owned()),
+                until: None,
+                waits_for: None,
+                seen: None,
+            };
+            view.processes[2].lanes.insert(lane.to_owned(), standing);
+        }
+        view.processes[2].lanes.remove("Contact");
+        let (_, text) = processes(&view);
+        assert_eq!(text.matches("ALTER TABLE").count(), 1, "{text}");
+        for told in [
+            "loader-3, lane e (blocked): the same as loader-3, lane a (blocked)\n",
+            "loader-1, ended by, 0s ago: the same as loader-3, lane deal (blocked)\n",
+            "loader-2, ended by, 0s ago: the same\n",
+        ] {
+            assert!(text.contains(told), "no {told}: {text}");
+        }
     }
 
     #[test]

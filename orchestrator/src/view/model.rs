@@ -4,12 +4,16 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
+use drover_pipeline::Result;
 use drover_pipeline::balance::BALANCE;
 use drover_pipeline::deadletter::DeadLetter;
 use drover_pipeline::extract::Checkpoint;
+use drover_pipeline::kafka::client::Client;
+use drover_pipeline::kafka::compacted::scan;
 use drover_pipeline::record::{CanonicalKey, Millis};
 use drover_pipeline::spec::Stage;
 use drover_pipeline::status::Report;
+use drover_pipeline::topics::Topics;
 use drover_pipeline::waiver::{Failure, Waivers};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -70,6 +74,22 @@ pub struct Verdict {
 }
 
 impl Model {
+    /// A model of how far the source was read, and of what the processes report,
+    /// without the records.
+    pub fn of_extractors(client: &Client, topics: &Topics) -> Result<Self> {
+        let mut model = Model::default();
+        let tables = [
+            (topics.status(), Table::Status),
+            (topics.checkpoint(), Table::Checkpoint),
+        ];
+        for (topic, table) in tables {
+            scan(client, &topic, |_, _, key, value| {
+                model.apply(table, key, value)
+            })?;
+        }
+        Ok(model)
+    }
+
     /// Takes in a record; the newest of a key counts, `None` takes it away.
     /// What can't be read is passed over: it is not the view's to judge.
     pub fn apply(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
@@ -182,6 +202,23 @@ impl Model {
             waived: self.waived(object),
             ..ObjectView::default()
         }
+    }
+
+    /// How many of an object's live dead letters are of canonical records of which
+    /// the target has an older version. `slots` are those of the object's mapping.
+    pub fn outlived<'s>(&self, object: &str, slots: impl Iterator<Item = &'s str> + Clone) -> u64 {
+        let is_loaded = |key: &str| {
+            let hash = (Table::Idempotency, self.hasher.hash_one(key.as_bytes()));
+            let state = self.states.get(&hash);
+            state.is_some_and(|(_, state)| *state == State::Loaded)
+        };
+        let outlived = self.failures.values().filter(|failure| {
+            // A loader's letter names a slot, one of the stages before it a record.
+            let (key, mut slots) = (&failure.key, slots.clone());
+            key.split('/').nth(1) == Some(object)
+                && (is_loaded(key) || slots.any(|slot| is_loaded(&format!("{key}#{slot}"))))
+        });
+        outlived.count() as u64
     }
 
     /// How many of an object's live dead letters are waived.
@@ -406,6 +443,37 @@ mod tests {
             prop_assert_eq!(seen.parked, count(1, None));
             prop_assert_eq!(seen.dead, count(2, None));
         }
+    }
+
+    #[test]
+    fn a_dead_record_of_which_the_target_has_an_older_version_counts_in_both_and_is_told() {
+        use drover_pipeline::Code;
+        use drover_pipeline::testing;
+
+        let mut model = Model::default();
+        let applied = json(&entry(idempotency::State::Applied));
+        for key in [
+            "s/Contact/1#contact",
+            "s/Contact/2#contact",
+            "s/Contact/4#contact",
+        ] {
+            model.apply(Table::Idempotency, key.as_bytes(), Some(&applied));
+        }
+        // The loader's of a slot, the transformer's of a record, and one that the
+        // target never had.
+        for key in ["s/Contact/1#contact", "s/Contact/2", "s/Contact/3"] {
+            let letter = testing::letter(key, Code::TargetRefused, 1, b"x");
+            let topic_key = letter.topic_key();
+            model.apply(
+                Table::DeadLetter,
+                topic_key.as_bytes(),
+                Some(&letter.to_json()),
+            );
+        }
+        let seen = model.object("Contact");
+        assert_eq!((seen.loaded, seen.dead), (3, 3));
+        let outlived = |object: &str| model.outlived(object, ["account", "contact"].into_iter());
+        assert_eq!((outlived("Contact"), outlived("Lead")), (2, 0));
     }
 
     #[test]

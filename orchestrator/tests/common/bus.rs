@@ -96,6 +96,21 @@ pub fn produce_bytes(brokers: &str, topic: &str, partition: i32, key: &str, valu
     producer.flush(Duration::from_secs(10)).unwrap();
 }
 
+/// One record in a transaction of its own, as the stages write: behind it stands the
+/// marker of the commit, which is an offset, too.
+pub fn produce_committed(brokers: &str, topic: &str, partition: i32, key: &str) {
+    let patience = Duration::from_secs(30);
+    let producer: BaseProducer = clients(brokers)
+        .set("transactional.id", format!("test-{topic}-{key}"))
+        .create()
+        .unwrap();
+    producer.init_transactions(patience).unwrap();
+    producer.begin_transaction().unwrap();
+    let record = BaseRecord::to(topic).partition(partition).key(key);
+    producer.send(record.payload("1")).unwrap();
+    producer.commit_transaction(patience).unwrap();
+}
+
 /// An extractor's report that it has read the object: an hour from now, so that runs
 /// that begin later find it, too.
 pub fn seen(brokers: &str, prefix: &str, object: &str) {

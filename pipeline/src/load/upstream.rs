@@ -416,7 +416,9 @@ impl Watch {
                 && blocked.is_none()
                 && !still
             {
-                shared.status.lane_waits(&lane, Some(self.why(first)));
+                shared
+                    .status
+                    .lane_waits(&lane, Some(self.why(shared, first)));
                 continue;
             }
             if let Some(parent) = blocked.or(missing.first().copied()) {
@@ -438,14 +440,44 @@ impl Watch {
         }
     }
 
-    fn why(&self, parent: &Parent) -> String {
-        let object = &parent.object;
-        let hop = match self.rounds.get(object) {
-            None => "it is being read from the source",
-            Some(round) if round.raw.is_some() => "it is being transformed",
-            Some(_) => "it is being loaded",
+    fn why<L: Loader>(&self, shared: &Arc<Shared<L>>, parent: &Parent) -> String {
+        let step = |parent: &Parent| match self.rounds.get(&parent.object) {
+            None => Step::Read,
+            Some(round) if round.raw.is_some() => Step::Transformed,
+            Some(_) if shared.upstream.is_free(&parent.entity) => Step::Loaded,
+            Some(_) => {
+                let mut before = shared.references.parents(&parent.entity);
+                let before = before.find(|parent| !self.loaded.contains(*parent));
+                before.map_or(Step::Loaded, |before| Step::Waits(before.clone()))
+            }
         };
-        format!("waits for the first copy of {object}, which comes first: {hop}")
+        let (object, standing) = (&parent.object, standing(parent, &step));
+        format!("waits for the first copy of {object}, which comes first: it {standing}")
+    }
+}
+
+/// What is done with the first copy of what a lane waits for.
+enum Step {
+    Read,
+    Transformed,
+    Loaded,
+    /// Its own lane waits for that.
+    Waits(Parent),
+}
+
+/// The same for a person. No lane waits for one that waits for it, so this ends.
+fn standing(parent: &Parent, step: &impl Fn(&Parent) -> Step) -> String {
+    match step(parent) {
+        Step::Read => "is being read from the source".to_owned(),
+        Step::Transformed => "is being transformed".to_owned(),
+        Step::Loaded => "is being loaded".to_owned(),
+        Step::Waits(before) => {
+            let standing = standing(&before, step);
+            format!(
+                "waits itself for that of {}, which {standing}",
+                before.object
+            )
+        }
     }
 }
 
@@ -480,4 +512,33 @@ fn through<L: Loader>(
         let nothing = i64::from(shared.is_stamped(&place.topic));
         committed.get(place).copied().unwrap_or(nothing) >= *end
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_itself_is_said_to_wait_and_for_what() {
+        let parent = |object: &str| Parent {
+            object: object.to_owned(),
+            entity: object.to_lowercase(),
+        };
+        let step = |asked: &Parent| match asked.object.as_str() {
+            "Case" => Step::Waits(parent("Contact")),
+            "Contact" => Step::Waits(parent("Account")),
+            "Account" => Step::Loaded,
+            "Lead" => Step::Transformed,
+            _ => Step::Read,
+        };
+        let told = |object: &str| standing(&parent(object), &step);
+        assert_eq!(
+            told("Case"),
+            "waits itself for that of Contact, which waits itself for that of Account, which is \
+             being loaded"
+        );
+        assert_eq!(told("Account"), "is being loaded");
+        assert_eq!(told("Lead"), "is being transformed");
+        assert_eq!(told("User"), "is being read from the source");
+    }
 }

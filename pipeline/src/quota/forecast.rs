@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::pace::{DAY, Hours, Purse};
-use super::{Usage, as_millis};
+use super::{Usage, as_millis, now};
 
 /// From how many to how many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -42,8 +42,10 @@ pub struct Forecast {
     /// How often each object is asked for changes at most, in milliseconds: what
     /// the file says.
     pub asked_ms: u64,
-    /// How often each is, so that the calls last, in milliseconds.
+    /// How often each is now, so that the calls last that are left, in milliseconds.
     pub interval_ms: u64,
+    /// How often each may be where a whole day's calls are left, in milliseconds.
+    pub lasting_ms: u64,
     /// Objects of which nobody knows how many records they have; only their
     /// first page is counted.
     pub uncounted: usize,
@@ -71,16 +73,20 @@ pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast 
     let polls = DAY.unsigned_abs() / asked_ms;
     let a_round = objects.len() as u64 * usage.calls_per_poll;
     let idle = polls * a_round;
-    let lasting = || {
+    let a_day = free_a_day / usage.processes.max(1);
+    let free = usage.left.saturating_sub(usage.reserve);
+    let interval = |free, hours: &Hours| {
         let purse = Purse {
-            free: free_a_day,
-            a_day: free_a_day / usage.processes.max(1),
+            free,
+            a_day,
             a_round,
         };
-        as_millis(purse.interval(&Hours::default(), 0)).max(asked_ms)
+        as_millis(purse.interval(hours, now())).max(asked_ms)
     };
+    // A process that polls says it; one that will poll does it by the same rule.
+    let own = || interval(free / usage.processes.max(1), &usage.hours);
     Forecast {
-        free: usage.left.saturating_sub(usage.reserve),
+        free,
         free_a_day,
         copy,
         changes_a_day: Range {
@@ -88,7 +94,8 @@ pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast 
             most: idle + polls * objects.len() as u64 / 2,
         },
         asked_ms,
-        interval_ms: usage.polls.map_or_else(lasting, |polls| polls.interval_ms),
+        interval_ms: usage.polls.map_or_else(own, |polls| polls.interval_ms),
+        lasting_ms: interval(a_day, &Hours::default()),
         uncounted,
     }
 }
@@ -117,10 +124,11 @@ impl Forecast {
             ..
         } = self;
         let range = |range: &Range| format!("{} to {}", grouped(range.least), grouped(range.most));
-        let mut text = format!(
-            "{} calls may be made now; the first copy needs ",
-            grouped(*free)
-        );
+        let mut text = match free {
+            0 => "no call may be made now, and all waits for more".to_owned(),
+            free => format!("{} calls may be made now", grouped(*free)),
+        };
+        text += "; the first copy needs ";
         text += &match copy.most {
             0 => "none".to_owned(),
             _ => range(copy),
@@ -139,23 +147,30 @@ impl Forecast {
             range(changes),
             grouped(*free_a_day)
         );
-        if self.is_stretched() {
-            text += &format!(
-                ", which is more than lasts: each object is asked every {} instead",
-                seconds(self.interval_ms)
-            );
+        let interval = seconds(self.interval_ms);
+        if self.is_too_often() {
+            text += ", which is more than lasts: each object is asked every ";
+            text += &format!("{interval} instead");
+        } else if self.is_stretched() {
+            text += "; while so few calls are left, each object is asked every ";
+            text += &format!("{interval} instead");
         }
         text
     }
 
-    /// Whether the source is asked less often than the file says.
+    /// Whether not even a whole day's calls do for what the file asks for.
+    pub fn is_too_often(&self) -> bool {
+        self.lasting_ms > self.asked_ms
+    }
+
+    /// Whether the source is asked less often than the file says, for now or for good.
     pub fn is_stretched(&self) -> bool {
         self.interval_ms > self.asked_ms
     }
 
     /// Whether the calls don't do for what the file asks for.
     pub fn is_short(&self) -> bool {
-        self.is_stretched() || self.copy.most > self.free
+        self.free == 0 || self.is_stretched() || self.copy.most > self.free
     }
 }
 

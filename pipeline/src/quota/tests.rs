@@ -150,7 +150,12 @@ fn a_refusal_says_until_when() {
     meter.told(1_000, 0);
     assert_eq!(meter.refused(), Some(WAIT));
     let error = meter.pass().err().expect("closed");
-    assert!(error.message.contains("until 00:15:00 UTC"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("until 00:15:00 UTC, then one call looks whether there are more"),
+        "{error}"
+    );
     assert!(
         error
             .message
@@ -227,7 +232,7 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
         forecast.text(),
         "1,000 calls may be made now; the first copy needs 757 to 860 and what 1 uncounted \
          object needs; following the changes every 5 s needs 138,240 to 172,800 a day of 80,000, \
-         which is more than lasts: each object is asked every 9.6 s instead"
+         which is more than lasts: each object is asked every 760.4 s instead"
     );
     assert!(forecast.is_short());
 }
