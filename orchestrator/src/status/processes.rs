@@ -1,7 +1,9 @@
 //! The processes of a migration, and what is wrong with them.
 
+use drover_pipeline::record::Millis;
 use drover_pipeline::status::Phase;
 
+use crate::outages::next_try;
 use crate::table::{Column, counted, seconds, table, wrap};
 use crate::view::{ProcessView, View};
 use crate::when;
@@ -50,7 +52,7 @@ pub(super) fn processes(view: &View) -> (String, String) {
             "{old} not heard of for 10 minutes; `--format json` has a day's\n"
         ));
     }
-    let lanes = shown.iter().map(|process| lanes(process));
+    let lanes = shown.iter().map(|process| lanes(process, view.at));
     let errors = shown.iter().map(|process| last_error(process, view));
     (text, lanes.chain(errors).collect())
 }
@@ -65,15 +67,16 @@ fn phase(process: &ProcessView) -> &'static str {
 }
 
 /// The lanes of a living process that do not simply run.
-fn lanes(process: &ProcessView) -> String {
+fn lanes(process: &ProcessView, at: Millis) -> String {
     let mut text = String::new();
     let mut before: Option<&str> = None;
     for (lane, standing) in process.lanes.iter().filter(|_| process.alive) {
         let why = standing.waits_for.as_ref().or(standing.error.as_ref());
         let why = why.map_or("", String::as_str);
-        let what = match standing.waits_for {
-            Some(_) => "waits",
-            None => standing.phase.as_str(),
+        let what = match (&standing.waits_for, next_try(standing.until, at)) {
+            (Some(_), _) => "waits".to_owned(),
+            (None, Some(next)) => format!("{}, {next}", standing.phase.as_str()),
+            (None, None) => standing.phase.as_str().to_owned(),
         };
         text.push_str(&format!("\n{}, lane {lane} ({what}):", process.instance));
         // A refused login blocks every lane in the same words.
@@ -112,7 +115,9 @@ fn last_error(process: &ProcessView, view: &View) -> String {
         false => "last error",
     };
     let ago = ago.map(|ago| format!(", {ago}")).unwrap_or_default();
-    format!("\n{instance}, {what}{ago}:\n{}", wrap(error, "  "))
+    let next = next_try(process.until, view.at).filter(|_| process.alive);
+    let next = next.map(|next| format!(", {next}")).unwrap_or_default();
+    format!("\n{instance}, {what}{ago}{next}:\n{}", wrap(error, "  "))
 }
 
 #[cfg(test)]
@@ -172,6 +177,41 @@ mod tests {
         assert_eq!(text.matches("UNAUTHORIZED").count(), 1, "{text}");
         assert!(
             text.ends_with("\nloader-1, lane Contact (blocked): the same\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_tried_again_says_when() {
+        let away = "TARGET_UNAVAILABLE: it does not answer; Drover keeps trying";
+        let standing = |until: Millis| {
+            with(|process| {
+                process.last_error = Some(away.into());
+                let standing = Lane {
+                    phase: Phase::Degraded,
+                    error: Some(away.into()),
+                    until: Some(until),
+                    waits_for: None,
+                    seen: None,
+                };
+                process.lanes.insert("company".into(), standing);
+            })
+        };
+        let title = |text: &str| format!("\nloader-1, lane company ({text}):\n  TARGET_UN");
+        let (_, text) = standing(612_500);
+        assert!(
+            text.starts_with(&title("degraded, next try in 12s")),
+            "{text}"
+        );
+        let (_, text) = standing(600_400);
+        assert!(text.starts_with(&title("degraded")), "now: {text}");
+        // At its start a process has no lanes.
+        let (_, text) = with(|process| {
+            process.phase = Phase::Starting;
+            process.until = Some(605_000);
+        });
+        assert!(
+            text.starts_with("\nloader-1, last error, 9m ago, next try in 5s:\n  FENCED"),
             "{text}"
         );
     }

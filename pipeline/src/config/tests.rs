@@ -280,7 +280,16 @@ fn bad_syntax_has_its_line() {
             "",
             "1 : holds nothing, not a group of fields; start with `id: mig-tenant-123`",
         ),
-        ("m.yaml", "id: x\n\ttenantId: y\n", "1 : bad YAML"),
+        (
+            "m.yaml",
+            "id: x\n\ttenantId: y\n",
+            "2 : bad YAML: a tab stands in front of the line; indent with spaces",
+        ),
+        (
+            "m.yaml",
+            "id: x\nkafka:\n\tbrokers: y\nobjects: []\n",
+            "3 : bad YAML: a tab stands in front of the line; indent with spaces",
+        ),
         ("m.yaml", "id: [x\n", "2 : bad YAML"),
         (
             "m.yaml",
