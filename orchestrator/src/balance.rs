@@ -279,10 +279,15 @@ fn absences(balance: &Balance) -> String {
             names.into_iter().chain(counts.map(number)).collect()
         })
         .collect();
-    match rows.is_empty() {
-        true => String::new(),
-        false => format!("\n{}", table(&columns, &rows)),
+    if rows.is_empty() {
+        return String::new();
     }
+    let filtered = balance.rows.iter().any(|row| row.absent.filtered > 0);
+    let note = filtered.then(|| {
+        let line = format!("FILTERED: let go by `{WHERE}`, or by the connector's own mapping");
+        wrap(&line, "")
+    });
+    format!("\n{}{}", table(&columns, &rows), note.unwrap_or_default())
 }
 
 fn named(red: &Red) -> String {

@@ -125,6 +125,8 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             let mappings = meanwhile(draft.as_ref(), failures);
             let (kafka, parts, mappings) = tokio::join!(kafka, parts(file, failures), mappings);
             let [source, target] = parts;
+            let (mappings, described) = mappings;
+            let source = asked(source, described);
             let read = Row::of("configuration", Err(failures.clone())).warned(secrets);
             vec![read, source, target, mappings, kafka.0]
         }
@@ -206,6 +208,18 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failures(failures))
+}
+
+/// The source's row, where it was asked to describe itself although something else in
+/// the document keeps its own check from being made.
+fn asked(row: Row, described: Option<Result<()>>) -> Row {
+    match described {
+        Some(described) if row.ok.is_none() => {
+            let told = described.map(|()| "answers; the configuration is not valid".to_owned());
+            Row::of(row.check, told)
+        }
+        _ => row,
+    }
 }
 
 /// Whether the object store can be written and read, where one is configured.
@@ -306,19 +320,26 @@ fn warnings(migration: &Migration, objects: &[Object]) -> Vec<Problem> {
 }
 
 /// What is wrong with the mappings of a document that has other problems, too, so
-/// that nobody mends these first to be told the next ones.
-async fn meanwhile(draft: Option<&Migration>, told: &Failures) -> Row {
+/// that nobody mends these first to be told the next ones. Beside it how the source
+/// answered, unless what was told already kept it from being asked.
+async fn meanwhile(draft: Option<&Migration>, told: &Failures) -> (Row, Option<Result<()>>) {
     let why = "the configuration is not valid";
     let Some(migration) = draft else {
-        return Row::skipped("mappings", why);
+        return (Row::skipped("mappings", why), None);
     };
-    let (judged, warnings) = match migration.source.connector.discover(&migration.file).await {
-        Ok(discovery) => (
-            newly(migration, &discovery).await.map(drop),
-            warnings(migration, &discovery.objects),
-        ),
-        Err(_) => (judge_blindly(migration).await, Vec::new()),
-    };
+    let (judged, warnings, described) =
+        match migration.source.connector.discover(&migration.file).await {
+            Ok(discovery) => (
+                newly(migration, &discovery).await.map(drop),
+                warnings(migration, &discovery.objects),
+                Some(Ok(())),
+            ),
+            Err(Failures(mut all)) => {
+                all.retain(|one| !told.0.contains(one) && one.code != Code::ConfigInvalid);
+                let refused = (!all.is_empty()).then_some(Err(Failures(all)));
+                (judge_blindly(migration).await, Vec::new(), refused)
+            }
+        };
     let found = judged.err().map_or_else(Vec::new, |failures| failures.0);
     let is_object = |failure: &&Failure| failure.text.starts_with("objects[");
     let objects = found.iter().filter(is_object).cloned();
@@ -328,7 +349,7 @@ async fn meanwhile(draft: Option<&Migration>, told: &Failures) -> Row {
         true => Row::skipped("mappings", why),
         false => Row::of("mappings", Err(Failures(all))),
     };
-    row.warned(warnings)
+    (row.warned(warnings), described)
 }
 
 /// What `init` would settle.
@@ -416,4 +437,28 @@ fn reach(
     };
     let brokers = counted(brokers as u64, "broker", "brokers");
     Ok((format!("{brokers}; {state}"), plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_was_asked_is_not_called_skipped() {
+        let skipped = || Row::skipped("source x", "the configuration is not valid");
+        let row = asked(skipped(), Some(Ok(())));
+        assert_eq!((row.ok, row.check.as_str()), (Some(true), "source x"));
+        assert!(row.detail.starts_with("answers"), "{}", row.detail);
+        let away = Failure::new(Code::Connection, "refused", "wait");
+        let row = asked(skipped(), Some(Err(away.into())));
+        assert_eq!(row.ok, Some(false));
+        // Nobody could ask it.
+        assert_eq!(asked(skipped(), None).ok, None);
+        // What its own check says goes first.
+        let told = Row::of(
+            "source x",
+            Err(Failure::new(Code::Unauthorized, "401", "renew").into()),
+        );
+        assert_eq!(asked(told, Some(Ok(()))).ok, Some(false));
+    }
 }

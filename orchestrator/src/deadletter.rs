@@ -44,6 +44,8 @@ pub(crate) enum Deadletter {
     #[command(alias = "release")]
     Retry(Retry),
     /// Leave them as they are, with a reason.
+    // The one that is made of the options is wider than a terminal.
+    #[command(override_usage = "drover deadletter waive [OPTIONS] --reason <TEXT> [KEY]...")]
     Waive(Waive),
     /// Take a waiver back.
     Unwaive(Choice),

@@ -4,12 +4,12 @@
 use drover_pipeline::config::{Mappings, Problem};
 use drover_pipeline::extract::{Object, SourceField};
 use drover_pipeline::transform::{
-    FieldRule, Form, Mapping, Slot, can_fill, form_fits, form_name, holds,
+    FieldRule, Form, Mapping, Shape, Slot, can_fill, form_fits, form_name, holds, shape, value_fits,
 };
 use drover_schemas::{Kind, entity};
 
-/// Ids of other records that go into a plain text, and forms that the source field
-/// has never had by the connector's own rules. Paths are those of the migration's
+/// Ids of other records that go into a plain text, texts that go into a number, and
+/// forms that the source field has never had by the connector's own rules. Paths are those of the migration's
 /// document.
 pub(crate) fn doubtful(own: &Mappings, connector: &Mapping, objects: &[Object]) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
@@ -28,10 +28,17 @@ pub(crate) fn doubtful(own: &Mappings, connector: &Mapping, objects: &[Object]) 
         for (path, source, canonical) in named.chain(flat) {
             let described = object.fields.iter().find(|field| field.name == *source);
             for slot in rules.slots.values() {
+                let rule = own.rules.get(&object.name).and_then(|own| own.get(source));
+                let rule = rule.filter(|_| by_object.is_some_and(|own| own.contains_key(source)));
                 let told = described
                     .and_then(|described| bare_id(object, described, slot, canonical))
                     .or_else(|| {
-                        let rule = own.rules.get(&object.name)?.get(source)?;
+                        // A map of values makes of it what is due.
+                        let plain = rule.is_none_or(|rule| rule.values.is_empty());
+                        no_number(object, described.filter(|_| plain)?, slot, canonical)
+                    })
+                    .or_else(|| {
+                        let rule = rule?;
                         other_form(object, source, slot, (canonical, rule.form?))
                     });
                 let told = told.map(|(what, advice)| Problem::at(&path, what, advice));
@@ -72,6 +79,48 @@ fn bare_id(
             format!("leave {name} to `custom`, unless the bare id is wanted there"),
         ),
     })
+}
+
+/// A text in a field of numbers: it may hold one, and a record whose text is none
+/// becomes a dead letter.
+fn no_number(
+    object: &Object,
+    source: &SourceField,
+    slot: &Slot,
+    canonical: &str,
+) -> Option<(String, String)> {
+    let entity = entity(&slot.entity)?;
+    let (_, field) = entity.field(canonical)?;
+    let due = matches!(field.kind, Kind::Long | Kind::Decimal | Kind::Boolean);
+    let is_refused = !can_fill(&source.kind, entity, field);
+    if !due
+        || is_refused
+        || shape(&source.kind) != Shape::Text
+        || reading(slot, &source.name) == Some(canonical)
+    {
+        return None;
+    }
+    let (name, object) = (&source.name, &object.name);
+    let held = match source
+        .values
+        .iter()
+        .find(|value| !value_fits(value, field.kind))
+    {
+        Some(value) if source.values.iter().any(|one| value_fits(one, field.kind)) => {
+            format!("{object}.{name} may be `{value}`")
+        }
+        // All of them fit, or none does, which is refused.
+        _ if !source.values.is_empty() => return None,
+        _ => format!("{object}.{name} is declared as {}", source.kind),
+    };
+    Some((
+        format!(
+            "{held}, and {}.{canonical} is {}: a record with another text becomes a dead letter",
+            entity.name,
+            holds(entity, field)
+        ),
+        format!("map a field that is declared as one, or leave {name} to `custom`"),
+    ))
 }
 
 /// A form that is not that of the canonical field to which the connector maps the
@@ -125,6 +174,8 @@ objects:
           lastName: LastName
           mailingCountry: MailingCountry
           companyId: { from: AccountId, reference: Contact#contact }
+  Account:
+    slots: { company: { entity: company, fields: { name: Name } } }
 ";
 
     #[test]
@@ -139,6 +190,10 @@ mappings:
     Home__c: { to: mailingCountry, as: country }
     Id: bio
     OwnerId: ownerType
+  Account:
+    Notes__c: employees
+    Size__c: annualRevenue
+    Tier__c: { to: person, values: { A: 'true' } }
 ";
         let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
         let connector = Mapping::parse("mapping.yaml", CONNECTOR).expect("a mapping");
@@ -161,7 +216,20 @@ mappings:
             ],
             ..Object::default()
         };
-        let told: Vec<String> = doubtful(&document.mappings(), &connector, &[contact])
+        let size = SourceField {
+            values: ["10", "Many"].map(str::to_owned).into(),
+            ..field("Size__c", "picklist", &[])
+        };
+        let account = Object {
+            name: "Account".to_owned(),
+            fields: vec![
+                field("Notes__c", "textarea", &[]),
+                size,
+                field("Tier__c", "string", &[]),
+            ],
+            ..Object::default()
+        };
+        let told: Vec<String> = doubtful(&document.mappings(), &connector, &[contact, account])
             .into_iter()
             .map(|problem| document.placed(problem).to_string())
             .collect();
@@ -177,6 +245,12 @@ mappings:
                 "mappings.Boss__c: Contact.Boss__c is the id of a record of Contact or User, and \
                  contact.title is a text, which links to nothing (m.yaml:3); \
                  leave Boss__c to `custom`, unless the bare id is wanted there",
+                "mappings.Account.Notes__c: Account.Notes__c is declared as textarea, and company.employees \
+                 is a whole number: a record with another text becomes a dead letter (m.yaml:12); \
+                 map a field that is declared as one, or leave Notes__c to `custom`",
+                "mappings.Account.Size__c: Account.Size__c may be `Many`, and company.annualRevenue is a \
+                 decimal number: a record with another text becomes a dead letter (m.yaml:13); \
+                 map a field that is declared as one, or leave Size__c to `custom`",
             ]
         );
     }

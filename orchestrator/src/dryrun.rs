@@ -67,6 +67,9 @@ impl Names {
     }
 }
 
+/// Why a record is absent that a filter lets go, the migration's or the connector's.
+const FILTERED: &str = "filtered";
+
 /// Counts what lies in the topics.
 pub(crate) fn count(bus: &Bus, plan: &Plan) -> Result<Report> {
     let mut report = Report::default();
@@ -233,7 +236,12 @@ impl Report {
                 .collect(),
         );
         section(
-            "absent, by reason",
+            match rows().any(|row| row.absent.contains_key(FILTERED)) {
+                true => {
+                    "absent, by reason (filtered: by `$where`, or by the connector's own mapping)"
+                }
+                false => "absent, by reason",
+            },
             rows()
                 .filter(|row| !row.absent.is_empty())
                 .map(|row| (of(row), list(&row.absent)))
@@ -253,6 +261,31 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_filters_let_go_says_whose_filters() {
+        let row = Row {
+            object: "Contact".into(),
+            entity: "contact".into(),
+            absent: BTreeMap::from([(FILTERED.into(), 2)]),
+            ..Row::default()
+        };
+        let report = Report {
+            rows: vec![row],
+            rejected: BTreeMap::new(),
+        };
+        let text = report.tables(&BTreeMap::from([("Contact".to_owned(), 2)]));
+        let due = "\nabsent, by reason (filtered: by `$where`, or by the connector's own mapping)\n  \
+                   Contact to contact: filtered 2\n";
+        assert!(text.ends_with(due), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        // The word that the topics have.
+        let word = serde_json::to_value(drover_pipeline::record::AbsentReason::Filtered);
+        assert_eq!(word.expect("a word"), FILTERED);
+    }
 
     #[test]
     fn a_report_says_what_would_load_and_what_not() {

@@ -326,6 +326,7 @@ mod tests {
                 last_error: None,
                 last_error_at: None,
                 last_error_over: false,
+                until: None,
                 failed: false,
                 at: 9_000,
                 lanes: [].into(),

@@ -63,7 +63,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
 pub(crate) fn describe(migration: &Migration, settled: &Settled) -> String {
     let (plan, id) = (&settled.plan, &migration.bus.config.id);
     let mut text = if settled.known {
-        format!("{id} is initialised already; nothing was changed\n")
+        format!("{id} was initialised before, with these objects; nothing is changed\n")
     } else {
         let (topics, made) = (plan.incarnations.len(), settled.made.len());
         format!("{id} is initialised: {topics} topics, {made} of them new\n")
@@ -476,5 +476,8 @@ pub(crate) fn placed(migration: &Migration, problems: Vec<Problem>) -> Failures 
     let placed = problems
         .into_iter()
         .map(|problem| migration.document.placed(problem));
-    placed.collect::<Vec<_>>().into()
+    let mut placed: Vec<Problem> = placed.collect();
+    // As a person reads the file.
+    placed.sort_by_key(|problem| problem.line);
+    placed.into()
 }

@@ -29,6 +29,7 @@ mod inventory;
 mod listed;
 mod lookup;
 mod offsets;
+mod outages;
 mod parked;
 mod patience;
 mod progress;

@@ -1,6 +1,7 @@
 //! What is said while something is away that a command waits for: at once, then
 //! now and then with how long it has lasted, and when it is over.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::table::seconds;
@@ -14,8 +15,8 @@ pub(crate) struct Patience(Option<Wait>);
 
 #[derive(Debug)]
 struct Wait {
-    /// Of what was said last. The rest of a text may change with every try.
-    code: String,
+    /// Of what was said of it. The rest of a text may change with every try.
+    codes: BTreeSet<String>,
     began: Instant,
     said: Instant,
 }
@@ -27,14 +28,15 @@ impl Patience {
         match &mut self.0 {
             None => {
                 self.0 = Some(Wait {
-                    code: code.to_owned(),
+                    codes: BTreeSet::from([code.to_owned()]),
                     began: now,
                     said: now,
                 });
                 Some(text.to_owned())
             }
-            Some(wait) if wait.code != code => {
-                (wait.code, wait.said) = (code.to_owned(), now);
+            Some(wait) if !wait.codes.contains(code) => {
+                wait.codes.insert(code.to_owned());
+                wait.said = now;
                 Some(text.to_owned())
             }
             Some(wait) if now - wait.said >= STILL => {

@@ -13,6 +13,7 @@ use drover_pipeline::record::Millis;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::tell;
+use crate::outages::Outages;
 use crate::supervise::News;
 use crate::table::{WIDTH, counted, fit};
 use crate::view::{Model, ObjectView};
@@ -51,6 +52,8 @@ pub(crate) struct Screen {
     began: Millis,
     /// When it was last said that Kafka is away.
     away: Option<Millis>,
+    /// What of the other services is away.
+    outages: Outages,
 }
 
 impl Screen {
@@ -84,6 +87,7 @@ impl Screen {
             errors: BTreeMap::new(),
             began: now(),
             away: None,
+            outages: Outages::default(),
         }
     }
 
@@ -153,11 +157,17 @@ impl Screen {
     /// processes meet: its figures would be those of long ago, counted up again.
     pub(crate) fn update(&mut self, model: &Model, is_current: bool) {
         for report in model.reports() {
+            if report.at >= self.began
+                && let Some(line) = self.outages.look(report, now(), Instant::now())
+            {
+                self.say(&line);
+            }
             let Some(error) = &report.last_error else {
                 continue;
             };
             let at = report.last_error_at;
-            if at < Some(self.began) || self.is_told(error, at) {
+            let told = self.outages.is_told(&report.instance, error, at);
+            if at < Some(self.began) || told || self.is_told(error, at) {
                 continue;
             }
             if self.is_news(&report.instance, error) {

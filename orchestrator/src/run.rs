@@ -48,7 +48,7 @@ pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<Exi
     };
     match settled.known {
         true => tell(format_args!(
-            "{} goes on as it was initialised",
+            "{} was initialised before; it goes on where it stands",
             migration.bus.config.id
         )),
         false => tell(describe(&migration, &settled).trim_end()),

@@ -139,10 +139,13 @@ fn render_within(view: &View, height: usize) -> String {
         let moving = !o.snapshot_complete || o.lag.records > 0;
         (!troubled, !moving, std::cmp::Reverse(o.extracted))
     });
-    screen::fit(&sections(&view), height)
+    screen::fit(&sections(&view), WRONG, height)
 }
 
-/// The view in sections, the most important first.
+/// Which of the sections tells what is wrong.
+const WRONG: usize = 4;
+
+/// The view in sections; what stands beside all of it is the last.
 fn sections(view: &View) -> Vec<String> {
     let (migration, source, phase) = (&view.migration, &view.source, view.phase);
     let way = match view.dry_run {
@@ -410,6 +413,7 @@ pub(crate) mod tests {
                 last_error: Some("THROTTLED: ".to_owned() + &"the source limits us ".repeat(9)),
                 last_error_at: Some(5_000),
                 last_error_over: false,
+                until: None,
                 failed: false,
                 at: 19_000,
                 lanes: [(

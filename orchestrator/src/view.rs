@@ -162,6 +162,9 @@ pub struct ProcessView {
     /// Whether all of it has worked for a minute since, though it may have been told
     /// to end meanwhile.
     pub last_error_over: bool,
+    /// Until when it waits before it tries again what its last error ended; a lane
+    /// says so itself.
+    pub until: Option<Millis>,
     /// When it reported last.
     pub at: Millis,
     /// Its lanes that do not simply run: what is wrong, or what they wait for.
@@ -445,6 +448,7 @@ fn processes(model: &Model, at: Millis) -> Vec<ProcessView> {
             last_error: report.last_error.clone(),
             last_error_at: report.last_error_at,
             last_error_over: over(report),
+            until: report.until,
             at: report.at,
             lanes: report
                 .lanes

@@ -514,7 +514,7 @@ fn a_dry_run_starts_no_loader() {
         Contact  contact          4           2       1         0\n\
         References are not followed: what lacks a parent is counted as loaded.\n\
         \n\
-        absent, by reason\n  \
+        absent, by reason (filtered: by `$where`, or by the connector's own mapping)\n  \
         Contact to contact: filtered 1\n\
         \n\
         filled fields without a mapping, which go to `custom`\n  \

@@ -169,12 +169,17 @@ pub fn extractor<E: Extractor>() -> ExitCode {
                     Vec::new(),
                 )
             }
-            Verb::Check(file) => Ok(load_extractor::<E>(&file)?.0.check().await?),
+            Verb::Check(file) => {
+                let (connector, ..) = load_extractor::<E>(&file)?;
+                let checked = connector.check().await;
+                Ok(checked.map_err(blaming::<E::Config>(&file, "sourceConfig"))?)
+            }
             Verb::Discover(file) => {
                 // What is wrong elsewhere in the document is not about the source.
                 let loaded = read_extractor::<E>(&file)?.only("sourceConfig");
                 let (connector, config, meter) = build_extractor::<E>(loaded)?;
-                let mut found = connector.discover(&config.objects).await?;
+                let found = connector.discover(&config.objects).await;
+                let mut found = found.map_err(blaming::<E::Config>(&file, "sourceConfig"))?;
                 found.quota = meter.usage();
                 print_json(&found)
             }
@@ -182,10 +187,9 @@ pub fn extractor<E: Extractor>() -> ExitCode {
             Verb::Compile(_) => Err(not_here("compile", Stage::Extractor)),
             Verb::Run(run) => {
                 let (connector, config, meter) = load_extractor::<E>(&run.file)?;
-                stage(Stage::Extractor, E::NAME, run, (config, meter), |context| {
-                    extract::run(connector, context)
-                })
-                .await
+                let blame = blaming::<E::Config>(&run.file, "sourceConfig");
+                let work = async |context| extract::run(connector, context).await.map_err(blame);
+                stage(Stage::Extractor, E::NAME, run, (config, meter), work).await
             }
         }
     })
@@ -238,7 +242,11 @@ pub fn loader<L: Loader>() -> ExitCode {
     block_on(async move {
         match verb {
             Verb::Spec => print_spec::<L::Config>(Stage::Loader, L::NAME, (None, None), L::takes()),
-            Verb::Check(file) => Ok(load_loader::<L>(&file)?.0.check().await?),
+            Verb::Check(file) => {
+                let (connector, ..) = load_loader::<L>(&file)?;
+                let checked = connector.check().await;
+                Ok(checked.map_err(blaming::<L::Config>(&file, "targetConfig"))?)
+            }
             Verb::Discover(_) => Err(not_here("discover", Stage::Loader)),
             Verb::Read(file) => {
                 let (connector, ..) = load_loader::<L>(&file)?;
@@ -252,10 +260,9 @@ pub fn loader<L: Loader>() -> ExitCode {
             Verb::Compile(_) => Err(not_here("compile", Stage::Loader)),
             Verb::Run(run) => {
                 let (connector, config, meter) = load_loader::<L>(&run.file)?;
-                stage(Stage::Loader, L::NAME, run, (config, meter), |context| {
-                    load::run(connector, context)
-                })
-                .await
+                let blame = blaming::<L::Config>(&run.file, "targetConfig");
+                let work = async |context| load::run(connector, context).await.map_err(blame);
+                stage(Stage::Loader, L::NAME, run, (config, meter), work).await
             }
         }
     })
@@ -418,6 +425,25 @@ fn load_loader<L: Loader>(file: &File) -> Result<(L, MigrationConfig, Arc<Meter>
     let named = Some(("targetType", L::NAME));
     let loaded = Loaded::read(file, named, Part::Skip, Part::Against(&schema))?;
     loaded.build("targetConfig", |config| &config.target_config, L::new)
+}
+
+/// Adds to an error by which credentials are refused which these are, and where they
+/// come from: the other side names none of our fields.
+fn blaming<C: schemars::JsonSchema>(
+    file: &File,
+    path: &str,
+) -> impl FnOnce(Error) -> Error + use<C> {
+    let schema = schemars::schema_for!(C).to_value();
+    let document = Document::read(&file.config).ok();
+    let told =
+        document.map(|document| document.credentials(path, &schema, &document.environment()));
+    let told = told.unwrap_or_default().join(", ");
+    move |mut error| {
+        if error.code == Code::Unauthorized && !told.is_empty() {
+            error.message = format!("{} (credentials: {told})", error.message);
+        }
+        error
+    }
 }
 
 fn load_plain(file: &File) -> Result<MigrationConfig, End> {
@@ -589,7 +615,7 @@ async fn read_plan(
             Ok(plan) => return Ok(Some(plan)),
             Err(error) if error.class() == Class::Transient => {
                 let wait = backoff.after(&error);
-                status.note_error(&error);
+                status.note_wait(&error, wait);
                 tracing::warn!(%error, ?wait, "waiting for the bus");
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}

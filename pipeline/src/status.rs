@@ -209,6 +209,10 @@ pub struct Report {
     /// Whether it has ended by that error; one that was told to end has not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
+    /// Until when it waits, by our clock, before it tries again what that error
+    /// ended; of a lane, the lane says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
     /// By object.
     pub objects: BTreeMap<String, Counts>,
     /// By lane: an object or an entity.
@@ -287,6 +291,7 @@ impl Status {
                 last_error: None,
                 last_error_at: None,
                 failed: false,
+                until: None,
                 objects: BTreeMap::new(),
                 lanes: BTreeMap::new(),
                 seen: BTreeMap::new(),
@@ -424,6 +429,7 @@ impl Status {
         };
         report.last_error = lane_now.error.clone();
         report.last_error_at = Some(now());
+        report.until = None;
         let throttled = (phase == Phase::Throttled).then(|| error.code.as_str());
         self.set_lane(&mut report, lane, lane_now, throttled);
     }
@@ -500,6 +506,12 @@ impl Status {
         self.noted(error.while_running());
     }
 
+    /// Notes an error that concerns the process, which tries again after that wait.
+    pub fn note_wait(&self, error: &Error, wait: Duration) {
+        self.noted(error.while_running());
+        self.lock().until = Some(now() + wait.as_millis() as Millis);
+    }
+
     /// Notes the error that ends the process.
     pub fn ended_by(&self, error: &Error) {
         self.noted(error.to_string());
@@ -516,6 +528,7 @@ impl Status {
         let mut report = self.lock();
         report.last_error = Some(error);
         report.last_error_at = Some(now());
+        report.until = None;
     }
 
     /// Whether every lane is blocked (and there is one).

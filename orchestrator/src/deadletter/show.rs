@@ -68,10 +68,33 @@ fn whole(with: &Letter, bodies: bool, file: &Path) -> Value {
     })
 }
 
+/// What is wrong with the record itself: the same version fails in the same way,
+/// however often it is tried.
+const OF_THE_RECORD: [Code; 8] = [
+    Code::MissingId,
+    Code::InvalidUtf8,
+    Code::InvalidBody,
+    Code::WrongType,
+    Code::RequiredMissing,
+    Code::TooLong,
+    Code::BadEmail,
+    Code::BadReference,
+];
+
+/// What is told of these where others have a command.
+const BY_ITSELF: &str = "the record's next version clears this letter, and so does `drover remap` with \
+    a mapping that fits; a retry changes nothing";
+
+/// Whether the record's next version is what clears its letter.
+fn clears_itself(code: &str) -> bool {
+    OF_THE_RECORD.iter().any(|one| one.as_str() == code)
+}
+
 /// The command that has it tried again, where one does and helps: whose parent
 /// never comes goes on by itself if it comes, and not sooner.
 fn next(stage: Stage, code: &str, key: &str, file: &Path) -> Option<String> {
-    let helps = stage != Stage::Extractor && code != Code::ParentNeverComes.as_str();
+    let waits = code == Code::ParentNeverComes.as_str() || clears_itself(code);
+    let helps = stage != Stage::Extractor && !waits;
     helps.then(|| {
         let file = quoted(&file.to_string_lossy());
         format!("drover deadletter retry -c {file} --key {}", quoted(key))
@@ -99,6 +122,10 @@ fn render(letter: &Value) -> String {
     let source_code = match letter["sourceCode"].as_str() {
         Some(code) => format!(" [{code}]"),
         None => String::new(),
+    };
+    let mended = match letter["code"].as_str().is_some_and(clears_itself) {
+        true => BY_ITSELF.to_owned(),
+        false => text("retry"),
     };
     let rows = [
         (
@@ -139,7 +166,7 @@ fn render(letter: &Value) -> String {
         ),
         ("what to do", text("advice")),
         ("more", format!("drover explain {}", text("code"))),
-        ("once mended", text("retry")),
+        ("once mended", mended),
     ];
     for (name, value) in rows {
         if value != "-" {
@@ -205,11 +232,16 @@ mod tests {
             "t partition 0 offset 1",
             "waived       by ann, 2027-01-15T08:00:00Z: agreed with sales",
             "more         drover explain BAD_EMAIL\n",
-            "drover deadletter retry -c 'our m.json' \\\n                 --key salesforce/Contact/1\n",
+            "once mended  the record's next version clears this letter, and so does",
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
         assert!(text.contains("  tried        once, "), "{text}");
+        assert!(!text.contains("deadletter retry"), "{text}");
+        let refused = open(letter(1, Code::TargetRefused, 5));
+        let text = render(&whole(&refused, false, Path::new("our m.json")));
+        let command = "drover deadletter retry -c 'our m.json' \\\n                 --key salesforce/Contact/1\n";
+        assert!(text.contains(command), "{text}");
         let orphan = whole(
             &open(letter(1, Code::ParentNeverComes, 5)),
             false,

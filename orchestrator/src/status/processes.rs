@@ -1,7 +1,9 @@
 //! The processes of a migration, and what is wrong with them.
 
+use drover_pipeline::record::Millis;
 use drover_pipeline::status::Phase;
 
+use crate::outages::next_try;
 use crate::table::{Column, counted, seconds, table, wrap};
 use crate::view::{ProcessView, View};
 use crate::when;
@@ -53,7 +55,7 @@ pub(super) fn processes(view: &View) -> (String, String) {
     let mut said = Said::default();
     let mut wrong = String::new();
     for process in &shown {
-        wrong.push_str(&lanes(process, &mut said));
+        wrong.push_str(&lanes(process, view.at, &mut said));
     }
     for process in &shown {
         wrong.push_str(&last_error(process, view, &mut said));
@@ -100,14 +102,15 @@ impl Said {
 }
 
 /// The lanes of a living process that do not simply run.
-fn lanes(process: &ProcessView, said: &mut Said) -> String {
+fn lanes(process: &ProcessView, at: Millis, said: &mut Said) -> String {
     let mut text = String::new();
     for (lane, standing) in process.lanes.iter().filter(|_| process.alive) {
         let why = standing.waits_for.as_ref().or(standing.error.as_ref());
         let why = why.map_or("", String::as_str);
-        let what = match standing.waits_for {
-            Some(_) => "waits",
-            None => standing.phase.as_str(),
+        let what = match (&standing.waits_for, next_try(standing.until, at)) {
+            (Some(_), _) => "waits".to_owned(),
+            (None, Some(next)) => format!("{}, {next}", standing.phase.as_str()),
+            (None, None) => standing.phase.as_str().to_owned(),
         };
         text += &said.say(format!("{}, lane {lane} ({what})", process.instance), why);
     }
@@ -144,7 +147,9 @@ fn last_error(process: &ProcessView, view: &View, said: &mut Said) -> String {
         false => "last error",
     };
     let ago = ago.map(|ago| format!(", {ago}")).unwrap_or_default();
-    said.say(format!("{instance}, {what}{ago}"), error)
+    let next = next_try(process.until, view.at).filter(|_| process.alive);
+    let next = next.map(|next| format!(", {next}")).unwrap_or_default();
+    said.say(format!("{instance}, {what}{ago}{next}"), error)
 }
 
 #[cfg(test)]
@@ -257,6 +262,41 @@ mod tests {
         ] {
             assert!(text.contains(told), "no {told}: {text}");
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_says_when() {
+        let away = "TARGET_UNAVAILABLE: it does not answer; Drover keeps trying";
+        let standing = |until: Millis| {
+            with(|process| {
+                process.last_error = Some(away.into());
+                let standing = Lane {
+                    phase: Phase::Degraded,
+                    error: Some(away.into()),
+                    until: Some(until),
+                    waits_for: None,
+                    seen: None,
+                };
+                process.lanes.insert("company".into(), standing);
+            })
+        };
+        let title = |text: &str| format!("\nloader-1, lane company ({text}):\n  TARGET_UN");
+        let (_, text) = standing(612_500);
+        assert!(
+            text.starts_with(&title("degraded, next try in 12s")),
+            "{text}"
+        );
+        let (_, text) = standing(600_400);
+        assert!(text.starts_with(&title("degraded")), "now: {text}");
+        // At its start a process has no lanes.
+        let (_, text) = with(|process| {
+            process.phase = Phase::Starting;
+            process.until = Some(605_000);
+        });
+        assert!(
+            text.starts_with("\nloader-1, last error, 9m ago, next try in 5s:\n  FENCED"),
+            "{text}"
+        );
     }
 
     #[test]

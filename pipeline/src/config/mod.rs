@@ -10,6 +10,7 @@
 //! has it judged against them.
 
 mod bus;
+mod credentials;
 mod document;
 mod drift;
 mod literal;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Problem;
 use super::document::{Field, Node, Value, join};
 use super::schema::Schema;
 use super::validate::Check;
@@ -139,7 +140,7 @@ fn file(path: &str, from: &Environment) -> Result<String, (String, String)> {
         Ok(Ok(text)) => {
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
-            if text.is_empty() {
+            if text.trim().is_empty() {
                 return refuse("is empty".into());
             }
             Ok(text.to_owned())
@@ -158,13 +159,15 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 
 /// Takes fields that are not given from `DROVER_<CONNECTOR>_<FIELD>`. With the
 /// connector's schema only what it knows is looked for; without, every variable
-/// with the prefix counts.
+/// with the prefix counts. One that is empty is a problem where nothing else gives
+/// the field; the names of such fields are returned.
 pub(super) fn add_variables(
     part: &mut Node,
-    connector: &str,
+    (path, connector): (&str, &str),
     schema: Option<&serde_json::Value>,
     from: &Environment,
-) {
+    check: &mut Check<'_>,
+) -> Vec<String> {
     let line = part.line;
     let prefix = prefix(connector);
     let found: Vec<(String, Value)> = match schema {
@@ -190,10 +193,29 @@ pub(super) fn add_variables(
             })
             .collect(),
     };
+    let mut empty = Vec::new();
     let Value::Map(fields) = &mut part.value else {
-        return;
+        return empty;
     };
     for (name, value) in found {
+        let is_given = |field: &Field| field.name == name && field.node.value != Value::Null;
+        let blank = match &value {
+            Value::Text(text) => text.trim().is_empty(),
+            other => *other == Value::Null,
+        };
+        if blank {
+            if !fields.iter().any(is_given) {
+                let variable = variable_of(connector, &name);
+                let message = format!("the environment variable {variable} is empty");
+                let advice = format!("fill {variable}, or unset it and give the field in the file");
+                // No line of the file is to blame.
+                check
+                    .problems
+                    .push(Problem::at(join(path, &name), message, advice));
+                empty.push(name);
+            }
+            continue;
+        }
         let node = Node { line, value };
         match fields.iter_mut().find(|field| field.name == name) {
             // `clientSecret:` with nothing behind it is not given either.
@@ -202,6 +224,7 @@ pub(super) fn add_variables(
             None => fields.push(Field { name, line, node }),
         }
     }
+    empty
 }
 
 /// The variable that can hold a field of a connector's configuration.

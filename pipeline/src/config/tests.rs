@@ -280,7 +280,16 @@ fn bad_syntax_has_its_line() {
             "",
             "1 : holds nothing, not a group of fields; start with `id: mig-tenant-123`",
         ),
-        ("m.yaml", "id: x\n\ttenantId: y\n", "1 : bad YAML"),
+        (
+            "m.yaml",
+            "id: x\n\ttenantId: y\n",
+            "2 : bad YAML: a tab stands in front of the line; indent with spaces",
+        ),
+        (
+            "m.yaml",
+            "id: x\nkafka:\n\tbrokers: y\nobjects: []\n",
+            "3 : bad YAML: a tab stands in front of the line; indent with spaces",
+        ),
         ("m.yaml", "id: [x\n", "2 : bad YAML"),
         (
             "m.yaml",
@@ -542,4 +551,27 @@ fn the_object_store_is_a_folder_or_nothing() {
     ] {
         assert_eq!(problems(of(line)), [wanted]);
     }
+}
+
+#[test]
+fn an_empty_variable_is_to_blame_and_no_line() {
+    let schema = serde_json::json!({
+        "properties": {"clientSecret": {"type": "string"}}, "required": ["clientSecret"],
+    });
+    let text = "id: x\ntenantId: t\nsourceType: salesforce\nsourceConfig: {}\n";
+    let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+    let told = |variables: &[(&str, &str)]| {
+        let environment = environment(variables);
+        let loaded = document.migration(&environment, Part::Against(&schema), Part::Skip);
+        let problems = loaded.err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(told(&[("DROVER_SALESFORCE_CLIENT_SECRET", "s3cret")]).is_empty());
+    assert_eq!(
+        told(&[("DROVER_SALESFORCE_CLIENT_SECRET", "")]),
+        [
+            "sourceConfig.clientSecret: the environment variable DROVER_SALESFORCE_CLIENT_SECRET is \
+             empty; fill DROVER_SALESFORCE_CLIENT_SECRET, or unset it and give the field in the file"
+        ]
+    );
 }

@@ -276,10 +276,15 @@ fn part(
         },
     );
     fill(&mut node, path, environment, check);
-    if !connector.is_empty() {
-        add_variables(&mut node, connector, schema, environment);
-    }
+    let empty = match connector {
+        "" => Vec::new(),
+        name => add_variables(&mut node, (path, name), schema, environment, check),
+    };
+    let is_told = |problem: &Problem| empty.iter().any(|name| problem.path == join(path, name));
     for mut problem in schema.map_or_else(Vec::new, |s| schema::validate_against(s, &node, path)) {
+        if is_told(&problem) {
+            continue;
+        }
         problem.file = check.file.to_owned();
         if problem.message == "is missing"
             && let Some(name) = problem

@@ -23,6 +23,13 @@ pub(super) fn read(file: &str, text: &str) -> Result<Node, Problem> {
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
+            if let Some(line) = indented_by_tab(text, error.marker().line()) {
+                return refuse(
+                    line,
+                    "bad YAML: a tab stands in front of the line".into(),
+                    "indent with spaces",
+                );
+            }
             refuse(
                 error.marker().line(),
                 format!(
@@ -118,6 +125,18 @@ pub(super) fn read(file: &str, text: &str) -> Result<Node, Problem> {
 
 fn line(span: &Span) -> usize {
     span.start.line()
+}
+
+/// The line, from 1, that a tab indents, if the reader ends by it: it notices at the
+/// end of the line before, or in what follows.
+fn indented_by_tab(text: &str, noticed: usize) -> Option<usize> {
+    let around = noticed.saturating_sub(1).max(1)..=noticed + 1;
+    let mut lines = text.lines().zip(1..);
+    let found = lines.find(|(line, number)| {
+        let indent = line.len() - line.trim_start().len();
+        around.contains(number) && line[..indent].contains('\t') && indent < line.len()
+    });
+    found.map(|(_, number)| number)
 }
 
 fn plain_tag(tag: Option<&Tag>, suffix: &str) -> Result<(), String> {

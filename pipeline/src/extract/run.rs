@@ -85,7 +85,7 @@ pub async fn run<E: Extractor>(extractor: E, context: Context) -> Result<()> {
             Err(error) if passes(&error) => {
                 let wait = backoff.after(&error);
                 tracing::warn!(%error, ?wait, "starting again");
-                context.status.note_error(&error);
+                context.status.note_wait(&error, wait);
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = context.stop.cancelled() => return Ok(()),

@@ -98,7 +98,14 @@ impl Client {
                 .for_each(drop);
         }
         if let Some(reason) = self.heard.reason() {
-            error.message = format!("{} ({})", error.message, brief(&reason));
+            error.message = match no_broker(&reason) {
+                Some(place) => format!(
+                    "{}; {place} answers, but not as a Kafka broker: another service's port, \
+                     or another security.protocol",
+                    error.message
+                ),
+                None => format!("{} ({})", error.message, brief(&reason)),
+            };
             if reason.to_ascii_lowercase().contains("authentication") {
                 // No broker will take it, however often it is tried.
                 error.code = Code::KafkaRefused;
@@ -258,9 +265,18 @@ fn brief(reason: &str) -> String {
     }
 }
 
+/// The address at which something answers that does not speak Kafka's protocol:
+/// librdkafka takes its first bytes for the size of an answer.
+fn no_broker(reason: &str) -> Option<&str> {
+    let (place, why) = reason.split_once(": ")?;
+    why.contains("Invalid response size").then_some(place)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     use rdkafka::producer::BaseProducer;
 
@@ -287,6 +303,34 @@ mod tests {
         );
         let tls = "sasl_ssl://k:9: SSL handshake failed";
         assert_eq!(brief(tls), tls);
+    }
+
+    /// PostgreSQL's port, for example: it refuses what it reads by `E…`.
+    #[test]
+    fn another_service_at_the_brokers_address_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address").to_string();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.expect("a connection");
+                let mut read = [0; 64];
+                let _ = connection.read(&mut read);
+                let _ = connection.write_all(b"EFATAL:  unsupported frontend protocol\0");
+            }
+        });
+        let config = KafkaConfig {
+            brokers: address.clone(),
+            partitions: 1,
+            replication: None,
+            client: BTreeMap::new(),
+        };
+        let error = Client::new(&config, "test")
+            .reach(Duration::from_secs(5))
+            .expect_err("it is no broker");
+        let told =
+            format!("; {address} answers, but not as a Kafka broker: another service's port, ");
+        assert!(error.message.contains(&told), "{error}");
+        assert_eq!(error.code, Code::BrokerUnreachable);
     }
 
     #[test]

@@ -190,6 +190,11 @@ impl Lanes {
         }
     }
 
+    /// Whether this process has been given its partitions, and has them still.
+    pub(super) fn has_partitions(&self) -> bool {
+        self.state().group.is_some()
+    }
+
     /// Whether partitions are being taken away: a batch under way may finish,
     /// but waits for nothing any more.
     pub(super) fn closing(&self) -> bool {

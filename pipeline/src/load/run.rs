@@ -557,7 +557,7 @@ async fn prepare<L: Loader>(loader: &L, context: &Context) -> Result<bool> {
             Ok(()) => return Ok(true),
             Err(error) if matches!(error.class(), Class::Transient | Class::Throttled) => {
                 let wait = backoff.after(&error);
-                context.status.note_error(&error);
+                context.status.note_wait(&error, wait);
                 tracing::warn!(%error, ?wait, "waiting for the target");
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}

@@ -37,6 +37,9 @@ use crate::status::{Phase, Report, SILENCE, now};
 
 /// How often it is looked while a lane waits.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a lane has waited before it is said. A process that just started, or was
+/// just given its partitions, has not looked yet: the copy may be long complete.
+const SAID: Duration = Duration::from_secs(2);
 /// How often it is looked otherwise, and for records that wait in vain.
 const SEARCH: Duration = Duration::from_secs(2);
 /// After this long a record that still waits in vain is let go on once more: its
@@ -90,9 +93,27 @@ enum Hop {
     Tables,
 }
 
+/// Since when this process has partitions.
+#[derive(Default)]
+struct Given(Option<Instant>);
+
+impl Given {
+    /// Whether it has had them so long that what it waits for may be said.
+    fn says(&mut self, given: bool, now: Instant) -> bool {
+        match given {
+            true => now - *self.0.get_or_insert(now) >= SAID,
+            false => {
+                self.0 = None;
+                false
+            }
+        }
+    }
+}
+
 /// What the watcher keeps between two looks.
 #[derive(Default)]
 struct Watch {
+    given: Given,
     rounds: HashMap<String, Round>,
     /// What of the first copy is in the target.
     loaded: BTreeSet<Parent>,
@@ -394,6 +415,9 @@ impl Watch {
     /// Lets go the lanes that need not wait any more, and says why the others do.
     fn order<L: Loader>(&mut self, shared: &Arc<Shared<L>>) {
         let own = shared.status.report();
+        let says = self
+            .given
+            .says(shared.lanes.has_partitions(), Instant::now());
         for lane in shared.lanes.names() {
             if shared.upstream.is_free(&lane) {
                 // Whoever let it go may have done so after it was said to wait.
@@ -416,9 +440,10 @@ impl Watch {
                 && blocked.is_none()
                 && !still
             {
-                shared
-                    .status
-                    .lane_waits(&lane, Some(self.why(shared, first)));
+                if says {
+                    let why = self.why(shared, first);
+                    shared.status.lane_waits(&lane, Some(why));
+                }
                 continue;
             }
             if let Some(parent) = blocked.or(missing.first().copied()) {
@@ -540,5 +565,19 @@ mod tests {
         assert_eq!(told("Account"), "is being loaded");
         assert_eq!(told("Lead"), "is being transformed");
         assert_eq!(told("User"), "is being read from the source");
+    }
+
+    #[test]
+    fn who_has_just_been_given_partitions_does_not_say_yet_that_it_waits() {
+        let began = Instant::now();
+        let mut given = Given::default();
+        let mut says =
+            |has, tenths: u64| given.says(has, began + Duration::from_millis(100 * tenths));
+        // Before the first assignment a lane has nothing that could wait.
+        assert!(!says(false, 0) && !says(false, 80));
+        assert!(!says(true, 81) && !says(true, 100));
+        assert!(says(true, 101) && says(true, 500));
+        // Another assignment starts anew.
+        assert!(!says(false, 501) && !says(true, 502) && says(true, 522));
     }
 }

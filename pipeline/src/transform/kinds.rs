@@ -151,6 +151,23 @@ pub fn needs_a_form(declared: &str, kind: Kind) -> bool {
     text && matches!(kind, Kind::Date | Kind::Datetime | Kind::Reference)
 }
 
+/// Whether a listed value of an enumeration can be a value of that kind; of kinds that
+/// a text promises nothing of ([`needs_a_form`]) nothing is said.
+pub fn value_fits(value: &str, kind: Kind) -> bool {
+    let number = || {
+        value
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())
+    };
+    match kind {
+        Kind::Boolean => matches!(value, "true" | "false"),
+        Kind::Long => number().is_some_and(|number| number.fract() == 0.0),
+        Kind::Decimal => number().is_some(),
+        Kind::String | Kind::Date | Kind::Datetime | Kind::Reference => true,
+    }
+}
+
 /// The word by which a source would declare what becomes that kind: for a source
 /// that was not asked, and whose connector's rule is all that is known.
 pub fn declared_as(kind: Kind) -> &'static str {
@@ -257,6 +274,15 @@ mod tests {
         assert!(!needs_a_form("string", Kind::Decimal));
         assert!(!needs_a_form("date", Kind::Date));
         assert!(!needs_a_form("some vendor's type", Kind::Date));
+    }
+
+    #[test]
+    fn a_listed_value_is_a_number_or_is_none() {
+        assert!(value_fits("12", Kind::Long) && value_fits("-1.5", Kind::Decimal));
+        assert!(!value_fits("1.5", Kind::Long) && !value_fits("Hot", Kind::Decimal));
+        assert!(!value_fits("NaN", Kind::Decimal) && !value_fits("", Kind::Long));
+        assert!(value_fits("true", Kind::Boolean) && !value_fits("Yes", Kind::Boolean));
+        assert!(value_fits("Hot", Kind::String) && value_fits("Hot", Kind::Date));
     }
 
     #[test]

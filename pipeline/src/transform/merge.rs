@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_schemas::{Kind, entity};
 
-use super::kinds::{declared_as, needs_a_form};
+use super::kinds::{declared_as, needs_a_form, value_fits};
 use super::{ANY, Convert, FieldRule, Mapping, ObjectMapping, Slot, can_fill, holds};
 use crate::config::{Mappings, Problem, WHERE, nearest};
 use crate::extract::{Object, SourceField};
@@ -26,7 +26,8 @@ use crate::extract::{Object, SourceField};
 ///   A reference keeps what it points to.
 ///
 /// A source field whose declared type can never become what the canonical field
-/// holds is refused, and so is a plain text for a date or a reference.
+/// holds is refused, and so is a plain text for a date or a reference, and an
+/// enumeration for a number of which none of its values is one.
 ///
 /// `objects` are those to migrate, as the source describes them; what isn't
 /// described (no fields, or no objects at all) is judged by the connector's
@@ -52,6 +53,7 @@ pub fn merge_all(
 ) -> (Mapping, Vec<Problem>) {
     let targets = Target::all(connector, objects);
     let mut merger = Merger {
+        connector,
         migration,
         targets: &targets,
         asked: !objects.is_empty(),
@@ -203,6 +205,13 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Whether a mapping names the canonical field first and the source's after it.
+    fn is_reversed(&self, source: &str, canonical: &str) -> bool {
+        let works =
+            |source, canonical| self.has(source) && !self.slots(source, canonical).is_empty();
+        !self.has(source) && self.slots(source, canonical).is_empty() && works(canonical, source)
+    }
+
     /// The slots that a mapping applies to.
     fn slots(&self, source: &str, canonical: &str) -> Vec<&'a str> {
         let fitting = self.rules.slots.iter().filter(|(_, slot)| {
@@ -229,6 +238,7 @@ struct Move<'a> {
 }
 
 struct Merger<'a> {
+    connector: &'a Mapping,
     migration: &'a Mappings,
     targets: &'a [Target<'a>],
     /// Whether the source has named its objects.
@@ -247,6 +257,11 @@ impl<'a> Merger<'a> {
         let own = self.migration.by_object.get(target.name);
         for (source, canonical) in own.into_iter().flatten() {
             let path = format!("mappings.{}.{source}", target.name);
+            if target.is_reversed(source, canonical) {
+                let message = format!("{} has no field `{source}`", target.name);
+                self.problem(&path, message, reversed(source, canonical));
+                continue;
+            }
             if target.described.is_some() && !target.has(source) {
                 let message = format!("{} shows no field `{source}`", target.name);
                 self.problem(&path, message, did_you_mean(source, target.sources()));
@@ -408,6 +423,21 @@ impl<'a> Merger<'a> {
                 message,
                 format!("{advice}, or leave {source} to `custom`"),
             );
+        } else if let Some(described) = target.described(source)
+            && let Some(first) = described.values.first()
+            && !described
+                .values
+                .iter()
+                .any(|value| value_fits(value, field.kind))
+        {
+            let message = format!(
+                "none of the values that the source lists for {object}.{source} (`{first}`, …) fits \
+                 {filled}, which is {due}"
+            );
+            let advice = format!(
+                "say by `values` what stands for them, map another field, or leave {source} to `custom`"
+            );
+            self.problem(&new.path, message, advice);
         } else if let Some((due, _)) = former.as_ref().and_then(Convert::points_to)
             && let Some(described) = target.described(new.source)
             && !described.references.is_empty()
@@ -511,6 +541,10 @@ impl<'a> Merger<'a> {
                     Some(to) => format!(
                         "a rule stands under the object it is for: `OBJECT: {{ {name}: {to} }}`"
                     ),
+                    None if self.connector.objects.contains_key(name) => {
+                        "add it to `objects`, where the file has that list, or remove its mapping"
+                            .to_owned()
+                    }
                     None => did_you_mean(name, known),
                 };
                 let message = format!("`{name}` is no object of this migration");
@@ -522,6 +556,15 @@ impl<'a> Merger<'a> {
                 continue;
             }
             let path = format!("mappings.{source}");
+            if self
+                .targets
+                .iter()
+                .any(|target| target.is_reversed(source, canonical))
+            {
+                let message = format!("no object of this migration shows a field `{source}`");
+                self.problem(&path, message, reversed(source, canonical));
+                continue;
+            }
             let having: Vec<_> = self.targets.iter().filter(|t| t.has(source)).collect();
             let fields: BTreeSet<&str> = self.targets.iter().flat_map(fields_of).collect();
             if having.is_empty() && self.asked {
@@ -551,6 +594,10 @@ impl<'a> Merger<'a> {
             self.problems.push(problem);
         }
     }
+}
+
+fn reversed(source: &str, canonical: &str) -> String {
+    format!("reversed? the source's field comes first: write `{canonical}: {source}`")
 }
 
 /// Every canonical field of an object's entities.

@@ -19,6 +19,7 @@ mod tests;
 pub(crate) use batch::MAX_RECORD;
 pub use kinds::{
     Shape, can_become, can_fill, can_take_form, form_fits, form_name, holds, kind_name, shape,
+    value_fits,
 };
 pub use mapping::{ANY, Convert, FieldRule, Form, Mapping, ObjectMapping, OnOrphan, Slot};
 pub use merge::{merge, merge_all};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Mapping, merge};
+use super::{Mapping, merge, merge_all};
 use crate::config::{Mappings, Problem};
 use crate::extract::{Object, SourceField};
 
@@ -257,6 +257,33 @@ fn names_that_nobody_knows() {
             "mappings.Contact.Phon: contact has no field `phoneNumbr`; did you mean `phoneNumber`?",
         ]
     );
+    // The canonical field first: where the other way round works, it is what is meant.
+    assert_eq!(
+        told(json!({"phoneNumber": "Phone", "Contact": {"mobileNumber": "MobilePhone"}})),
+        [
+            "mappings.Contact.mobileNumber: Contact has no field `mobileNumber`; reversed? \
+             the source's field comes first: write `MobilePhone: mobileNumber`",
+            "mappings.phoneNumber: no object of this migration shows a field `phoneNumber`; reversed? \
+             the source's field comes first: write `Phone: phoneNumber`",
+        ]
+    );
+    assert_eq!(
+        told(json!({"website": "AccountId"})).len(),
+        2,
+        "no contact has a website, so nothing is reversed"
+    );
+    // An object that the connector knows, and this migration leaves out.
+    let mut few = objects();
+    few.retain(|object| object.name != "Lead");
+    let lead = mappings(&json!({"Lead": {"Phone": "phoneNumber"}}));
+    let (_, problems) = merge_all(&connector(), &lead, &few);
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "mappings.Lead: `Lead` is no object of this migration; add it to `objects`, where the file \
+             has that list, or remove its mapping"
+        ]
+    );
     assert_eq!(
         told(json!({"AccountId": "website"})),
         [
@@ -307,6 +334,51 @@ fn a_type_that_never_fits() {
              an e-mail address; map it to another field, or leave it to `custom`",
         ]
     );
+    // No value that the source lists is a number, or true or false.
+    let none = |field: &str, canonical: &str, due: &str| {
+        format!(
+            "mappings.Account.{field}: none of the values that the source lists for Account.{field} \
+             (`Hot`, …) fits company.{canonical}, which is {due}; say by `values` what stands for them, \
+             map another field, or leave {field} to `custom`"
+        )
+    };
+    let rating = |canonical: &str| {
+        let mut objects = objects();
+        let account = objects
+            .iter_mut()
+            .find(|one| one.name == "Account")
+            .expect("Account");
+        for (name, values) in [("Rating", ["Hot", "Cold"]), ("Size__c", ["10", "Many"])] {
+            account.fields.push(SourceField {
+                name: name.to_owned(),
+                kind: "picklist".to_owned(),
+                values: values.map(str::to_owned).into(),
+                ..SourceField::default()
+            });
+        }
+        let rules = json!({"Account": {"Rating": canonical, "Size__c": "website"}});
+        let (_, problems) = merge_all(&connector(), &mappings(&rules), &objects);
+        let rules = json!({"Account": {"Size__c": canonical}});
+        let (_, some) = merge_all(&connector(), &mappings(&rules), &objects);
+        assert!(
+            canonical == "person" || some.is_empty(),
+            "one is a number: {some:?}"
+        );
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        rating("annualRevenue"),
+        [none("Rating", "annualRevenue", "a decimal number")]
+    );
+    assert_eq!(
+        rating("employees"),
+        [none("Rating", "employees", "a whole number")]
+    );
+    assert_eq!(
+        rating("person"),
+        [none("Rating", "person", "true or false")]
+    );
+    assert!(rating("phoneNumber").is_empty());
     // A number may stand in a text, and an address as well.
     merged(
         json!({"Account": {"Description": "annualRevenue"}, "Contact": {"Description": "email"}}),

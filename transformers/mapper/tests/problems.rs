@@ -74,11 +74,13 @@ fn a_filter_that_nothing_meets_is_told_by_the_source_s_own_types() {
         "where": {
             "Active": "false", "Born": {"atLeast": "soon", "belw": "2026-01-31"},
             "Age": [5, "6"], "Name": {"not": 7}, "Vendor": true,
+            "Seen": {"atLeast": "2026-02-30T00:00:00Z", "below": "2026-13-01"},
+            "Due": "2026-02-30",
         },
         "fields": {"lastName": "Name"}}}}}});
     let described = object(
         "C",
-        "Name: string, Active: boolean, Born: date, Age: int, Vendor: own type",
+        "Name: string, Active: boolean, Born: date, Age: int, Vendor: own type, Seen: datetime, Due: date",
     );
     let at = |place: &str| format!("objects.C.slots.x.where.{place}");
     assert_eq!(
@@ -96,7 +98,15 @@ fn a_filter_that_nothing_meets_is_told_by_the_source_s_own_types() {
                 write a number, a date (2026-01-31) or a time with its zone \
                 (2026-01-31T09:00:00Z)"
             ),
+            at("Due: `\"2026-02-30\"` is a day that no calendar has; write a day that there is"),
             at("Name.not: C.Name is declared as string, and `7` is a number; put it in quotes"),
+            at(
+                "Seen.atLeast: `\"2026-02-30T00:00:00Z\"` is a day that no calendar has; \
+                write a day that there is"
+            ),
+            at(
+                "Seen.below: `\"2026-13-01\"` is a day that no calendar has; write a day that there is"
+            ),
         ]
     );
 }

@@ -149,6 +149,10 @@ impl Reader<'_> {
         let text = wanted.to_string();
         let json = Json::of(&text).ok();
         let Some(bound) = json.as_ref().and_then(Bound::of) else {
+            if no_such_day(wanted) {
+                self.no_day(below, wanted);
+                return None;
+            }
             let name = self.asked.name;
             let what = format!("`{wanted}` is no number, date or time to compare {name} with");
             self.wrong(below, what, RANGE);
@@ -187,6 +191,9 @@ impl Reader<'_> {
 
     /// Tells that no value of the field is ever this one.
     fn never(&mut self, below: &str, wanted: &Value) {
+        if matches!(self.shape, Shape::Date | Shape::Datetime) && no_such_day(wanted) {
+            return self.no_day(below, wanted);
+        }
         let declared = self.declared();
         let what = match (self.shape, wanted) {
             (Shape::Nested, _) => format!("{declared}, which holds no plain value"),
@@ -199,6 +206,11 @@ impl Reader<'_> {
         };
         let advice = self.due(wanted);
         self.wrong(below, what, advice);
+    }
+
+    fn no_day(&mut self, below: &str, wanted: &Value) {
+        let what = format!("`{wanted}` is a day that no calendar has");
+        self.wrong(below, what, "write a day that there is");
     }
 
     fn declared(&self) -> String {
@@ -245,4 +257,18 @@ impl Reader<'_> {
 fn is_day(value: &Value) -> bool {
     let text = value.as_str().unwrap_or_default();
     date(&Json::Text(text.into())).is_ok()
+}
+
+/// Whether a text has the form of a day, alone or before a time, and is none:
+/// `2026-02-30`.
+fn no_such_day(value: &Value) -> bool {
+    let day = value.as_str().and_then(|text| text.get(..10));
+    let formed = |day: &&str| {
+        day.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        })
+    };
+    let day = day.filter(formed);
+    day.is_some_and(|day| date(&Json::Text(day.into())).is_err())
 }
