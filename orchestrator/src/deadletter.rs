@@ -83,9 +83,9 @@ pub(crate) struct Waive {
     /// Why, for those who ask later.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who decides it.
-    #[arg(long, value_name = "NAME", env = "USER")]
-    actor: String,
+    /// Who decides it; without it, $USER.
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
 }
 
 /// A letter, and what a person has decided about it.

@@ -264,6 +264,11 @@ fn plain(now: &[ObjectView], through: bool, dry_run: bool) -> String {
             sum(|seen| seen.parked),
         ),
     };
+    // What stands behind a lane that has stopped is in none of these numbers.
+    let lag = sum(|seen| seen.lag.records);
+    if through && lag > 0 {
+        text.push_str(&format!("; lag {lag}"));
+    }
     if !copying.is_empty() {
         text.push_str(&format!("; left: {}", copying.join(", ")));
     }

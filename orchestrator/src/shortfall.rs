@@ -116,10 +116,16 @@ pub(crate) fn shortfall(view: &View, waiting: Waiting) -> Option<Failure> {
             "{n} loaded without a link to a record that is not there"
         ));
     }
-    if waiting.outside + waiting.unlinked > 0 {
+    if waiting.outside > 0 {
         advice.push(
             "`drover parked list` says what the parked ones wait for: they go on by \
              themselves when it comes, and by `drover parked release` when it never does",
+        );
+    } else if waiting.unlinked > 0 {
+        advice.push(
+            "`drover parked list` names those without a link: they are linked by themselves \
+             when the other end comes; one that may stay away is agreed to by `onOrphan: \
+             drop-link` in the mapping",
         );
     }
     if parts.is_empty() {

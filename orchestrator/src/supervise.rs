@@ -213,6 +213,8 @@ fn terminate(child: &Child) {
 
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        // A stage ends so by itself when the migration's mapping has changed.
+        (Some(0), _) => "exit code 0, as after a remap or a signal".to_owned(),
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),

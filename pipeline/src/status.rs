@@ -229,6 +229,9 @@ pub struct Report {
     /// it was met: values without a map, texts that could not be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub remarks: BTreeMap<String, u64>,
+    /// The generation of the mapping that the remarks are about, where it matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remarks_of: Option<u32>,
     /// What it uses of its account's calls, where the account has a quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<Usage>,
@@ -297,6 +300,7 @@ impl Status {
                 seen: BTreeMap::new(),
                 edges: BTreeMap::new(),
                 remarks: BTreeMap::new(),
+                remarks_of: None,
                 quota: None,
             }),
             conditions: Mutex::default(),
@@ -333,10 +337,27 @@ impl Status {
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
         }
+        // Which generation it maps by, this process may not know yet.
+        if report.remarks_of.is_none() || report.remarks_of == last.remarks_of {
+            report.remarks_of = last.remarks_of;
+            for (remark, number) in last.remarks {
+                *report.remarks.entry(remark).or_default() += number;
+            }
+        }
         let lanes = last.lanes.into_iter();
         let lanes = lanes.filter_map(|(name, lane)| Some((name, lane.seen?)));
         for (lane, seen) in last.seen.into_iter().chain(lanes) {
             report.note_seen(&lane, seen);
+        }
+    }
+
+    /// From now on remarks are about that generation of the mapping: those about
+    /// another one are forgotten, also when the last process made them.
+    pub fn maps_by(&self, generation: u32) {
+        let mut report = self.lock();
+        if report.remarks_of != Some(generation) {
+            report.remarks.clear();
+            report.remarks_of = Some(generation);
         }
     }
 

@@ -18,12 +18,16 @@ use crate::table::wrap;
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn waive(bus: Bus, options: Waive, format: Format) -> Result<()> {
-    let (reason, actor) = (options.reason.trim(), options.actor.trim());
-    for (option, text) in [("reason", reason), ("actor", actor)] {
+    let user = || std::env::var("USER").unwrap_or_default();
+    let actor = options.actor.unwrap_or_else(user);
+    let (reason, actor) = (options.reason.trim(), actor.trim());
+    for (missing, text) in [
+        ("--reason is empty", reason),
+        ("$USER does not say who you are, nor does --actor", actor),
+    ] {
         if text.is_empty() {
-            let told = format!("--{option} is empty");
-            let advice = "a waiver says who decided it, and why";
-            return Err(Failure::new(Code::ConfigInvalid, told, advice).into());
+            let advice = "a waiver says who decided it (`--actor NAME`), and why";
+            return Err(Failure::new(Code::ConfigInvalid, missing, advice).into());
         }
     }
     let letters = meant(bus.again(), options.choice).await?;

@@ -201,6 +201,7 @@ enum Collected<'m> {
 
 impl<T: Transformer> Runner<T> {
     fn start(context: Context) -> Result<Self> {
+        context.status.maps_by(context.plan.generation);
         let transformer = T::new(&context.plan.mapping, &context.plan.objects).map_err(|all| {
             let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
             Error::new(Code::ConfigInvalid, texts.join("; "))
