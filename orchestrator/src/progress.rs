@@ -303,6 +303,12 @@ mod tests {
             plain(&[seen("Account", true)], true, false),
             "following 1 object: 10 read, 7 loaded, 2 parked, 1 dead"
         );
+        let mut behind = seen("Account", true);
+        behind.lag.records = 319;
+        assert_eq!(
+            plain(&[behind], true, false),
+            "following 1 object: 10 read, 7 loaded, 2 parked, 1 dead; lag 319"
+        );
         assert_eq!(
             plain(&[seen("Account", true)], true, true),
             "dry run, following 1 object: 10 read, 9 mapped, 1 dead"
@@ -375,7 +381,7 @@ mod tests {
         assert!(screen.is_news("loader-2", "REFUSED: no"));
         let error = "BROKER_UNREACHABLE: reading: Kafka at k:9 does not answer";
         assert!(!screen.is_told(error, Some(now())), "nobody has said it");
-        screen.away("BROKER_UNREACHABLE: following a table");
+        screen.away("BROKER_UNREACHABLE: reading the state of the migration");
         assert!(screen.is_told(error, Some(now())));
         assert!(!screen.is_told("FENCED: another one", Some(now())));
         assert!(!screen.is_told(error, screen.away.map(|at| at - SOONER - 1)));

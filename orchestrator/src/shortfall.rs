@@ -217,5 +217,14 @@ mod tests {
              themselves when it comes, and by `drover parked release` when it never does"
         );
         assert_eq!(told.code.exit(), 3);
+        // A link that is missing is no record that waits: releasing does nothing.
+        let waiting = Waiting {
+            outside: 0,
+            ..waiting
+        };
+        let told = shortfall(&view, waiting).expect("a link is missing");
+        let told = told.to_string();
+        assert!(told.contains("names those without a link"), "{told}");
+        assert!(!told.contains("release"), "{told}");
     }
 }

@@ -106,7 +106,7 @@ codes! {
     /// A value in a topic is not ours at all.
     ForeignBytes = "FOREIGN_BYTES", Record, "something else writes into Drover's topic; stop it";
     /// A connection could not be made: the request was not sent.
-    Connection = "CONNECTION", Transient, "check the address and the network";
+    Connection = "CONNECTION", Transient, "check the address in the migration's file, and the network";
     /// The request may have been sent, but no answer came.
     AnswerLost = "ANSWER_LOST", Transient, "the connection broke before the answer; check the network";
     /// The server says that it failed (5xx, 408).
@@ -313,7 +313,8 @@ mod tests {
     #[test]
     fn only_a_stage_that_runs_keeps_trying() {
         let away = Error::new(Code::Connection, "refused");
-        let told = "CONNECTION: refused; check the address and the network";
+        let told =
+            "CONNECTION: refused; check the address in the migration's file, and the network";
         assert_eq!(away.to_string(), told);
         assert_eq!(away.while_running(), format!("{told}; Drover keeps trying"));
         let wrong = Error::new(Code::Unauthorized, "401");

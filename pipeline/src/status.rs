@@ -727,6 +727,41 @@ mod tests {
     }
 
     #[test]
+    fn remarks_are_kept_over_a_restart_as_long_as_the_mapping_is_the_same() {
+        let status = || Status::new(Stage::Transformer, "x", "t-1", "").expect("a status");
+        let met = BTreeMap::from([("Level: no map".to_owned(), 62)]);
+        let first = status();
+        first.maps_by(2);
+        first.remark("Contact", &met);
+        let kept = |status: &Status| {
+            status
+                .report()
+                .remarks
+                .get("Contact.Level: no map")
+                .copied()
+        };
+        // What the last process said may be read before or after the mapping.
+        let second = status();
+        second.go_on_from(first.report());
+        second.maps_by(2);
+        second.remark("Contact", &met);
+        assert_eq!(kept(&second), Some(124));
+        let third = status();
+        third.maps_by(2);
+        third.go_on_from(first.report());
+        assert_eq!(kept(&third), Some(62));
+        // A remap looks at all records anew.
+        let remapped = status();
+        remapped.go_on_from(first.report());
+        remapped.maps_by(3);
+        assert_eq!(kept(&remapped), None);
+        let remapped = status();
+        remapped.maps_by(3);
+        remapped.go_on_from(first.report());
+        assert_eq!(kept(&remapped), None);
+    }
+
+    #[test]
     fn what_the_last_process_has_read_is_known_though_this_one_reads_nothing() {
         let status = || Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
         let first = status();

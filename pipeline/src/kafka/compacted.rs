@@ -556,9 +556,11 @@ fn follow(
                 }
             }
             Some(Err(error)) => {
-                let error = client.explain("following a table", &error);
+                let error = client.explain("reading the state of the migration", &error);
                 if passes(&error) {
-                    client.outage().met("following a table", &error);
+                    client
+                        .outage()
+                        .met("reading the state of the migration", &error);
                 }
                 follower.failed(error);
             }
