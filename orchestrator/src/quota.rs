@@ -10,8 +10,13 @@ use drover_pipeline::spec::Stage;
 use drover_pipeline::status::{Phase, Report, SILENCE};
 use serde::Serialize;
 
-use crate::table::counted;
+use crate::table::{counted, seconds};
 use crate::view::Model;
+use crate::when::age;
+
+/// From how many seconds on it is said how old the number of calls left is: a source
+/// tells it only with an answer, so that nobody knows it while nothing is asked.
+const OLD: u64 = 30;
 
 /// An account's calls at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +28,8 @@ pub struct QuotaView {
     pub limit: u64,
     /// Calls it has left, by the newest report.
     pub left: u64,
+    /// How many seconds ago the source told that, where a process has told when.
+    pub told_ago: Option<u64>,
     /// Calls of these that stay for the customer's other tools.
     pub reserve: u64,
     /// Calls that the live processes have made, by their names.
@@ -48,7 +55,7 @@ pub(crate) fn views(
         }
     }
     let view = |(account, mut reports): (&str, Vec<(&Report, &Usage)>)| {
-        reports.sort_by_key(|(report, _)| report.at);
+        reports.sort_by_key(|(report, usage)| (usage.told_at, report.at));
         let (_, newest) = reports.last()?;
         let of_source = reports
             .iter()
@@ -59,6 +66,7 @@ pub(crate) fn views(
             account: account.to_owned(),
             limit: newest.limit,
             left: newest.left,
+            told_ago: newest.told_at.map(|told| age(told, at)),
             reserve: newest.reserve,
             calls: reports
                 .iter()
@@ -120,6 +128,8 @@ pub(crate) fn at_check(
         account: usage.account,
         limit: usage.limit,
         left: usage.left,
+        // It was asked just now.
+        told_ago: None,
         reserve: usage.reserve,
         calls: live
             .as_ref()
@@ -137,11 +147,14 @@ fn is_alive(report: &Report, at: Millis) -> bool {
 impl QuotaView {
     /// For a person.
     pub(crate) fn text(&self) -> String {
+        let old = self.told_ago.filter(|ago| *ago > OLD);
+        let as_of = old.map(|ago| format!(" as of {} ago", seconds(Some(ago))));
         let mut text = format!(
-            "quota of {}: {} of {} calls left, {} kept for other tools",
+            "quota of {}: {} of {} calls left{}, {} kept for other tools",
             self.account,
             grouped(self.left),
             grouped(self.limit),
+            as_of.unwrap_or_default(),
             grouped(self.reserve),
         );
         if !self.calls.is_empty() {
@@ -209,8 +222,8 @@ mod tests {
         let (text, short) = check(&left(9_000), 120);
         let spent = "no call may be made now, and all waits for more; the first copy";
         assert!(short && text.contains(spent), "{text}");
-        let now = "while so few calls are left, each object is asked every 3600 s instead";
-        assert!(text.contains(now), "{text}");
+        // How often each would be asked is not said while none is.
+        assert!(!text.contains("is asked every"), "{text}");
     }
 
     #[test]
@@ -258,10 +271,10 @@ mod tests {
             "no call may be made now",
             "the first copy needs none",
             "UTC, then one call looks whether there are more",
-            "asked every 3600 s instead",
         ] {
             assert!(view.contains(told), "no {told}: {view}");
         }
+        assert!(!view.contains("is asked every"), "{view}");
     }
 
     #[test]
@@ -341,5 +354,15 @@ mod tests {
         );
         assert!(text.contains("nothing is asked until"), "{text}");
         assert!(text.contains("which is more: it will wait"), "{text}");
+        let as_of = |seconds| QuotaView {
+            told_ago: Some(seconds),
+            ..view.clone()
+        };
+        let text = as_of(250).text();
+        assert!(
+            text.contains("490 of 1,000 calls left as of 4m ago, 100 kept"),
+            "{text}"
+        );
+        assert!(!as_of(30).text().contains("as of"));
     }
 }

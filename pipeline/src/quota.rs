@@ -62,6 +62,9 @@ pub struct Usage {
     pub limit: u64,
     /// Calls it has left, as the source told last.
     pub left: u64,
+    /// When the source told it, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Millis>,
     /// Calls of these that stay for the customer's other tools.
     pub reserve: u64,
     /// Calls that this process has made since it started.
@@ -100,6 +103,8 @@ struct State {
     terms: Terms,
     /// The limit and what is left of it.
     told: Option<(u64, u64)>,
+    /// When the source told them.
+    told_at: Millis,
     processes: u64,
     under_way: u64,
     calls: u64,
@@ -258,6 +263,7 @@ impl Meter {
         let at = (self.clock)();
         let mut state = self.lock();
         state.told = Some((limit, left));
+        state.told_at = at;
         if state.until.is_some() || state.share() == 0 {
             state.until = (state.share() == 0).then_some(at + millis(WAIT));
         }
@@ -285,6 +291,7 @@ impl Meter {
             account: state.terms.account.clone(),
             limit,
             left,
+            told_at: Some(state.told_at),
             reserve: state.reserve(),
             calls: state.calls,
             processes: state.processes.max(1),

@@ -149,7 +149,14 @@ impl Forecast {
         );
         let interval = seconds(self.interval_ms);
         if self.is_too_often() {
-            text += ", which is more than lasts: each object is asked every ";
+            text += ", which is more than lasts";
+        }
+        // While no call may be made at all, how often one would be says nothing.
+        if *free == 0 {
+            return text;
+        }
+        if self.is_too_often() {
+            text += ": each object is asked every ";
             text += &format!("{interval} instead");
         } else if self.is_stretched() {
             text += "; while so few calls are left, each object is asked every ";
