@@ -319,6 +319,7 @@ mod tests {
         let balance = Balance {
             balanced: true,
             at: 0,
+            generation: 1,
             took_ms: 1,
             looks: 1,
             rows: vec![
@@ -373,6 +374,7 @@ mod tests {
         let balance = Balance {
             balanced: false,
             at: 0,
+            generation: 1,
             took_ms: 1,
             looks: 2,
             rows: vec![row.clone(), row],

@@ -295,6 +295,7 @@ mod tests {
             phase: "syncing",
             balanced: Some(true),
             balanced_at: Some(9_500),
+            balanced_generation: None,
             source: "salesforce".into(),
             target: "postgres".into(),
             dry_run: false,

@@ -21,6 +21,7 @@ mod judge;
 use crate::cli::{Format, warn};
 use crate::connectors::Connectors;
 use crate::failure::{Failure, Failures, Result};
+use crate::hardly::unsupported;
 use crate::migration::Migration;
 use crate::table::{Column, table, wrap};
 use crate::topics::{Broker, Found, Start, same_policy};
@@ -47,6 +48,13 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
     warn(&migration.literal_secrets());
     let settled = settle(&migration).await?;
+    let parity = migration.source.spec.parity.as_ref();
+    let unsupported = unsupported(&migration.bus.config.objects, parity, &settled.plan.objects);
+    let unsupported = unsupported.into_iter();
+    let told: Vec<Problem> = unsupported
+        .map(|problem| migration.document.placed(problem))
+        .collect();
+    warn(&told);
     match format {
         Format::Json => crate::cli::print_json(&serde_json::json!({
             "migration": migration.bus.config.id,

@@ -24,6 +24,7 @@ mod doubtful;
 mod dryrun;
 mod explain;
 mod exporter;
+mod hardly;
 mod init;
 mod inventory;
 mod listed;

@@ -274,7 +274,14 @@ fn with_others(name: &str, others: u64) -> String {
 /// What the last balance came to.
 fn balance(view: &View) -> String {
     let ago = view.balanced_at.map(|at| seconds(Some(age(at, view.at))));
+    // A remap maps everything anew: what was proved before says nothing of it.
+    let earlier = view
+        .balanced_generation
+        .is_some_and(|of| of != view.generation);
     match (view.balanced, ago) {
+        (Some(true), Some(ago)) if earlier => format!(
+            "\nbalanced {ago} ago, before the mapping of now: `drover balance` proves it anew\n"
+        ),
         (Some(true), Some(ago)) => format!("\nbalanced {ago} ago\n"),
         (Some(false), Some(ago)) => {
             format!("\nNOT BALANCED {ago} ago: `drover balance` names the records\n")
@@ -378,6 +385,7 @@ pub(crate) mod tests {
             phase: "loading",
             balanced: None,
             balanced_at: None,
+            balanced_generation: None,
             source: "salesforce".into(),
             target: "postgres".into(),
             dry_run: false,
@@ -666,5 +674,22 @@ pub(crate) mod tests {
             assert!(json.pointer(path).is_some(), "{path}");
         }
         assert!(json["balanced"].is_null());
+    }
+
+    #[test]
+    fn what_was_proved_before_a_remap_is_said_to_be_of_before() {
+        let proved = |generation: Option<u32>| {
+            balance(&View {
+                balanced: Some(true),
+                balanced_at: Some(14_000),
+                balanced_generation: generation,
+                generation: 2,
+                ..example()
+            })
+        };
+        assert_eq!(proved(Some(2)), "\nbalanced 6s ago\n");
+        assert_eq!(proved(None), "\nbalanced 6s ago\n");
+        let told = proved(Some(1));
+        assert!(told.contains("before the mapping of now"), "{told}");
     }
 }

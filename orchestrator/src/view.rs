@@ -44,6 +44,9 @@ pub struct View {
     pub balanced: Option<bool>,
     /// The moment that the last proof speaks of, by our clock.
     pub balanced_at: Option<Millis>,
+    /// The generation of the mapping that the last proof was taken by, where that is
+    /// known.
+    pub balanced_generation: Option<u32>,
     /// The source's name.
     pub source: String,
     /// The target's name.
@@ -202,6 +205,7 @@ impl Reader {
                 phase: "ready",
                 balanced: None,
                 balanced_at: None,
+                balanced_generation: None,
                 source: bus.config.source_type.clone(),
                 target: bus.config.target_type.clone(),
                 dry_run: bus.config.dry_run,
@@ -316,6 +320,10 @@ impl Reader {
             at,
             balanced: model.balance().map(|balance| balance.balanced),
             balanced_at: model.balance().map(|balance| balance.at),
+            balanced_generation: model
+                .balance()
+                .map(|balance| balance.generation)
+                .filter(|generation| *generation > 0),
             processes: processes(model, at),
             remarks: remarks(model),
             quotas: quota::views(model, &self.plan.objects, self.poll, at),

@@ -106,6 +106,7 @@ pub(super) fn take(
     Ok(Balance {
         balanced: reds == 0,
         at,
+        generation: plan.generation,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         looks,
         rows,

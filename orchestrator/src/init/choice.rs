@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_pipeline::config::{Problem, nearest};
 use drover_pipeline::extract::{Discovery, Object, Parity, Standing};
-use drover_pipeline::transform::Mapping;
+use drover_pipeline::transform::{Mapping, ObjectMapping};
 
 /// The objects to migrate: those that are asked for, else every one that the
 /// mapping covers; and what is wrong with the choice. `parity` says why an object of
@@ -94,13 +94,22 @@ pub(crate) fn entities_of(mapping: &Mapping, object: &Object) -> BTreeSet<String
         .collect()
 }
 
-/// Where two mappings differ, as objects and slots.
+/// Where two mappings differ: objects, and the fields of each.
 pub(crate) fn differences(one: &Mapping, other: &Mapping) -> String {
     let names: BTreeSet<&String> = one.objects.keys().chain(other.objects.keys()).collect();
-    let differ: Vec<&str> = names
+    let differ: Vec<String> = names
         .into_iter()
         .filter(|name| one.objects.get(*name) != other.objects.get(*name))
-        .map(String::as_str)
+        .map(|name| {
+            let rules = |mapping: &Mapping| mapping.objects.get(name).cloned();
+            match (rules(one), rules(other)) {
+                (Some(one), Some(other)) => match &fields(&one, &other)[..] {
+                    [] => name.clone(),
+                    fields => format!("{name} ({})", fields.join(", ")),
+                },
+                _ => name.clone(),
+            }
+        })
         .collect();
     if differ.is_empty() {
         "custom objects".to_owned()
@@ -109,10 +118,30 @@ pub(crate) fn differences(one: &Mapping, other: &Mapping) -> String {
     }
 }
 
+/// The canonical fields that the mappings of one object fill by other rules, and
+/// `$where` for another filter.
+fn fields(one: &ObjectMapping, other: &ObjectMapping) -> Vec<String> {
+    let slots: BTreeSet<&String> = one.slots.keys().chain(other.slots.keys()).collect();
+    let mut differ = BTreeSet::new();
+    for slot in slots {
+        let (Some(one), Some(other)) = (one.slots.get(slot), other.slots.get(slot)) else {
+            differ.insert(slot.clone());
+            continue;
+        };
+        let names = one.fields.keys().chain(other.fields.keys());
+        let rules = names.filter(|name| one.fields.get(*name) != other.fields.get(*name));
+        differ.extend(rules.cloned());
+        if one.filter != other.filter {
+            differ.insert("$where".to_owned());
+        }
+    }
+    differ.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use drover_pipeline::extract::NotSupported;
-    use drover_pipeline::transform::{ObjectMapping, Slot};
+    use drover_pipeline::transform::{Convert, FieldRule, Slot};
 
     use super::*;
 
@@ -238,5 +267,26 @@ mod tests {
                  see it",
             ]
         );
+    }
+
+    #[test]
+    fn a_difference_names_the_fields_and_the_filter() {
+        let before = mapping();
+        let mut after = before.clone();
+        assert_eq!(differences(&before, &after), "custom objects");
+        let name = before.objects.keys().next().expect("an object").clone();
+        let rules = after.objects.get_mut(&name).expect("an object");
+        let slot = rules.slots.values_mut().next().expect("a slot");
+        let rule = Convert {
+            from: Some("Level__c".to_owned()),
+            ..Convert::default()
+        };
+        slot.fields
+            .insert("department".to_owned(), FieldRule::Rule(rule));
+        slot.filter.insert("LeadSource".to_owned(), "Web".into());
+        let told = format!("{name} ($where, department)");
+        assert_eq!(differences(&before, &after), told);
+        after.objects.remove(&name);
+        assert_eq!(differences(&before, &after), name);
     }
 }

@@ -71,6 +71,9 @@ pub struct Verdict {
     pub balanced: bool,
     /// When that was, by our clock.
     pub at: Millis,
+    /// The generation of the mapping then; 0 where it was not said.
+    #[serde(default)]
+    pub generation: u32,
 }
 
 impl Model {

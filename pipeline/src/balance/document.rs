@@ -17,6 +17,10 @@ pub struct Balance {
     pub balanced: bool,
     /// The moment it speaks of: when it began to read, by our clock.
     pub at: Millis,
+    /// The generation of the mapping that it was taken by; 0 where an older
+    /// version of Drover took it, which did not say.
+    #[serde(default)]
+    pub generation: u32,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
     /// How often the topics were read: once, and again for keys that looked wrong.

@@ -7,8 +7,8 @@
 
 use serde_json::Value as Json;
 
-use super::Problem;
 use super::document::{Node, Value, join, number};
+use super::{Problem, nearest};
 
 /// How many references are followed before a schema counts as circular.
 const REFERENCES: usize = 32;
@@ -147,12 +147,11 @@ impl<'s> Schema<'s> {
         if let Some(allowed) = self.here.get("enum").and_then(Json::as_array) {
             let value = node.to_json();
             if !allowed.contains(&value) {
-                let allowed: Vec<String> = allowed.iter().map(plain).collect();
                 problem(
                     line,
                     path.to_owned(),
                     "is none of the values it may have".into(),
-                    format!("use one of: {}", allowed.join(", ")),
+                    one_of(allowed, &value),
                 );
             }
         }
@@ -262,6 +261,27 @@ impl<'s> Schema<'s> {
         line: usize,
         problems: &mut Vec<Problem>,
     ) {
+        // Values with a text each, of which a choice alone would name only its own.
+        let values = choices.iter().map(|choice| match choice.here.get("enum") {
+            Some(Json::Array(several)) => Some(several.clone()),
+            _ => choice.here.get("const").map(|only| vec![only.clone()]),
+        });
+        if let Some(values) = values.collect::<Option<Vec<_>>>()
+            && values.len() > 1
+        {
+            let (values, value) = (values.concat(), node.to_json());
+            if !values.contains(&value) {
+                problems.push(Problem {
+                    line,
+                    ..Problem::at(
+                        path,
+                        "is none of the values it may have",
+                        one_of(&values, &value),
+                    )
+                });
+            }
+            return;
+        }
         let mut best: Option<Vec<Problem>> = None;
         for choice in choices {
             let mut found = Vec::new();
@@ -314,6 +334,20 @@ fn advice(types: &[&str], node: &Node) -> String {
             "leave the quotes out".into()
         }
         _ => "write the value in that form".into(),
+    }
+}
+
+/// Which values there are, and the one that comes nearest to what was given.
+fn one_of(allowed: &[Json], given: &Json) -> String {
+    let allowed: Vec<String> = allowed.iter().map(plain).collect();
+    let all = format!("use one of: {}", allowed.join(", "));
+    let given = given.as_str().unwrap_or_default();
+    let same_letters = |one: &&String| one.eq_ignore_ascii_case(given);
+    let names = || allowed.iter().map(String::as_str);
+    let near = allowed.iter().find(same_letters).map(String::as_str);
+    match near.or_else(|| nearest(given, names())) {
+        Some(near) => format!("write `{near}`, or {all}"),
+        None => all,
     }
 }
 

@@ -353,6 +353,27 @@ pub(super) fn schema() -> serde_json::Value {
 }
 
 #[test]
+fn of_values_with_a_text_each_all_are_named_and_the_nearest_first() {
+    let flow = |name: &str| json!({"const": name, "description": "a way to log in"});
+    let flows = ["clientCredentials", "jwtBearer", "password"].map(flow);
+    let schema = json!({"properties": {"auth": {"oneOf": flows}}});
+    let judged = |auth: &str| {
+        let text = format!(
+            "id: m\ntenantId: t\nsourceType: salesforce\nsourceConfig:\n  auth: {auth}\nmappings: {{}}\n"
+        );
+        let part = Part::Against(&schema);
+        problems(load_in("m.yaml", &text, &environment(&[]), part))
+    };
+    let all = "use one of: clientCredentials, jwtBearer, password";
+    let wrong = "5 sourceConfig.auth: is none of the values it may have";
+    assert_eq!(
+        judged("JwtBearer"),
+        [format!("{wrong}; write `jwtBearer`, or {all}")]
+    );
+    assert_eq!(judged("oauth"), [format!("{wrong}; {all}")]);
+}
+
+#[test]
 fn a_connectors_schema_judges_its_part() {
     let text = "id: m\ntenantId: t\nsourceType: salesforce\nsourceConfig:\n  instanceURL: x\n  clientId: 5\n  apiVersion: 62.0\n  pageSize: 5000\n  login: secret-word\n  filters:\n    a: 1\n  hosts: [a,\n    true]\n";
     assert_eq!(

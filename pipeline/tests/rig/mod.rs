@@ -495,8 +495,6 @@ impl Rig {
     }
 
     pub(crate) fn run(&mut self) {
-        let loader = self.context(Stage::Loader, "l");
-        self.loader = Some(Arc::clone(&loader.status));
         self.stages = vec![
             tokio::spawn(drover_pipeline::extract::run(
                 self.source.clone(),
@@ -505,8 +503,16 @@ impl Rig {
             tokio::spawn(drover_pipeline::transform::run::<Fake>(
                 self.context(Stage::Transformer, "t"),
             )),
-            tokio::spawn(drover_pipeline::load::run(self.target.clone(), loader)),
         ];
+        self.load();
+    }
+
+    /// Runs a loader alone.
+    pub(crate) fn load(&mut self) {
+        let loader = self.context(Stage::Loader, "l");
+        self.loader = Some(Arc::clone(&loader.status));
+        let run = drover_pipeline::load::run(self.target.clone(), loader);
+        self.stages.push(tokio::spawn(run));
     }
 
     /// Waits until the condition holds; fails with what the stages say.
