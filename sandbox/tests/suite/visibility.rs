@@ -1,12 +1,8 @@
 //! Writes that show late, deletes, and what `/updated` and `/deleted` say.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::harness::{DATA, Reply, Sandbox, until};
-
-const DELAY: Duration = Duration::from_millis(6_000);
 
 /// `/updated` or `/deleted` between two times.
 async fn changed(sandbox: &Sandbox, what: &str, from: &str, to: &str) -> Reply {
@@ -42,7 +38,6 @@ async fn an_edit_shows_after_the_delay() {
         reply.json()["records"][0].clone()
     };
     let old = name("query").await["Name"].clone();
-    let start = std::time::Instant::now();
     sandbox
         .edit(json!({"object": "Account", "id": id, "fields": {"Name": "Late"}}))
         .await;
@@ -61,15 +56,12 @@ async fn an_edit_shows_after_the_delay() {
         name("query").await["Name"] == "Late"
     })
     .await;
-    assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
 
-    let start = std::time::Instant::now();
     sandbox
         .edit(json!({"object": "Account", "id": id, "delete": true}))
         .await;
     assert_eq!(name("queryAll").await["IsDeleted"], false);
     until("the delete shows", async || name("query").await.is_null()).await;
-    assert!(start.elapsed() >= DELAY);
     assert_eq!(name("queryAll").await["IsDeleted"], true);
 
     let made = sandbox
