@@ -17,9 +17,8 @@ use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json, warn};
 use crate::connectors::{Connector, Connectors};
-use crate::doubtful::doubtful;
+use crate::doubtful::{doubtful, undrifted, unsupported};
 use crate::failure::{Failure, Failures, Result};
-use crate::hardly::{undrifted, unsupported};
 use crate::init::{
     differences, judge, judge_blindly, not_told, prove_objects, resolve, settle_plan,
 };
@@ -311,14 +310,13 @@ async fn mappings(
 
 /// What works of the objects and mappings and is hardly meant.
 fn warnings(migration: &Migration, objects: &[Object]) -> Vec<Problem> {
-    let own = &migration.bus.config.mappings;
-    let connector = migration.source.spec.mapping.clone().unwrap_or_default();
     let config = &migration.bus.config;
+    let connector = migration.source.spec.mapping.clone().unwrap_or_default();
     let parity = migration.source.spec.parity.as_ref();
     let found = unsupported(&config.objects, parity, objects).into_iter();
     let found = found.chain(undrifted(&config.drift, &config.objects, objects));
-    let found = found.chain(unlisted(own, objects));
-    let found = found.chain(doubtful(own, &connector, objects));
+    let found = found.chain(unlisted(&config.mappings, objects));
+    let found = found.chain(doubtful(&config.mappings, &connector, objects));
     found
         .map(|problem| migration.document.placed(problem))
         .collect()

@@ -1,5 +1,9 @@
-//! Mappings of a migration that work, and are hardly meant: told, and nothing is
-//! refused for them.
+//! What works in a migration and is hardly meant: told, and nothing is refused for
+//! it. Mappings here, names of objects in `objects`.
+
+mod objects;
+
+pub(crate) use objects::{undrifted, unsupported};
 
 use drover_pipeline::config::{Mappings, Problem};
 use drover_pipeline::extract::{Object, SourceField};
@@ -9,8 +13,8 @@ use drover_pipeline::transform::{
 use drover_schemas::{Kind, entity};
 
 /// Ids of other records that go into a plain text, texts that go into a number, and
-/// forms that the source field has never had by the connector's own rules. Paths are those of the migration's
-/// document.
+/// forms that the source field has never had by the connector's own rules. Paths are
+/// those of the migration's document.
 pub(crate) fn doubtful(own: &Mappings, connector: &Mapping, objects: &[Object]) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
     for object in objects {

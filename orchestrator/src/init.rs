@@ -20,8 +20,8 @@ mod judge;
 
 use crate::cli::{Format, warn};
 use crate::connectors::Connectors;
+use crate::doubtful::unsupported;
 use crate::failure::{Failure, Failures, Result};
-use crate::hardly::unsupported;
 use crate::migration::Migration;
 use crate::table::{Column, table, wrap};
 use crate::topics::{Broker, Found, Start, same_policy};

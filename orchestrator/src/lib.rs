@@ -24,7 +24,6 @@ mod doubtful;
 mod dryrun;
 mod explain;
 mod exporter;
-mod hardly;
 mod init;
 mod inventory;
 mod listed;

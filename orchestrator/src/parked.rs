@@ -221,7 +221,7 @@ fn render(groups: &[Group], now: Millis) -> String {
     // What is in the target without a link that never comes waits for nothing.
     let waits = groups.iter().filter(|group| group.reason != "dropped");
     let mut text = match waits.map(|group| group.count).sum::<u64>() {
-        0 => "nothing waits\n".to_owned(),
+        0 => "nothing waits; these are in the target:\n".to_owned(),
         1 => "1 record waits\n".to_owned(),
         total => format!("{total} records wait\n"),
     };
@@ -315,6 +315,6 @@ mod tests {
         let dropped = Reason::Dropped { parents };
         let dropped = Parked::new(dropped, "contact", Order::default(), 0, b"x");
         let text = render(&group(&[("s/Contact/1#contact".into(), dropped)].into()), 0);
-        assert!(text.starts_with("nothing waits\n\n      1  dropped: "));
+        assert!(text.starts_with("nothing waits; these are in the target:\n\n      1  dropped: "));
     }
 }

@@ -361,14 +361,13 @@ impl Status {
         }
     }
 
-    /// Notes remarks on an object's records, each with how often it was met.
-    pub fn remark(&self, object: &str, remarks: &BTreeMap<String, u64>) {
-        let mut report = self.lock();
-        for (remark, number) in remarks {
-            let text = format!("{object}.{remark}");
-            if report.remarks.len() < MOST_REMARKS || report.remarks.contains_key(&text) {
-                *report.remarks.entry(text).or_default() += number;
-            }
+    /// Counts something that a person should see: `Object.Field: what`, or
+    /// `Object: what` of an object as a whole. Of very many different ones the first
+    /// are kept.
+    pub fn remark(&self, text: String, number: u64) {
+        let remarks = &mut self.lock().remarks;
+        if remarks.len() < MOST_REMARKS || remarks.contains_key(&text) {
+            *remarks.entry(text).or_default() += number;
         }
     }
 
@@ -729,10 +728,10 @@ mod tests {
     #[test]
     fn remarks_are_kept_over_a_restart_as_long_as_the_mapping_is_the_same() {
         let status = || Status::new(Stage::Transformer, "x", "t-1", "").expect("a status");
-        let met = BTreeMap::from([("Level: no map".to_owned(), 62)]);
+        let met = |status: &Status| status.remark("Contact.Level: no map".to_owned(), 62);
         let first = status();
         first.maps_by(2);
-        first.remark("Contact", &met);
+        met(&first);
         let kept = |status: &Status| {
             status
                 .report()
@@ -744,7 +743,7 @@ mod tests {
         let second = status();
         second.go_on_from(first.report());
         second.maps_by(2);
-        second.remark("Contact", &met);
+        met(&second);
         assert_eq!(kept(&second), Some(124));
         let third = status();
         third.maps_by(2);

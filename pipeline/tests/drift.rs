@@ -355,7 +355,7 @@ async fn a_parked_lane_goes_on_by_itself() {
 async fn a_new_object_is_told() {
     let mut rig = Rig::start(Rules::default());
     rig.source.org().new = Some("Invoice__c");
-    let told = "Invoice__c.the source has a new object (not migrated)";
+    let told = "Invoice__c: the source has a new object (not migrated)";
     rig.until("it is told", |rig| rig.told().iter().any(|one| one == told))
         .await;
     assert_eq!(rig.phase(), Some(Phase::Running));

@@ -26,7 +26,6 @@ use drover_pipeline::status::Phase;
 use drover_pipeline::transform::{Convert, FieldRule, ObjectMapping, Slot};
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::Entity;
-use tokio_util::sync::CancellationToken;
 
 use broker::Broker;
 use rig::*;
@@ -380,11 +379,7 @@ async fn an_orphan_is_healed_by_a_loader_that_starts_later() {
     rig.source.add("contact", "c", 1, body);
     rig.run();
     rig.until("it ends", |rig| rig.causes().len() == 1).await;
-    rig.stop.cancel();
-    for stage in std::mem::take(&mut rig.stages) {
-        stage.await.expect("no panic").expect("a clean end");
-    }
-    rig.stop = CancellationToken::new();
+    rig.stop().await;
     rig.source.add("company", "late", 2, name("late"));
     rig.run();
     rig.until("it is healed", |rig| {

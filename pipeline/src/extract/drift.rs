@@ -93,7 +93,7 @@ pub struct Settled {
     pub dropped: Vec<String>,
     /// Fields whose type is another one.
     pub retyped: Vec<SourceField>,
-    /// What a person should see, one text a difference.
+    /// What a person should see, one text a difference, each with its place.
     pub remarks: Vec<String>,
     /// Why the lane does not go on, and whether it waits for the difference to
     /// go away (`Park`) or for a person (`Stop`).
@@ -113,7 +113,7 @@ pub fn settle(
     let Some(now) = now else {
         let what = "the source no longer shows the object, or this user may not see it";
         match rules.removed.unwrap_or(Policy::Stop) {
-            Policy::Ignore => settled.remarks.push(format!("{what} (ignored)")),
+            Policy::Ignore => settled.remark(known, "", what, "ignored"),
             // There is nothing to apply to: the records that were read stay.
             Policy::Apply | Policy::Stop => settled.halt(Policy::Stop, known, "", what),
             Policy::Park => settled.halt(Policy::Park, known, "", what),
@@ -129,9 +129,14 @@ pub fn settle(
             None => {
                 let what = "the source has a new field";
                 match rules.added.unwrap_or(Policy::Apply) {
-                    Policy::Ignore => settled.remark(field, what, "ignored"),
+                    Policy::Ignore => settled.remark(known, &field.name, what, "ignored"),
                     Policy::Apply => {
-                        settled.remark(field, what, "read from now on, of all records");
+                        settled.remark(
+                            known,
+                            &field.name,
+                            what,
+                            "read from now on, of all records",
+                        );
                         settled.added.push(field.clone());
                     }
                     halt => settled.halt(halt, known, &field.name, what),
@@ -140,9 +145,9 @@ pub fn settle(
             Some(before) if before.kind != field.kind => {
                 let what = format!("its type was `{}` and is `{}`", before.kind, field.kind);
                 match rules.retyped.unwrap_or(default(used(&field.name))) {
-                    Policy::Ignore => settled.remark(field, &what, "ignored"),
+                    Policy::Ignore => settled.remark(known, &field.name, &what, "ignored"),
                     Policy::Apply => {
-                        settled.remark(field, &what, "applied");
+                        settled.remark(known, &field.name, &what, "applied");
                         settled.retyped.push(field.clone());
                     }
                     halt => settled.halt(halt, known, &field.name, &what),
@@ -159,11 +164,11 @@ pub fn settle(
         match rules.removed.unwrap_or(default(used(&field.name))) {
             // Asked for, it would be refused: both leave it out.
             Policy::Ignore => {
-                settled.remark(field, what, "ignored");
+                settled.remark(known, &field.name, what, "ignored");
                 settled.dropped.push(field.name.clone());
             }
             Policy::Apply => {
-                settled.remark(field, what, "left out from now on");
+                settled.remark(known, &field.name, what, "left out from now on");
                 settled.dropped.push(field.name.clone());
             }
             halt => settled.halt(halt, known, &field.name, what),
@@ -177,10 +182,18 @@ fn default(used: bool) -> Policy {
     if used { Policy::Stop } else { Policy::Apply }
 }
 
+/// A field of an object, or the object as a whole.
+fn place(object: &Object, field: &str) -> String {
+    match field {
+        "" => object.name.clone(),
+        field => format!("{}.{field}", object.name),
+    }
+}
+
 impl Settled {
-    fn remark(&mut self, field: &SourceField, what: &str, done: &str) {
-        self.remarks
-            .push(format!("{}: {what} ({done})", field.name));
+    fn remark(&mut self, object: &Object, field: &str, what: &str, done: &str) {
+        let place = place(object, field);
+        self.remarks.push(format!("{place}: {what} ({done})"));
     }
 
     /// A stop is stronger than a wait; of equals the first one is told.
@@ -191,11 +204,8 @@ impl Settled {
         if how == Policy::Park && self.halt.is_some() {
             return;
         }
-        let place = match field {
-            "" => object.name.clone(),
-            field => format!("{}.{field}", object.name),
-        };
-        self.halt = Some((how, Error::new(Code::SourceChanged, what).at(place)));
+        let error = Error::new(Code::SourceChanged, what).at(place(object, field));
+        self.halt = Some((how, error));
     }
 
     /// The object as it is read from now on.
@@ -261,8 +271,8 @@ mod tests {
         assert_eq!(
             settled.remarks,
             [
-                "New__c: the source has a new field (read from now on, of all records)",
-                "Old: the source no longer shows the field, or this user may not see it (left out \
+                "Contact.New__c: the source has a new field (read from now on, of all records)",
+                "Contact.Old: the source no longer shows the field, or this user may not see it (left out \
                  from now on)"
             ]
         );

@@ -52,8 +52,9 @@ pub(super) async fn look<E: Extractor>(
                 let new = found.objects.iter().filter(|o| !named.contains(&o.name));
                 for object in new.filter(|o| o.custom && context.config.objects.is_empty()) {
                     let remark = "the source has a new object (not migrated)";
-                    let remarks = [(remark.to_owned(), 1)].into();
-                    context.status.remark(&object.name, &remarks);
+                    context
+                        .status
+                        .remark(format!("{}: {remark}", object.name), 1);
                 }
                 tell.send_replace(Some(Arc::new(found)));
             }

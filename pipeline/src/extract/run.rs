@@ -414,16 +414,15 @@ impl<E: Extractor> Lane<E> {
                 Some(again) => *at = again,
                 None => {
                     let late = "a record brings its new fields with its next change";
-                    settled.remarks.push(late.to_owned());
+                    settled.remarks.push(format!("{name}: {late}"));
                 }
             }
         }
-        let remarks = settled
-            .remarks
-            .iter()
-            .filter(|one| self.told.insert((*one).clone()));
-        let remarks = remarks.map(|remark| (remark.clone(), 1)).collect();
-        self.context.status.remark(name, &remarks);
+        for remark in &settled.remarks {
+            if self.told.insert(remark.clone()) {
+                self.context.status.remark(remark.clone(), 1);
+            }
+        }
         settled.apply(&mut self.object);
         self.added.append(&mut settled.added);
         None

@@ -561,8 +561,9 @@ impl<T: Transformer> Runner<T> {
                 let (object, custom) = (&tally.object, tally.custom);
                 self.context.status.count(object, Count::Custom, custom);
             }
-            if !tally.remarks.is_empty() {
-                self.context.status.remark(&tally.object, &tally.remarks);
+            for (remark, number) in &tally.remarks {
+                let text = format!("{}.{remark}", tally.object);
+                self.context.status.remark(text, *number);
             }
             if let Some(lane) = self.lanes.get(&tally.topic) {
                 self.context.status.lane_runs(lane, tally.extracted_at);

@@ -7,17 +7,6 @@ use drover_pipeline::envelope::Envelope;
 use super::*;
 
 impl Rig {
-    fn dead(&self) -> BTreeMap<String, DeadLetter> {
-        read_to_end(&self.client(), &self.topics.deadletter())
-            .expect("the table")
-            .into_iter()
-            .map(|(key, value)| {
-                let letter = serde_json::from_slice(&value).expect("a letter");
-                (String::from_utf8(key).expect("UTF-8"), letter)
-            })
-            .collect()
-    }
-
     /// Has a loader's letter tried again, as `drover deadletter retry` does.
     fn retry(&self, letter: &DeadLetter) {
         let bytes = letter.envelope().expect("its record");

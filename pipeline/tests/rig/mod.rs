@@ -30,6 +30,7 @@ use drover_pipeline::transform::{
 };
 use drover_pipeline::{Code, Error, Result};
 use drover_schemas::{Datum, Entity, Value};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -551,41 +552,36 @@ impl Rig {
             .collect()
     }
 
-    pub(crate) fn entries(&self) -> HashMap<String, Entry> {
-        read_to_end(&self.client(), &self.topics.idempotency())
+    /// The newest value of each key of a compacted topic.
+    fn table<T: DeserializeOwned>(&self, topic: &str) -> BTreeMap<String, T> {
+        read_to_end(&self.client(), topic)
             .expect("the table")
             .into_iter()
             .map(|(key, value)| {
-                (
-                    String::from_utf8(key).expect("UTF-8"),
-                    serde_json::from_slice(&value).expect("an entry"),
-                )
+                let key = String::from_utf8(key).expect("UTF-8");
+                (key, serde_json::from_slice(&value).expect("a value"))
             })
             .collect()
     }
 
-    pub(crate) fn parked(&self) -> HashMap<String, Parked> {
-        read_to_end(&self.client(), &self.topics.parked())
-            .expect("the table")
-            .into_iter()
-            .map(|(key, value)| {
-                (
-                    String::from_utf8(key).expect("UTF-8"),
-                    serde_json::from_slice(&value).expect("parked"),
-                )
-            })
-            .collect()
+    pub(crate) fn entries(&self) -> BTreeMap<String, Entry> {
+        self.table(&self.topics.idempotency())
+    }
+
+    pub(crate) fn parked(&self) -> BTreeMap<String, Parked> {
+        self.table(&self.topics.parked())
+    }
+
+    /// The live dead letters, by the key of the topic.
+    pub(crate) fn dead(&self) -> BTreeMap<String, DeadLetter> {
+        self.table(&self.topics.deadletter())
     }
 
     /// The live dead letters: code and message by key.
     pub(crate) fn causes(&self) -> BTreeMap<String, (String, String)> {
-        read_to_end(&self.client(), &self.topics.deadletter())
-            .expect("the table")
+        self.dead()
             .into_values()
-            .map(|value| {
-                let letter: DeadLetter = serde_json::from_slice(&value).expect("a letter");
-                (letter.key, (letter.code, letter.message))
-            })
+            .map(|letter| (letter.key, (letter.code, letter.message)))
             .collect()
     }
 
