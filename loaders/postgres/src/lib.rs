@@ -109,6 +109,7 @@ impl Loader for Postgres {
     async fn check(&self) -> Result<()> {
         let connection = self.pool.take().await?;
         prepare::check(&connection.client, &self.schema).await?;
+        prepare::stands(&connection.client, &self.schema, &self.tables).await?;
         self.pool.give_back(connection);
         Ok(())
     }

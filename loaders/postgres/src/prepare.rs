@@ -140,6 +140,19 @@ async fn steps(client: &Client, schema: &str, tables: &[Table]) -> Result<Vec<St
     Ok(steps)
 }
 
+/// Whether a table that is there was altered by hand, so that a loader would stop at
+/// it. One that is not there is what [`prepare`] makes.
+pub(crate) async fn stands(client: &Client, schema: &str, tables: &[Table]) -> Result<()> {
+    let found = existing(client, schema, tables).await;
+    let found = found.map_err(|error| explain(&error))?;
+    for table in tables {
+        if found.contains_key(&table.entity.name) {
+            altered(client, schema, table).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a table that was loaded before was altered by hand, so that what it
 /// held is gone: [`prepare`] would make it anew, empty.
 ///

@@ -90,6 +90,21 @@ async fn a_missing_column_is_added_and_rows_are_kept() {
     assert_eq!(remarks.as_deref(), Some("of the customer"));
 }
 
+#[tokio::test]
+async fn a_check_tells_of_a_table_that_was_altered() {
+    let Some(schema) = Schema::fresh().await else {
+        return;
+    };
+    schema.loader().check().await.expect("nothing is there yet");
+    schema.loader().prepare().await.expect("prepared");
+    schema.loader().check().await.expect("as it was made");
+    schema.run("ALTER TABLE {contact} RENAME bio TO life").await;
+    let error = schema.loader().check().await.expect_err("altered");
+    assert_eq!(error.code, Code::TargetAltered, "{error}");
+    let rename = "RENAME \"life\" TO \"bio\"";
+    assert!(error.to_string().contains(rename), "{error}");
+}
+
 /// What `prepare` and `plan` say of a table that was changed in that way.
 async fn refusal(change: &str) -> Option<Error> {
     let schema = Schema::fresh().await?;
