@@ -259,6 +259,29 @@ fn sign(config: &Config, now: Millis) -> Result<String> {
 
 /// Reads an RSA key in PEM.
 pub fn key(pem: &str) -> Result<EncodingKey, &'static str> {
+    // The library takes public keys and certificates, too, and then can't sign.
+    for (label, what) in [
+        (
+            "-----BEGIN CERTIFICATE",
+            "it is a certificate, and no private key",
+        ),
+        (
+            "-----BEGIN PUBLIC KEY",
+            "it is a public key, and no private one",
+        ),
+        (
+            "-----BEGIN RSA PUBLIC KEY",
+            "it is a public key, and no private one",
+        ),
+        (
+            "-----BEGIN ENCRYPTED",
+            "it is encrypted; `openssl rsa` writes it without a password",
+        ),
+    ] {
+        if pem.trim_start().starts_with(label) {
+            return Err(what);
+        }
+    }
     EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| "it is no RSA private key in PEM")
 }
 
@@ -309,6 +332,23 @@ mod tests {
             .collect();
         let lines = lines.join("\n");
         format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_told_apart() {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
+        for (label, says) in [
+            ("CERTIFICATE", "it is a certificate"),
+            ("PUBLIC KEY", "it is a public key"),
+            ("ENCRYPTED PRIVATE KEY", "it is encrypted"),
+            ("EC PRIVATE KEY", "it is no RSA private key"),
+        ] {
+            let Err(why) = key(&pem(label, public.as_ref())) else {
+                panic!("{label} is taken");
+            };
+            assert!(why.starts_with(says), "{label}: {why}");
+        }
     }
 
     #[test]

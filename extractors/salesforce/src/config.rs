@@ -96,7 +96,8 @@ pub struct Config {
     pub bulk_page_size: u32,
     /// How often an object is read whole again whose values change without a
     /// sign, in milliseconds: formula fields, and the links of documents. It
-    /// takes a call per 2,000 records (per 100 documents); 0: never.
+    /// takes a call per 2,000 records (per 100 documents); 0: never, else at
+    /// least 1000.
     #[serde(default = "default_reread_interval_ms")]
     pub reread_interval_ms: u32,
 }
@@ -289,6 +290,16 @@ impl Config {
                 "give the longest time that a transaction may take, such as 600000",
             );
         }
+        if (1..1_000).contains(&self.reread_interval_ms) {
+            problem(
+                "rereadIntervalMs",
+                format!(
+                    "{} ms would read all of it without a pause",
+                    self.reread_interval_ms
+                ),
+                "give 0 for never, or how often, such as 21600000 for every six hours",
+            );
+        }
         match origin {
             Ok(instance) if problems.is_empty() => Ok(Origins {
                 login: login
@@ -400,11 +411,12 @@ mod tests {
         let config: Config = serde_json::from_value(json!({
             "instanceUrl": "http://a.b", "clientId": "", "clientSecret": " ",
             "apiVersion": "v67", "pageSize": 2001, "bulkPageSize": 0, "lookbackMs": 90_000_000,
+            "rereadIntervalMs": 1,
         }))
         .expect("a config");
         let paths: Vec<String> = config
             .validate()
-            .expect_err("seven")
+            .expect_err("eight")
             .into_iter()
             .map(|p| p.path)
             .collect();
@@ -417,7 +429,8 @@ mod tests {
                 "apiVersion",
                 "pageSize",
                 "bulkPageSize",
-                "lookbackMs"
+                "lookbackMs",
+                "rereadIntervalMs"
             ]
             .map(|field| format!("sourceConfig.{field}"))
         );
