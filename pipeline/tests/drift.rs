@@ -350,6 +350,37 @@ async fn a_parked_lane_goes_on_by_itself() {
     rig.stop().await;
 }
 
+/// A lane whose object may go is told, asks for nothing while it is hidden, counts as
+/// read, and goes on when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_rests_whose_object_may_go() {
+    for policy in [Policy::Ignore, Policy::Apply] {
+        let mut rig = Rig::start(Rules {
+            removed: Some(policy),
+            ..Rules::default()
+        });
+        rig.until("the copy", |rig| rig.has_read(&["Email", "Old"], 1))
+            .await;
+        let hidden = drover_pipeline::status::now();
+        rig.source.org().shown = None;
+        let told = "contact: the source no longer shows the object, or this user may not see it \
+                    (not asked for until it is back)";
+        rig.until("it is told", |rig| rig.told().iter().any(|one| one == told))
+            .await;
+        rig.until("it counts as read", |rig| {
+            let seen = rig.context.status.report().seen;
+            seen.get("contact").is_some_and(|seen| *seen >= hidden)
+        })
+        .await;
+        assert_eq!(rig.phase(), Some(Phase::Running), "{policy:?}");
+        rig.source.org().reads.clear();
+        rig.source.show(&["Email", "Old"]);
+        rig.until("it goes on", |rig| rig.has_read(&["Email", "Old"], 1))
+            .await;
+        rig.stop().await;
+    }
+}
+
 /// A person hears of a custom object that is new; nothing reads it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_object_is_told() {

@@ -95,6 +95,8 @@ pub struct Settled {
     pub retyped: Vec<SourceField>,
     /// What a person should see, one text a difference, each with its place.
     pub remarks: Vec<String>,
+    /// The object is not there to be asked for: its lane rests until it is back.
+    pub gone: bool,
     /// Why the lane does not go on, and whether it waits for the difference to
     /// go away (`Park`) or for a person (`Stop`).
     pub halt: Option<(Policy, Error)>,
@@ -113,9 +115,12 @@ pub fn settle(
     let Some(now) = now else {
         let what = "the source no longer shows the object, or this user may not see it";
         match rules.removed.unwrap_or(Policy::Stop) {
-            Policy::Ignore => settled.remark(known, "", what, "ignored"),
-            // There is nothing to apply to: the records that were read stay.
-            Policy::Apply | Policy::Stop => settled.halt(Policy::Stop, known, "", what),
+            // Neither takes away what was read.
+            Policy::Ignore | Policy::Apply => {
+                settled.remark(known, "", what, "not asked for until it is back");
+                settled.gone = true;
+            }
+            Policy::Stop => settled.halt(Policy::Stop, known, "", what),
             Policy::Park => settled.halt(Policy::Park, known, "", what),
         }
         return settled;
@@ -308,6 +313,9 @@ mod tests {
             };
             assert_eq!(told(Some(&gone), rules), None);
             assert_eq!(told(Some(&retyped), rules), None);
+            assert_eq!(told(None, rules), None);
+            assert!(settle(&object(BEFORE), None, rules, |_| true).gone);
+            assert!(!settle(&object(BEFORE), Some(&gone), rules, |_| true).gone);
         }
         let park = Rules {
             removed: Some(Policy::Park),

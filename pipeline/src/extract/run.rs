@@ -248,6 +248,16 @@ fn open(client: &Client, id: &str) -> Result<TransactionalProducer> {
     }
 }
 
+/// Why a lane does not ask for its object after the source has described itself.
+enum Halt {
+    /// The object is gone, which the file allows, and may come back.
+    Gone,
+    /// It waits until a difference is gone.
+    Parked(Error),
+    /// It waits for a person.
+    Stopped(Error),
+}
+
 /// One object's lane.
 struct Lane<E: Extractor> {
     extractor: Arc<E>,
@@ -297,14 +307,21 @@ impl<E: Extractor> Lane<E> {
                 let halt = found.and_then(|found| self.take_over(&found, &mut cursor));
                 match halt {
                     None => {}
-                    Some((Policy::Park, error)) => {
+                    Some(Halt::Gone) => {
+                        // The source has just said that there is nothing to read.
+                        status.lane_runs(&lane, Some(now()));
+                        self.looked().await;
+                        looked = true;
+                        continue;
+                    }
+                    Some(Halt::Parked(error)) => {
                         let every = self.context.config.drift.every;
                         status.lane_failed(&lane, &error, Some(every));
                         self.looked().await;
                         looked = true;
                         continue;
                     }
-                    Some((_, error)) => return self.block(&error).await,
+                    Some(Halt::Stopped(error)) => return self.block(&error).await,
                 }
             }
             let page = tokio::select! {
@@ -393,19 +410,17 @@ impl<E: Extractor> Lane<E> {
 
     /// Reads the object from now on as the source describes it, or gives why it
     /// does not.
-    fn take_over(
-        &mut self,
-        found: &Discovery,
-        cursor: &mut Option<E::Cursor>,
-    ) -> Option<(Policy, Error)> {
+    fn take_over(&mut self, found: &Discovery, cursor: &mut Option<E::Cursor>) -> Option<Halt> {
         let (plan, name) = (&self.context.plan, &self.object.name);
         let now = found.objects.iter().find(|object| object.name == *name);
         let rules = self.context.config.drift.of(name);
         let known = &self.object;
         let mut settled = settle(known, now, rules, |field| plan.mapping.reads(known, field));
         // Nothing is applied while the lane stands, so nothing is told to be.
-        if settled.halt.is_some() {
-            return settled.halt;
+        match settled.halt {
+            None => {}
+            Some((Policy::Park, error)) => return Some(Halt::Parked(error)),
+            Some((_, error)) => return Some(Halt::Stopped(error)),
         }
         if !settled.added.is_empty()
             && let Some(at) = cursor
@@ -425,7 +440,7 @@ impl<E: Extractor> Lane<E> {
         }
         settled.apply(&mut self.object);
         self.added.append(&mut settled.added);
-        None
+        settled.gone.then_some(Halt::Gone)
     }
 
     /// Waits until the object is to be asked for changes again. What the account
