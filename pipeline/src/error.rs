@@ -126,7 +126,7 @@ codes! {
     /// The source does not know the field.
     UnknownField = "UNKNOWN_FIELD", Operator, "remove it from the mapping, or grant the right to see it";
     /// The source describes an object otherwise than the mapping was made for.
-    SourceChanged = "SOURCE_CHANGED", Operator, "bring it back, or allow the change under `drift`, and restart the extractor";
+    SourceChanged = "SOURCE_CHANGED", Operator, "bring it back, or allow the change under `drift`; then restart the extractor, unless its lane is parked";
     /// The other side refused a request in a way that no retry mends, and that no rule covers.
     Refused = "REFUSED", Operator, "read the other system's message; Drover asks instead of guessing";
     /// The target's tables or fields are not as `prepare` made them.
