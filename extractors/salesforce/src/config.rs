@@ -25,6 +25,7 @@ pub struct Config {
     #[serde(default)]
     pub auth: Flow,
     /// The consumer key of the connected app or external client app.
+    #[schemars(extend("credential" = true))]
     pub client_id: String,
     /// The consumer secret of that app.
     #[serde(default)]
@@ -37,6 +38,7 @@ pub struct Config {
     pub login_url: Option<String>,
     /// The user that Drover works as (`jwtBearer`, `password`).
     #[serde(default)]
+    #[schemars(extend("credential" = true))]
     pub username: Option<String>,
     /// The RSA key whose certificate the app has, in PEM, as
     /// `${file:/run/secrets/salesforce.key}` (`jwtBearer`).

@@ -1,4 +1,4 @@
-//! Where the secrets of a connector's part come from, for who is told that one of
+//! Where the credentials of a connector's part come from, for who is told that one of
 //! them is refused. Never their values.
 
 use super::document::Value;
@@ -7,7 +7,7 @@ use super::secrets::Environment;
 use super::{Document, variable_of};
 
 impl Document {
-    /// The secret fields of a part that are given, each with where its value came
+    /// The credentials of a part that are given, each with where its value came
     /// from: `sourceConfig.clientSecret from ${SECRET}`.
     pub fn credentials(
         &self,
@@ -21,8 +21,8 @@ impl Document {
         };
         let part = self.root.get(path);
         let properties = Schema::new(schema).properties().into_iter();
-        let secrets = properties.filter(|(_, property)| property.is_secret());
-        let told = secrets.filter_map(|(name, _)| {
+        let credentials = properties.filter(|(_, property)| property.is_credential());
+        let told = credentials.filter_map(|(name, _)| {
             let node = part.and_then(|part| part.get(name));
             let from = match node.map(|node| &node.value) {
                 None | Some(Value::Null) => {
@@ -56,16 +56,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_named_by_field_and_place_and_never_by_value() {
+    fn credentials_are_named_by_field_and_place_and_never_by_value() {
         let secret = serde_json::json!({"type": "string", "secret": true});
         let schema = serde_json::json!({"properties": {
-            "clientId": {"type": "string"}, "clientSecret": secret, "password": secret,
+            "clientId": {"type": "string", "credential": true},
+            "instanceUrl": {"type": "string"}, "clientSecret": secret, "password": secret,
             "privateKey": secret, "url": secret, "token": secret,
         }});
         let text = "
 sourceType: sales-force
 sourceConfig:
   clientId: 3MVG9
+  instanceUrl: https://a.b
   password: open-sesame
   privateKey: ${file:/run/key}
   url: https://ann:${PW}@host
@@ -81,6 +83,7 @@ sourceConfig:
         assert_eq!(
             told,
             [
+                "sourceConfig.clientId from the file itself",
                 "sourceConfig.clientSecret from DROVER_SALES_FORCE_CLIENT_SECRET",
                 "sourceConfig.password from the file itself",
                 "sourceConfig.privateKey from ${file:/run/key}",

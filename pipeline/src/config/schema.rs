@@ -88,6 +88,12 @@ impl<'s> Schema<'s> {
         self.here.get("secret") == Some(&Json::Bool(true))
     }
 
+    /// Whether what it describes is part of who asks: a secret, or marked as a name
+    /// that goes with one.
+    pub(super) fn is_credential(self) -> bool {
+        self.is_secret() || self.here.get("credential") == Some(&Json::Bool(true))
+    }
+
     /// Whether a text is among what it takes.
     pub(super) fn takes_text(self) -> bool {
         let types = self.types();
