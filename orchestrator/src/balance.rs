@@ -189,7 +189,7 @@ pub(crate) fn let_go(filtered: &[Filtered]) -> String {
 /// The whole result, in 80 columns.
 fn render(balance: &Balance) -> String {
     let mut text = headline(balance);
-    text.push('\n');
+    text.push_str("Told by the topics alone: neither the source nor the target was asked.\n\n");
     let columns = [
         Column::Text("OBJECT"),
         Column::Text("SLOT"),

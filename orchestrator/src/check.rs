@@ -94,7 +94,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
         },
     };
     let migration = loaded.as_ref().ok().or(draft.as_ref());
-    let secrets = migration.map_or_else(Vec::new, Migration::literal_secrets);
+    let doubts = migration.map_or_else(Vec::new, Migration::warnings);
     // What is wrong for a connector need not keep the bus from being asked.
     let bus = match &loaded {
         Ok(migration) => Ok((migration.bus.config.clone(), migration.bus.client.clone())),
@@ -127,7 +127,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
             let [source, target] = parts;
             let (mappings, described) = mappings;
             let source = asked(source, described);
-            let read = Row::of("configuration", Err(failures.clone())).warned(secrets);
+            let read = Row::of("configuration", Err(failures.clone())).warned(doubts);
             vec![read, source, target, mappings, kafka.0]
         }
         Ok(migration) => {
@@ -154,7 +154,7 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
                 Row::of(name, result.and_then(|()| live(&target.program())))
             };
             let (source, target, kafka) = tokio::join!(source_row, target_row, kafka);
-            let valid = Row::of("configuration", Ok(file.display().to_string())).warned(secrets);
+            let valid = configuration(file, &source.0, &target).warned(doubts);
             let mappings = mappings(migration, source.1.as_ref(), kafka.1.as_ref()).await;
             let quota = match source.1.as_ref() {
                 Some(discovery) => quota(migration, discovery, kafka.1.as_ref()).await,
@@ -208,6 +208,25 @@ pub(crate) async fn run(file: &Path, format: Format) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failures(failures))
+}
+
+/// The row of a file that is valid as far as its schemas tell, although a connector
+/// may refuse its part of it.
+fn configuration(file: &Path, source: &Row, target: &Row) -> Row {
+    let refuses = |row: &Row| {
+        let mut failures = row.failures.iter().flat_map(|failures| &failures.0);
+        failures.any(|failure| failure.code == Code::ConfigInvalid)
+    };
+    let told = match (refuses(source), refuses(target)) {
+        (false, false) => return Row::of("configuration", Ok(file.display().to_string())),
+        (true, false) => "`sourceConfig` is refused, below",
+        (false, true) => "`targetConfig` is refused, below",
+        (true, true) => "`sourceConfig` and `targetConfig` are refused, below",
+    };
+    Row {
+        ok: Some(false),
+        ..Row::skipped("configuration", told)
+    }
 }
 
 /// The source's row, where it was asked to describe itself although something else in
@@ -445,6 +464,22 @@ fn reach(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_that_a_connector_refuses_is_not_ok() {
+        let file = Path::new("m.yaml");
+        let fine = Row::of("target x", Ok("answers".to_owned()));
+        let row = |code| {
+            let failure = Failure::new(code, "clientSecret is missing", "add it");
+            configuration(file, &Row::of("source x", Err(failure.into())), &fine)
+        };
+        let refused = row(Code::ConfigInvalid);
+        assert_eq!(
+            (refused.ok, refused.detail.as_str()),
+            (Some(false), "`sourceConfig` is refused, below")
+        );
+        assert_eq!(row(Code::Unauthorized).ok, Some(true));
+    }
 
     #[test]
     fn a_source_that_was_asked_is_not_called_skipped() {

@@ -60,7 +60,8 @@ enum Verb {
         #[arg(long)]
         watch: bool,
     },
-    /// Prove that every record is in exactly one place; exit code 3 if not.
+    /// Prove by the topics alone that every record is in exactly one place; exit
+    /// code 3 if not.
     Balance,
     /// Show one record's life: every version, its entry, the target's row.
     Record(Record),

@@ -46,7 +46,7 @@ pub(crate) struct Settled {
 
 pub(crate) async fn run(file: &Path, format: Format) -> Result<()> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
-    warn(&migration.literal_secrets());
+    warn(&migration.warnings());
     let settled = settle(&migration).await?;
     let parity = migration.source.spec.parity.as_ref();
     let unsupported = unsupported(&migration.bus.config.objects, parity, &settled.plan.objects);

@@ -98,11 +98,14 @@ impl Migration {
         Draft::read(file, connectors).await?.whole()
     }
 
-    /// The connectors' and the bus's secrets that stand in the file itself.
-    pub(crate) fn literal_secrets(&self) -> Vec<Problem> {
+    /// What of the file is taken and hardly wise: the connectors' and the bus's
+    /// secrets that stand in it, and numbers that a connector advises against.
+    pub(crate) fn warnings(&self) -> Vec<Problem> {
         let target = self.target.as_ref().map(|asked| &asked.spec.config_schema);
         let source = Some(&self.source.spec.config_schema);
-        self.document.literal_secrets(source, target)
+        let mut found = self.document.literal_secrets(source, target);
+        found.extend(self.document.ill_advised(source, target));
+        found
     }
 }
 

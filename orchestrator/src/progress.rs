@@ -10,6 +10,7 @@ use drover_pipeline::clock::now;
 use drover_pipeline::control::Plan;
 use drover_pipeline::extract::Object;
 use drover_pipeline::record::Millis;
+use drover_pipeline::status::Phase;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::tell;
@@ -153,14 +154,22 @@ impl Screen {
         }
     }
 
-    /// Draws what has changed. Until the model `is_current` it only tells what the
-    /// processes meet: its figures would be those of long ago, counted up again.
-    pub(crate) fn update(&mut self, model: &Model, is_current: bool) {
+    /// What the processes meet, and nobody was told yet.
+    fn met(&mut self, model: &Model) -> Vec<String> {
+        let mut lines = Vec::new();
         for report in model.reports() {
             if report.at >= self.began
                 && let Some(line) = self.outages.look(report, now(), Instant::now())
             {
-                self.say(&line);
+                lines.push(line);
+            }
+            // Several lanes may stop between two reports; the last error is of one.
+            let blocked = report.lanes.values();
+            let blocked = blocked.filter(|lane| lane.phase == Phase::Blocked);
+            for error in blocked.filter_map(|lane| lane.error.as_ref()) {
+                if report.at >= self.began && self.is_news(&report.instance, error) {
+                    lines.push(format!("{}: {error}", report.instance));
+                }
             }
             let Some(error) = &report.last_error else {
                 continue;
@@ -171,8 +180,17 @@ impl Screen {
                 continue;
             }
             if self.is_news(&report.instance, error) {
-                self.say(&format!("{}: {error}", report.instance));
+                lines.push(format!("{}: {error}", report.instance));
             }
+        }
+        lines
+    }
+
+    /// Draws what has changed. Until the model `is_current` it only tells what the
+    /// processes meet: its figures would be those of long ago, counted up again.
+    pub(crate) fn update(&mut self, model: &Model, is_current: bool) {
+        for line in self.met(model) {
+            self.say(&line);
         }
         if !self.current && !is_current {
             return;
@@ -368,6 +386,41 @@ mod tests {
         first.update(&model(false), true);
         first.update(&model(true), true);
         assert!(!first.through, "all is read, and nothing loaded");
+    }
+
+    #[test]
+    fn every_lane_that_stops_is_told_and_the_same_error_once() {
+        use drover_pipeline::spec::Stage;
+        use drover_pipeline::status::{Lane, Status};
+
+        let mut screen = Screen::new(&Plan::default(), false);
+        let status = Status::new(Stage::Extractor, "x", "extractor-1", "").expect("a status");
+        let mut report = status.report();
+        for (lane, error) in [
+            ("a", "FORBIDDEN: a"),
+            ("b", "FORBIDDEN: b"),
+            ("c", "FORBIDDEN: b"),
+        ] {
+            let standing = Lane {
+                phase: Phase::Blocked,
+                error: Some(error.to_owned()),
+                until: None,
+                waits_for: None,
+                seen: None,
+            };
+            report.lanes.insert(lane.to_owned(), standing);
+        }
+        report.last_error = Some("FORBIDDEN: b".to_owned());
+        report.last_error_at = Some(report.at);
+        let mut told = |report: &drover_pipeline::status::Report| {
+            let mut model = Model::default();
+            let json = serde_json::to_vec(report).expect("serialises");
+            model.apply(crate::view::Table::Status, b"extractor-1", Some(&json));
+            screen.met(&model)
+        };
+        let news = ["extractor-1: FORBIDDEN: a", "extractor-1: FORBIDDEN: b"];
+        assert_eq!(told(&report), news);
+        assert!(told(&report).is_empty(), "it is no news any more");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{balance, dryrun, status, synced};
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;
-    warn(&migration.literal_secrets());
+    warn(&migration.warnings());
     let dir = folder(file, &migration.bus.config.id, options.dir.as_deref());
     let _lock = lock(&dir)?;
     let stop = Stop::default();
@@ -455,8 +455,15 @@ fn blocked(model: &Model) -> Option<(String, Failure)> {
         let (name, lane) = lanes.find(|(_, lane)| lane.phase == Phase::Blocked)?;
         Some((report, name, lane.error.as_deref().unwrap_or_default()))
     })?;
+    let others = report.lanes.iter();
+    let others = others.filter(|(name, other)| other.phase == Phase::Blocked && *name != lane);
+    let others: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
+    let also = match others.is_empty() {
+        true => String::new(),
+        false => format!(" (so do {})", others.join(", ")),
+    };
     let message = format!(
-        "lane {lane} of {} waits for a person, so the copy can't end: {why}",
+        "lane {lane} of {} waits for a person{also}, so the copy can't end: {why}",
         report.instance
     );
     let advice = "act, and run again: it goes on where it stands";
@@ -561,6 +568,15 @@ mod tests {
         let told = "INCOMPLETE: lane deal of loader-1 waits for a person, so the copy can't end: \
                     EMPTIED_BY_MAPPING: too many; act, ";
         assert!(failure.to_string().starts_with(told), "{failure}");
+        let mut two = blocked(3, false);
+        let mut report = two.reports().next().cloned().expect("a report");
+        let lane = report.lanes["deal"].clone();
+        report.lanes.insert("task".to_owned(), lane);
+        let json = serde_json::to_vec(&report).expect("serialises");
+        two.apply(Table::Status, b"loader-1", Some(&json));
+        let failure = look(&mut held, &two, 89).expect("it ends");
+        let told = "lane deal of loader-1 waits for a person (so do task), so";
+        assert!(failure.to_string().contains(told), "{failure}");
         // Somebody has acted.
         assert!(look(&mut held, &model(Phase::Running, 3, false), 90).is_none());
         assert!(look(&mut held, &blocked(3, false), 91).is_none());

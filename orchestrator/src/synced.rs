@@ -3,7 +3,7 @@
 //! parked record waits for something that has come, or that never comes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drover_pipeline::control::Plan;
 use drover_pipeline::kafka::Place;
@@ -86,13 +86,15 @@ fn through(bus: &Bus, group: &str, topics: &[String], stop: &CancellationToken) 
 /// Asks again and again; a broker that is away for a while is waited for.
 fn until(stop: &CancellationToken, mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
     while !stop.is_cancelled() {
+        let began = Instant::now();
         match done() {
             Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) if error.class() == Class::Transient => {}
             Err(error) => return Err(error),
         }
-        std::thread::sleep(PAUSE);
+        // Where a look reads whole topics, most of the time nobody looks.
+        std::thread::sleep(PAUSE.max(4 * began.elapsed()));
     }
     Ok(false)
 }

@@ -62,7 +62,8 @@ pub struct DeadLetter {
     /// How often this version has failed, from 1.
     #[serde(default = "first")]
     pub attempt: u32,
-    /// When this version failed first, or began to wait for a parent that never
+    /// When this version failed first, or an older one by the same cause since
+    /// which none succeeded, or when it began to wait for a parent that never
     /// comes, by our clock.
     #[serde(default)]
     pub first_seen: Millis,

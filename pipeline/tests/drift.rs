@@ -297,6 +297,11 @@ async fn a_new_field_is_read_of_all_records() {
     let first = rig.source.org().reads[0].clone();
     let fields = ["Email", "Old", "New"].map(str::to_owned).to_vec();
     assert_eq!(first, (fields, 1), "not all records again");
+    // It is refused, and asks what it may read: no trouble, as the rules allow it.
+    rig.source.show(&["Email", "New"]);
+    rig.until("without it", |rig| rig.has_read(&["Email", "New"], 1))
+        .await;
+    assert_eq!(rig.context.status.report().last_error, None);
     rig.stop().await;
 }
 

@@ -43,7 +43,7 @@ pub struct Config {
     /// The RSA key whose certificate the app has, in PEM, as
     /// `${file:/run/secrets/salesforce.key}` (`jwtBearer`).
     #[serde(default)]
-    #[schemars(extend("secret" = true))]
+    #[schemars(extend("secret" = true, "begins" = "-----BEGIN"))]
     pub private_key: Option<String>,
     /// For whom an assertion is: `https://login.salesforce.com`, for a sandbox
     /// `https://test.salesforce.com` (`jwtBearer`).
@@ -80,7 +80,7 @@ pub struct Config {
     /// shows when the transaction commits; a shorter time than the longest
     /// transaction loses records.
     #[serde(default = "default_lookback_ms")]
-    #[schemars(range(max = 86_400_000))]
+    #[schemars(range(max = 86_400_000), extend("advised" = lookback_advice()))]
     pub lookback_ms: u32,
     /// How much of the org's daily calls Drover leaves to the customer's other
     /// tools, in hundredths: it waits when no more than that is left.
@@ -151,6 +151,12 @@ fn default_page_size() -> u32 {
 
 fn default_lookback_ms() -> u32 {
     600_000
+}
+
+/// What shows later than the overlap reaches back is never read.
+fn lookback_advice() -> serde_json::Value {
+    let below = "records of transactions that take longer are lost";
+    serde_json::json!({"minimum": 60_000, "below": below})
 }
 
 fn default_bulk_threshold() -> u64 {

@@ -13,9 +13,9 @@ mod bus;
 mod credentials;
 mod document;
 mod drift;
-mod literal;
 mod schema;
 mod secrets;
+mod unwise;
 mod validate;
 mod yaml;
 
@@ -394,6 +394,13 @@ fn unknown_field<'k>(
     name: &str,
     known: impl Iterator<Item = &'k str> + Clone,
 ) -> Problem {
+    if validate::FIELDS.contains(&name) {
+        return Problem::at(
+            path,
+            "is no field of this part",
+            "move it to the file's top level",
+        );
+    }
     let advice = match nearest(name, known.clone()) {
         Some(near) => format!("write `{near}`, or remove it"),
         None => match known.collect::<Vec<_>>() {

@@ -88,6 +88,20 @@ impl<'s> Schema<'s> {
         self.here.get("secret") == Some(&Json::Bool(true))
     }
 
+    /// What a literal secret begins with, where anything else is none: the name of a
+    /// file, say, given where its content belongs.
+    pub(super) fn begins(self) -> &'s str {
+        let begins = self.here.get("begins").and_then(Json::as_str);
+        begins.unwrap_or_default()
+    }
+
+    /// The least number that is advised, and what happens below it.
+    pub(super) fn advised(self) -> Option<(f64, &'s str)> {
+        let advised = self.here.get("advised")?;
+        let why = advised.get("below").and_then(Json::as_str)?;
+        Some((advised.get("minimum")?.as_f64()?, why))
+    }
+
     /// Whether what it describes is part of who asks: a secret, or marked as a name
     /// that goes with one.
     pub(super) fn is_credential(self) -> bool {
@@ -145,7 +159,10 @@ impl<'s> Schema<'s> {
             problem(
                 line,
                 path.to_owned(),
-                format!("must be {wanted}, not {}", node.kind()),
+                match (&node.value, types.contains(&"integer")) {
+                    (Value::Number(_), true) => format!("must be {wanted}"),
+                    _ => format!("must be {wanted}, not {}", node.kind()),
+                },
                 advice(&types, node),
             );
             return;
@@ -335,6 +352,7 @@ fn words(name: &str) -> &str {
 fn advice(types: &[&str], node: &Node) -> String {
     match &node.value {
         Value::Null => "fill it in, or remove it".into(),
+        Value::Number(_) if types.contains(&"integer") => "leave the fraction out".into(),
         Value::Number(_) | Value::Bool(_) if types.contains(&"string") => "put it in quotes".into(),
         Value::Text(text) if number(text).is_some() && !types.contains(&"string") => {
             "leave the quotes out".into()

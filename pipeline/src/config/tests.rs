@@ -243,6 +243,31 @@ kafka:
             format!("kafka.client.ssl.key.password: {stands} (m.yaml:14); {write}"),
         ]
     );
+    // The name of a file is no key.
+    let key = serde_json::json!({"properties": {
+        "key": {"type": "string", "secret": true, "begins": "-----BEGIN"},
+        "overlap": {"type": "integer", "advised": {"minimum": 60, "below": "late ones are lost"}},
+    }});
+    let parse = |text: &str| Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+    for (value, found) in [("a.key", 0), ("'-----BEGIN PRIVATE KEY-----'", 1)] {
+        let document = parse(&format!("id: m\nsourceConfig: {{ key: {value} }}\n"));
+        let problems = document.literal_secrets(Some(&key), None);
+        assert_eq!(problems.len(), found, "{value}");
+    }
+    for (value, told) in [
+        ("60", None),
+        (
+            "59",
+            Some(
+                "sourceConfig.overlap: is less than 60: late ones are lost (m.yaml:2); use 60 or more",
+            ),
+        ),
+    ] {
+        let document = parse(&format!("id: m\nsourceConfig: {{ overlap: {value} }}\n"));
+        let problems = document.ill_advised(Some(&key), None);
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.first().map(String::as_str), told);
+    }
     // An address without a password is none, and neither is what nobody gave.
     for open in ["postgres://me@db/crm", "postgres://db:5432", "${URL}", " "] {
         let text = format!("id: m\ntargetConfig: {{ url: \"{open}\" }}\n");

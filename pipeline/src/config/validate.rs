@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Every field of the document.
-const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 13] = [
     "id",
     "tenantId",
     "sourceType",

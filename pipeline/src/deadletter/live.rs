@@ -32,9 +32,10 @@ struct Known {
 }
 
 /// What is kept of a letter.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Live {
     version: Millis,
+    code: String,
     /// Of a loader's letter.
     order: Option<Order>,
     attempt: u32,
@@ -127,17 +128,22 @@ impl LiveLetters {
             })
     }
 
-    /// The same version has failed before: its letter counts on from there.
-    /// `true` when it has.
+    /// What failed before counts on: of the same version the attempts and since
+    /// when, of another one that fails by the same cause, since when. `true` when
+    /// it is the same version.
     pub fn count_on(&self, letter: &mut DeadLetter) -> bool {
         let known = self.lock();
-        let before = known.letters.get(&letter.key);
-        let Some(before) = before.filter(|before| before.version == letter.version) else {
+        let Some(before) = known.letters.get(&letter.key) else {
             return false;
         };
-        letter.attempt = before.attempt.saturating_add(1);
-        letter.first_seen = before.first_seen;
-        true
+        let is_same = before.version == letter.version;
+        if is_same {
+            letter.attempt = before.attempt.saturating_add(1);
+        }
+        if is_same || before.code == letter.code {
+            letter.first_seen = before.first_seen;
+        }
+        is_same
     }
 
     fn version(&self, key: &str) -> Option<Millis> {
@@ -161,6 +167,7 @@ impl Known {
             Some(letter) => {
                 let live = Live {
                     version: letter.version,
+                    code: letter.code,
                     order: letter.order,
                     attempt: letter.attempt,
                     first_seen: letter.first_seen,
@@ -268,8 +275,22 @@ mod tests {
         };
         assert!(live.count_on(&mut again));
         assert_eq!((again.attempt, again.first_seen, again.at), (2, 5, 99));
-        let mut newer = letter(8);
+        let mut newer = DeadLetter {
+            first_seen: 99,
+            ..letter(8)
+        };
         assert!(!live.count_on(&mut newer), "a new failure");
-        assert_eq!(newer.attempt, 1);
+        assert_eq!(
+            (newer.attempt, newer.first_seen),
+            (1, 5),
+            "by the old cause"
+        );
+        let mut other = DeadLetter {
+            first_seen: 99,
+            code: "ANOTHER".to_owned(),
+            ..letter(8)
+        };
+        assert!(!live.count_on(&mut other));
+        assert_eq!((other.attempt, other.first_seen), (1, 99), "by another one");
     }
 }

@@ -166,14 +166,19 @@ pub fn settle(
             continue;
         }
         let what = "the source no longer shows the field, or this user may not see it";
-        match rules.removed.unwrap_or(default(used(&field.name))) {
+        let is_used = used(&field.name);
+        match rules.removed.unwrap_or(default(is_used)) {
             // Asked for, it would be refused: both leave it out.
-            Policy::Ignore => {
-                settled.remark(known, &field.name, what, "ignored");
-                settled.dropped.push(field.name.clone());
-            }
-            Policy::Apply => {
-                settled.remark(known, &field.name, what, "left out from now on");
+            policy @ (Policy::Ignore | Policy::Apply) => {
+                let done = match policy {
+                    Policy::Ignore => "ignored",
+                    _ => "left out from now on",
+                };
+                let emptied = match is_used {
+                    true => "; what is mapped from it is emptied when its record changes",
+                    false => "",
+                };
+                settled.remark(known, &field.name, what, &format!("{done}{emptied}"));
                 settled.dropped.push(field.name.clone());
             }
             halt => settled.halt(halt, known, &field.name, what),
@@ -315,6 +320,9 @@ mod tests {
             assert_eq!(told(Some(&retyped), rules), None);
             assert_eq!(told(None, rules), None);
             assert!(settle(&object(BEFORE), None, rules, |_| true).gone);
+            let told = settle(&object(BEFORE), Some(&gone), rules, |_| true).remarks;
+            let emptied = "; what is mapped from it is emptied when its record changes)";
+            assert!(told[0].ends_with(emptied), "{told:?}");
             assert!(!settle(&object(BEFORE), Some(&gone), rules, |_| true).gone);
         }
         let park = Rules {

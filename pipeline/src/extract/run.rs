@@ -343,10 +343,14 @@ impl<E: Extractor> Lane<E> {
                     if matches!(error.code, Code::UnknownField | Code::UnknownObject)
                         && !refused =>
                 {
-                    status.lane_failed(&lane, &error, Some(crate::status::INTERVAL));
                     refused = true;
                     self.looks.now.notify_one();
-                    self.looked().await;
+                    // The rules decide what it means, mostly a moment later.
+                    let soon = crate::status::INTERVAL;
+                    if tokio::time::timeout(soon, self.looked()).await.is_err() {
+                        status.lane_failed(&lane, &error, Some(soon));
+                        self.looked().await;
+                    }
                     looked = true;
                     continue;
                 }
