@@ -17,12 +17,11 @@ use serde::Serialize;
 
 use crate::cli::{Format, blocking, print, print_json, warn};
 use crate::connectors::{Connector, Connectors};
-use crate::doubtful::{doubtful, undrifted, unsupported};
+use crate::doubtful::{doubtful, undrifted, unlisted, unsupported};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{
     differences, judge, judge_blindly, not_told, prove_objects, resolve, settle_plan,
 };
-use crate::listed::unlisted;
 use crate::migration::{Bus, Draft, Migration};
 use crate::quota::at_check;
 use crate::remap::next_mapping;

@@ -1,8 +1,10 @@
 //! What works in a migration and is hardly meant: told, and nothing is refused for
-//! it. Mappings here, names of objects in `objects`.
+//! it. Mappings here, names of objects in `objects`, values of a choice in `listed`.
 
+mod listed;
 mod objects;
 
+pub(crate) use listed::unlisted;
 pub(crate) use objects::{undrifted, unsupported};
 
 use drover_pipeline::config::{Mappings, Problem};

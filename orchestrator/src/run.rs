@@ -17,18 +17,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+mod progress;
+mod shortfall;
+mod supervise;
+mod synced;
+
 use crate::cli::{Format, Run, Until, blocking, print, print_json, tell, warn};
 use crate::connectors::{Connector, Connectors};
 use crate::failure::{Failure, Failures, Result};
 use crate::init::{Settled, describe, settle};
 use crate::migration::{Bus, Migration};
 use crate::patience::{Patience, STILL};
-use crate::progress::{Screen, TICK};
-use crate::shortfall::{shortfall, waiting};
-use crate::supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
 use crate::table::wrap;
 use crate::view::{Model, Reader, Watch};
-use crate::{balance, dryrun, status, synced};
+use crate::{balance, dryrun, status};
+use progress::{Screen, TICK};
+use shortfall::{shortfall, waiting};
+use supervise::{LONGEST_BACK_OFF, Stage, Stop, keep};
 
 pub(crate) async fn run(file: &Path, format: Format, options: Run) -> Result<ExitCode> {
     let migration = Migration::load(file, &Connectors::of_process()).await?;

@@ -15,9 +15,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::tell;
 use crate::outages::Outages;
-use crate::supervise::News;
 use crate::table::{WIDTH, counted, fit};
 use crate::view::{Model, ObjectView};
+
+use super::supervise::News;
 
 /// How often a plain line may be printed.
 const PLAIN: Duration = Duration::from_secs(5);
