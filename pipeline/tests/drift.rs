@@ -326,6 +326,37 @@ async fn a_mapped_field_that_goes_stops_the_lane() {
     assert_eq!(ended.code, Code::SourceChanged);
 }
 
+/// What is back is asked for once, by the process that saw it go and by the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_was_hidden_is_asked_for_once() {
+    let mut rig = Rig::start(Rules::default());
+    rig.until("the copy", |rig| rig.has_read(&["Email", "Old"], 1))
+        .await;
+    for _ in 0..2 {
+        rig.source.show(&["Email"]);
+        rig.source.org().reads.clear();
+        rig.until("without it", |rig| rig.has_read(&["Email"], 1))
+            .await;
+        rig.source.show(&["Email", "Old"]);
+        rig.until("all of it", |rig| rig.has_read(&["Email", "Old"], 0))
+            .await;
+        rig.until("changes", |rig| rig.has_read(&["Email", "Old"], 1))
+            .await;
+    }
+    rig.stop().await;
+    rig.source.org().reads.clear();
+    rig.context.stop = CancellationToken::new();
+    let mut context = rig.context.clone();
+    // No look comes before its first read.
+    context.config.drift.every = Duration::from_secs(3_600);
+    rig.work = tokio::spawn(drover_pipeline::extract::run(rig.source.clone(), context));
+    rig.until("the changes", |rig| !rig.source.org().reads.is_empty())
+        .await;
+    let first = rig.source.org().reads[0].clone();
+    assert_eq!(first, (["Email", "Old"].map(str::to_owned).to_vec(), 1));
+    rig.stop().await;
+}
+
 /// A parked lane waits while its object is hidden and goes on when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_lane_goes_on_by_itself() {

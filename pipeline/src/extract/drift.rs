@@ -229,7 +229,17 @@ impl Settled {
                 field.clone_from(changed);
             }
         }
-        object.fields.extend(self.added.iter().cloned());
+        read_also(&mut object.fields, &self.added);
+    }
+}
+
+/// Adds fields to those that are read, each once: one that was hidden and is back is
+/// new to the lane, and not to who described the object first.
+pub(super) fn read_also(known: &mut Vec<SourceField>, added: &[SourceField]) {
+    for field in added {
+        if !known.iter().any(|one| one.name == field.name) {
+            known.push(field.clone());
+        }
     }
 }
 

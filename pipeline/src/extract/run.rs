@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::drift::{Policy, settle};
+use super::drift::{Policy, read_also, settle};
 use super::look::{Looks, look};
 use super::others::Others;
 use super::{BadRecord, Change, Discovery, Extractor, Object, Page, Reached, SourceField};
@@ -294,7 +294,7 @@ impl<E: Extractor> Lane<E> {
         let mut saved = checkpoint;
         if let Some(saved) = &saved {
             self.added.clone_from(&saved.added);
-            self.object.fields.extend(saved.added.iter().cloned());
+            read_also(&mut self.object.fields, &saved.added);
         }
         let mut backoff = Backoff::default();
         // Whether the source has been asked how it describes itself since it
@@ -443,7 +443,7 @@ impl<E: Extractor> Lane<E> {
             }
         }
         settled.apply(&mut self.object);
-        self.added.append(&mut settled.added);
+        read_also(&mut self.added, &settled.added);
         settled.gone.then_some(Halt::Gone)
     }
 
