@@ -186,6 +186,7 @@ mod tests {
             left: 99_000,
             reserve: 10_000,
             records_per_call: 2_000,
+            large: None,
             calls_per_poll: 2,
             ..Usage::default()
         };
@@ -233,6 +234,7 @@ mod tests {
             account: "acme".to_owned(),
             reserve_percent: 10,
             records_per_call: 2_000,
+            large: None,
             calls_per_poll: 2,
         });
         meter.told(100_000, 9_000);
@@ -287,6 +289,7 @@ mod tests {
             calls,
             until,
             records_per_call: 10,
+            large: None,
             calls_per_poll: 2,
             ..Usage::default()
         };

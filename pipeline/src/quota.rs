@@ -48,8 +48,22 @@ pub struct Terms {
     pub reserve_percent: u32,
     /// Records that one call reads, at most.
     pub records_per_call: u64,
+    /// How large objects are read, where another way is taken for them.
+    pub large: Option<Large>,
     /// Calls that asking an object for changes takes when there are none.
     pub calls_per_poll: u64,
+}
+
+/// How a source reads objects that are too large to be read page by page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Large {
+    /// An object is large from so many records on.
+    pub from: u64,
+    /// Records that one call reads, at most.
+    pub records_per_call: u64,
+    /// Calls for each such object beside these.
+    pub calls: u64,
 }
 
 /// What a process says of its account.
@@ -79,6 +93,9 @@ pub struct Usage {
     /// Records that one call reads, at most.
     #[serde(default)]
     pub records_per_call: u64,
+    /// How large objects are read, where another way is taken for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large: Option<Large>,
     /// Calls that asking an object for changes takes when there are none.
     #[serde(default)]
     pub calls_per_poll: u64,
@@ -298,6 +315,7 @@ impl Meter {
             share: state.share(),
             until: state.until,
             records_per_call: state.terms.records_per_call,
+            large: state.terms.large,
             calls_per_poll: state.terms.calls_per_poll,
             polls: state.polls(at),
             hours: state.hours.clone(),

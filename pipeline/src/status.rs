@@ -337,6 +337,11 @@ impl Status {
         for (object, counted) in last.objects {
             report.objects.entry(object).or_default().add(counted);
         }
+        // One that ends at once, again and again, is seen while it starts, mostly.
+        if report.last_error.is_none() && last.failed {
+            report.last_error = last.last_error;
+            report.last_error_at = last.last_error_at;
+        }
         // Which generation it maps by, this process may not know yet.
         if report.remarks_of.is_none() || report.remarks_of == last.remarks_of {
             report.remarks_of = last.remarks_of;
@@ -368,6 +373,18 @@ impl Status {
         let remarks = &mut self.lock().remarks;
         if remarks.len() < MOST_REMARKS || remarks.contains_key(&text) {
             *remarks.entry(text).or_default() += number;
+        }
+    }
+
+    /// A remark on what is now of its place, instead of all that were made of that
+    /// place before.
+    pub fn remark_anew(&self, text: String) {
+        let place = text.split(": ").next().unwrap_or_default();
+        let of_place = format!("{place}: ");
+        let remarks = &mut self.lock().remarks;
+        remarks.retain(|known, _| *known == text || !known.starts_with(&of_place));
+        if remarks.len() < MOST_REMARKS {
+            remarks.entry(text).or_insert(1);
         }
     }
 
@@ -723,6 +740,38 @@ mod tests {
         second.go_on_from(first.report());
         second.count("Contact", Count::Unchanged, 1);
         assert_eq!(second.report().objects["Contact"].unchanged, 5);
+    }
+
+    #[test]
+    fn a_process_that_starts_says_what_the_last_one_ended_by() {
+        let status = || Status::new(Stage::Extractor, "x", "e-1", "").expect("a status");
+        let ended = |failed| Report {
+            failed,
+            last_error: Some("RECORDS_LOST: gone".to_owned()),
+            last_error_at: Some(5),
+            ..status().report()
+        };
+        let error = |last: Report| {
+            let next = status();
+            next.go_on_from(last);
+            let report = next.report();
+            (report.last_error, report.last_error_at)
+        };
+        let known = (Some("RECORDS_LOST: gone".to_owned()), Some(5));
+        assert_eq!(error(ended(true)), known);
+        assert_eq!(error(ended(false)), (None, None), "it was told to end");
+    }
+
+    #[test]
+    fn a_remark_takes_the_place_of_those_of_the_same_place() {
+        let status = Status::new(Stage::Extractor, "x", "e-1", "").expect("a status");
+        status.remark_anew("Contact.Old: gone".to_owned());
+        status.remark_anew("Contact.Older: gone".to_owned());
+        status.remark_anew("Contact.Old: new".to_owned());
+        status.remark_anew("Contact.Old: new".to_owned());
+        let told: Vec<(String, u64)> = status.report().remarks.into_iter().collect();
+        let both = ["Contact.Old: new", "Contact.Older: gone"];
+        assert_eq!(told, both.map(|text| (text.to_owned(), 1)));
     }
 
     #[test]

@@ -343,6 +343,9 @@ async fn a_field_that_was_hidden_is_asked_for_once() {
         rig.until("changes", |rig| rig.has_read(&["Email", "Old"], 1))
             .await;
     }
+    // Only what holds now.
+    let told = "contact.Old: the source has a new field (read from now on, of all records)";
+    assert_eq!(rig.told(), [told]);
     rig.stop().await;
     rig.source.org().reads.clear();
     rig.context.stop = CancellationToken::new();
@@ -438,6 +441,7 @@ async fn a_scarce_quota_stretches_the_polls() {
             account: "acme".to_owned(),
             reserve_percent: 20,
             records_per_call: 2_000,
+            large: None,
             calls_per_poll: 2,
         });
         meter.told(1_000, 900);

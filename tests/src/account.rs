@@ -39,6 +39,7 @@ impl Loader {
             account: account.to_owned(),
             reserve_percent: 10,
             records_per_call: 1,
+            large: None,
             calls_per_poll: 0,
         });
         meter.guard();

@@ -282,7 +282,10 @@ pub fn key(pem: &str) -> Result<EncodingKey, &'static str> {
             return Err(what);
         }
     }
-    EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| "it is no RSA private key in PEM")
+    EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| match pem.contains("-----BEGIN") {
+        true => "it begins as a key in PEM and can't be read: it is cut, altered, or no RSA key",
+        false => "it is no RSA private key in PEM",
+    })
 }
 
 /// Whether a token of these scopes may use the API. Some flows tell none.
@@ -342,7 +345,7 @@ mod tests {
             ("CERTIFICATE", "it is a certificate"),
             ("PUBLIC KEY", "it is a public key"),
             ("ENCRYPTED PRIVATE KEY", "it is encrypted"),
-            ("EC PRIVATE KEY", "it is no RSA private key"),
+            ("EC PRIVATE KEY", "it begins as a key in PEM"),
         ] {
             let Err(why) = key(&pem(label, public.as_ref())) else {
                 panic!("{label} is taken");

@@ -121,7 +121,7 @@ pub async fn fetch(api: &Api, selection: &Selection<'_>, job: &Job) -> Result<Pa
                 State::Complete => Ok(waiting(job.clone(), SHORTEST, None)),
             }
         }
-        Err(error) if is_gone(&error) => lost(api, selection, job, &error.to_string()).await,
+        Err(error) if is_gone(&error) => lost(api, selection, job, &error.message).await,
         read => read,
     }
 }

@@ -229,7 +229,10 @@ impl Config {
         if let (Flow::JwtBearer, Some(pem)) = (self.auth, &self.private_key)
             && let Err(why) = auth::key(pem)
         {
-            let advice = "give the key's file by ${file:PATH}; it begins with -----BEGIN";
+            let advice = match pem.contains("-----BEGIN") {
+                true => "give the whole file, line breaks and end included, by ${file:PATH}",
+                false => "give the key's file by ${file:PATH}; it begins with -----BEGIN",
+            };
             problem("privateKey", why.to_owned(), advice);
         }
         let login = self.login_url.as_deref().map(self::origin);

@@ -138,7 +138,19 @@ pub async fn pages(api: &Api, object: &str, soql: &str) -> Result<Vec<Reply>> {
 /// One cheap live call: the token, and the limits that every user may read
 /// (`reference/salesforce.md` section 8).
 pub async fn check(api: &Api) -> Result<()> {
-    let reply = api.get("/limits", &[], None).await?;
+    let reply = api.get("/limits", &[], None).await;
+    let reply = reply.map_err(|error| {
+        let field = match (error.code, error.source_code.as_deref()) {
+            (Code::Connection, _) => "instanceUrl",
+            // Every org has limits; of a version that it lacks it has nothing.
+            (Code::Refused, Some("NOT_FOUND")) => "apiVersion",
+            _ => return error,
+        };
+        match error.place {
+            None => error.at(format!("sourceConfig.{field}")),
+            Some(_) => error,
+        }
+    })?;
     api.limits(&reply.json()?);
     tracing::debug!(source_time = %time::print(reply.at), "Salesforce answers");
     Ok(())

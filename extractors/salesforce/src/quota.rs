@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use drover_pipeline::quota::Terms;
+use drover_pipeline::quota::{Large, Terms};
 use serde::Deserialize;
 
 use crate::config::{Config, Origins};
@@ -17,6 +17,12 @@ pub fn terms(config: &Config, origins: &Origins) -> Terms {
         account: host.unwrap_or(&origins.instance).to_owned(),
         reserve_percent: config.reserve_percent,
         records_per_call: u64::from(config.page_size),
+        large: Some(Large {
+            from: config.bulk_threshold,
+            records_per_call: u64::from(config.bulk_page_size),
+            // The job, and some looks at it.
+            calls: 4,
+        }),
         calls_per_poll: PER_POLL,
     }
 }

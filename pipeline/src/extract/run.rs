@@ -1,7 +1,7 @@
 //! The extractor's loop: one lane an object, all lanes share one transactional
 //! producer. A page's records and its checkpoint become visible together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -207,7 +207,6 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             blocked: blocked.clone(),
             looks: looks.clone(),
             added: Vec::new(),
-            told: HashSet::new(),
         };
         lanes.spawn(lane.run(checkpoint));
     }
@@ -273,8 +272,6 @@ struct Lane<E: Extractor> {
     looks: Looks,
     /// Fields that were found later than the plan.
     added: Vec<SourceField>,
-    /// What a person has been told of how the source changed.
-    told: HashSet<String>,
 }
 
 impl<E: Extractor> Lane<E> {
@@ -438,9 +435,7 @@ impl<E: Extractor> Lane<E> {
             }
         }
         for remark in &settled.remarks {
-            if self.told.insert(remark.clone()) {
-                self.context.status.remark(remark.clone(), 1);
-            }
+            self.context.status.remark_anew(remark.clone());
         }
         settled.apply(&mut self.object);
         read_also(&mut self.added, &settled.added);

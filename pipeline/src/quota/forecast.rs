@@ -58,7 +58,16 @@ pub fn forecast(usage: &Usage, objects: &[Stretch], poll: Duration) -> Forecast 
     let per_call = usage.records_per_call.max(1);
     let (mut copy, mut uncounted) = (Range::default(), 0);
     for object in objects.iter().filter(|object| !object.complete) {
-        let left = |count: u64| count.saturating_sub(object.read).div_ceil(per_call).max(1);
+        let left = |count: u64| {
+            let large = usage.large.filter(|large| count >= large.from);
+            let (per_call, also) = match large {
+                Some(large) if object.read == 0 => (large.records_per_call, large.calls),
+                Some(large) => (large.records_per_call, 0),
+                None => (per_call, 0),
+            };
+            let pages = count.saturating_sub(object.read).div_ceil(per_call.max(1));
+            pages.max(1) + also
+        };
         // One for the time at which the changes start, one for a count at the
         // end; one for an empty last page.
         let count = object.count.unwrap_or_else(|| {

@@ -45,6 +45,7 @@ fn meters(number: usize, clock: &Arc<AtomicI64>) -> Vec<Meter> {
             account: "acme".to_owned(),
             reserve_percent: 20,
             records_per_call: 2_000,
+            large: None,
             calls_per_poll: 2,
         });
         meter.guard();
@@ -208,6 +209,7 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
         left: 21_000,
         reserve: 20_000,
         records_per_call: 2_000,
+        large: None,
         calls_per_poll: 2,
         ..Usage::default()
     };
@@ -235,6 +237,32 @@ fn a_forecast_has_a_range_and_says_what_is_too_much() {
          which is more than lasts: each object is asked every 760.4 s instead"
     );
     assert!(forecast.is_short());
+}
+
+#[test]
+fn large_objects_are_counted_by_the_way_they_are_read() {
+    let usage = Usage {
+        records_per_call: 2_000,
+        large: Some(Large {
+            from: 180,
+            records_per_call: 50,
+            calls: 4,
+        }),
+        ..Usage::default()
+    };
+    let least = |count, read| {
+        let stretch = Stretch {
+            count: Some(count),
+            read,
+            complete: false,
+        };
+        let forecast = forecast(&usage, &[stretch], Duration::from_secs(5));
+        forecast.copy.least
+    };
+    assert_eq!(least(179, 0), 1 + 2);
+    assert_eq!(least(500, 0), 10 + 4 + 2);
+    // Its job is there already.
+    assert_eq!(least(500, 100), 8 + 2);
 }
 
 /// What an idle migration of 40 objects asks for, in steps of five seconds: as
