@@ -600,6 +600,32 @@ fn the_object_store_is_a_folder_or_nothing() {
 }
 
 #[test]
+fn a_wrong_value_of_a_variable_is_no_line_of_the_file() {
+    let schema = serde_json::json!({"properties": {"pageSize": {"type": "integer"}}});
+    let told = |part: &str| {
+        let text = format!("id: x\nsourceType: salesforce\nsourceConfig: {part}\n");
+        let document = Document::parse("m.yaml", text.as_bytes()).expect("YAML");
+        let environment = environment(&[("DROVER_SALESFORCE_PAGE_SIZE", "2.5")]);
+        let loaded = document.migration(&environment, Part::Against(&schema), Part::Skip);
+        let problems = loaded.err().unwrap_or_default();
+        let of_part = problems
+            .iter()
+            .filter(|p| p.path.starts_with("sourceConfig"));
+        of_part.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("{}"),
+        [
+            "sourceConfig.pageSize: must be a whole number (it comes from \
+             DROVER_SALESFORCE_PAGE_SIZE); leave the fraction out"
+        ]
+    );
+    // The file goes first.
+    let own = "sourceConfig.pageSize: must be a whole number (m.yaml:3); leave the fraction out";
+    assert_eq!(told("{ pageSize: 3.5 }"), [own]);
+}
+
+#[test]
 fn an_empty_variable_is_to_blame_and_no_line() {
     let schema = serde_json::json!({
         "properties": {"clientSecret": {"type": "string"}}, "required": ["clientSecret"],

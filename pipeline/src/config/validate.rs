@@ -276,6 +276,8 @@ fn part(
         },
     );
     fill(&mut node, path, environment, check);
+    let is_given = |node: &Node, name: &str| node.get(name).is_some_and(|n| n.value != Value::Null);
+    let file = node.clone();
     let empty = match connector {
         "" => Vec::new(),
         name => add_variables(&mut node, (path, name), schema, environment, check),
@@ -283,6 +285,18 @@ fn part(
     let is_told = |problem: &Problem| empty.iter().any(|name| problem.path == join(path, name));
     for mut problem in schema.map_or_else(Vec::new, |s| schema::validate_against(s, &node, path)) {
         if is_told(&problem) {
+            continue;
+        }
+        let name = problem.path.strip_prefix(path);
+        let name = name
+            .and_then(|name| name.strip_prefix('.'))
+            .unwrap_or_default();
+        if is_given(&node, name) && !is_given(&file, name) {
+            // No line of the file is to blame.
+            problem.line = 0;
+            let variable = variable_of(connector, name);
+            problem.message = format!("{} (it comes from {variable})", problem.message);
+            check.problems.push(problem);
             continue;
         }
         problem.file = check.file.to_owned();
