@@ -2,6 +2,7 @@
 //! the runner in `run.rs` owns loops, Kafka, retries, clocks and metrics.
 
 pub mod drift;
+mod gone;
 mod look;
 mod others;
 mod parity;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::drift::{Policy, read_also, settle};
+use super::gone;
 use super::look::{Looks, look};
 use super::others::Others;
 use super::{BadRecord, Change, Discovery, Extractor, Object, Page, Reached, SourceField};
@@ -61,6 +62,10 @@ pub struct Checkpoint {
     /// and that are read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<SourceField>,
+    /// Until the copy is complete, where the partitions of its raw topic ended when it
+    /// began: what lies before that is of an earlier copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<i64>,
 }
 
 /// Runs the extractor until it is told to stop. When another process has taken
@@ -207,6 +212,7 @@ async fn lead<E: Extractor>(extractor: &Arc<E>, context: &Arc<Context>) -> Resul
             blocked: blocked.clone(),
             looks: looks.clone(),
             added: Vec::new(),
+            before: Vec::new(),
         };
         lanes.spawn(lane.run(checkpoint));
     }
@@ -272,6 +278,8 @@ struct Lane<E: Extractor> {
     looks: Looks,
     /// Fields that were found later than the plan.
     added: Vec<SourceField>,
+    /// See [`Checkpoint::before`].
+    before: Vec<i64>,
 }
 
 impl<E: Extractor> Lane<E> {
@@ -292,6 +300,10 @@ impl<E: Extractor> Lane<E> {
         if let Some(saved) = &saved {
             self.added.clone_from(&saved.added);
             read_also(&mut self.object.fields, &saved.added);
+            self.before.clone_from(&saved.before);
+        } else {
+            let (client, topic) = (self.context.client.clone(), self.raw_topic());
+            self.before = blocking(move || gone::ends(&client, &topic)).await?;
         }
         let mut backoff = Backoff::default();
         // Whether the source has been asked how it describes itself since it
@@ -324,7 +336,7 @@ impl<E: Extractor> Lane<E> {
             let page = tokio::select! {
                 // A request under way may finish; what it brings is not lost
                 // if we leave, since the cursor has not moved.
-                page = self.extractor.fetch(&self.object, cursor.as_ref()) => page,
+                page = self.next_page(cursor.as_ref()) => page,
                 () = leave(&self.context.stop) => return Ok(()),
             };
             let page = match page {
@@ -365,8 +377,9 @@ impl<E: Extractor> Lane<E> {
                 Ok(committed) => {
                     backoff.reset();
                     refused = false;
-                    if committed.is_some() {
-                        saved = committed;
+                    if let Some(committed) = committed {
+                        self.before.clone_from(&committed.before);
+                        saved = Some(committed);
                     }
                     cursor = Some(next);
                     status.lane_runs(&lane, Some(now()));
@@ -390,6 +403,48 @@ impl<E: Extractor> Lane<E> {
             }
         }
         Ok(())
+    }
+
+    /// The next page; one that completes the copy has what the copy did not find.
+    async fn next_page(&self, cursor: Option<&E::Cursor>) -> Result<Page<E::Cursor>> {
+        let mut page = self.extractor.fetch(&self.object, cursor).await?;
+        if !page.snapshot_complete || self.before.is_empty() {
+            return Ok(page);
+        }
+        let (client, topic) = (self.context.client.clone(), self.raw_topic());
+        let (object, before) = (self.object.name.clone(), self.before.clone());
+        let missed = move || gone::missed(&client, &topic, &object, &before);
+        let mut missed = blocking(missed).await?;
+        missed.retain(|id, _| page.changes.iter().all(|change| change.id != *id));
+        if missed.is_empty() {
+            return Ok(page);
+        }
+        let as_of = match page.reached {
+            Reached::Now { as_of } => as_of,
+            Reached::More | Reached::Later(_) => 0,
+        };
+        let found = gone::judge(&*self.extractor, &self.object, &missed, as_of).await?;
+        let deleted = found
+            .iter()
+            .filter(|change| change.op == Op::Delete)
+            .count();
+        tracing::warn!(
+            object = self.object.name,
+            deleted,
+            "not found by the new copy"
+        );
+        if deleted > 0 {
+            let told = "records of an earlier copy that the source no longer shows are deleted";
+            let told = format!("{}: {deleted} {told}", self.object.name);
+            self.context.status.remark_anew(told);
+        }
+        page.changes.extend(found);
+        Ok(page)
+    }
+
+    fn raw_topic(&self) -> String {
+        let object = &self.object;
+        self.context.topics.raw(&object.name, object.custom)
     }
 
     /// Waits for a person: for the end of the process.
@@ -522,6 +577,10 @@ impl<E: Extractor> Lane<E> {
                 false => Some(at),
             },
             added: self.added.clone(),
+            before: match page.snapshot_complete {
+                true => Vec::new(),
+                false => self.before.clone(),
+            },
         };
         // Durable before the transaction begins that names them.
         let mut stored = HashMap::new();
@@ -541,10 +600,7 @@ impl<E: Extractor> Lane<E> {
         let noted = letters.clone();
         let batch = Batch {
             migration: self.context.config.id.clone(),
-            topic: self
-                .context
-                .topics
-                .raw(&self.object.name, self.object.custom),
+            topic: self.raw_topic(),
             deadletter: self.context.topics.deadletter(),
             partitions: self.context.topics.partitions(),
             checkpoint_topic: self.context.topics.checkpoint(),
@@ -605,12 +661,7 @@ impl<E: Extractor> Lane<E> {
     fn letter(&self, bad: &BadRecord, at: Millis) -> DeadLetter {
         let key = key_of_bad(E::NAME, &self.object.name, bad);
         let origin = Origin {
-            place: Place::new(
-                self.context
-                    .topics
-                    .raw(&self.object.name, self.object.custom),
-                -1,
-            ),
+            place: Place::new(self.raw_topic(), -1),
             offset: -1,
         };
         let error = Error::new(bad.code, bad.message.clone()).at(bad.place.clone());

@@ -9,6 +9,7 @@ use drover_pipeline::kafka::compacted::{Follower, Tail, scan, watermarks};
 use drover_pipeline::kafka::consumer::{Assignment, Member, Polled, Rebalance};
 use drover_pipeline::kafka::producer::{PlainProducer, Record};
 use drover_pipeline::parking::Reason;
+use drover_pipeline::record::Op;
 use drover_pipeline::topics::partition_of;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::sync::Semaphore;
@@ -76,6 +77,47 @@ async fn transformed(target: Target) -> Rig {
         .await;
     rig.stop().await;
     rig
+}
+
+/// Whether the source's log of deletes reaches back so far, nobody knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_copy_tells_what_was_deleted_since_the_one_before() {
+    let mut rig = Rig::new(Target::default());
+    let raw = rig.topics.raw("company", false);
+    for n in 0..10 {
+        rig.source.add("company", &n.to_string(), 1, name("a name"));
+    }
+    extract(&mut rig);
+    rig.until("the first copy", |rig| log(rig, &raw).len() == 10)
+        .await;
+    rig.stop().await;
+    // Hard-deleted: nothing tells of it.
+    {
+        let mut changes = rig.source.changes.lock().expect("lock");
+        let company = changes.get_mut("company").expect("changes");
+        company.retain(|change| change.id != "3" && change.id != "8");
+    }
+    rig.source.as_of.store(77, Ordering::SeqCst);
+    let producer = PlainProducer::open(&rig.client()).expect("a producer");
+    let checkpoint = rig.topics.checkpoint();
+    let taken = Record::new(&checkpoint, b"fake/company", None);
+    producer.send(taken).expect("a tombstone");
+    producer.flush(Duration::from_secs(10)).expect("written");
+    extract(&mut rig);
+    rig.until("the new copy", |rig| log(rig, &raw).len() == 20)
+        .await;
+    rig.stop().await;
+    let log = log(&rig, &raw);
+    let mut deleted: Vec<(&str, i64)> = Vec::new();
+    for (key, value) in &log[10..] {
+        let envelope = Envelope::decode(value).expect("an envelope");
+        match envelope.op {
+            Op::Delete => deleted.push((key, envelope.version)),
+            _ => assert_eq!(envelope.version, 1, "{key}"),
+        }
+    }
+    deleted.sort_unstable();
+    assert_eq!(deleted, [("fake/company/3", 77), ("fake/company/8", 77)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
