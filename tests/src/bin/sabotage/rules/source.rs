@@ -1,6 +1,6 @@
 //! The rules of reading a source and of mapping what was read.
 
-use super::{EDGES, HISTORIES, Rule, SALESFORCE, SLOTS, by};
+use super::{EDGES, HISTORIES, Rule, SALESFORCE, SLOTS, STAGES, by};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -59,6 +59,18 @@ pub(super) const RULES: &[Rule] = &[
         find: "            if earliest > from.deletes_since",
         replace: "            if false && earliest > from.deletes_since",
         test: by(EDGES, "a_log_that_is_too_short_asks_for_a_person"),
+    },
+    Rule {
+        name: "a-new-copy-asks-for-what-is-gone",
+        invariant: 8,
+        what: "a further copy tells of deletes that no log tells any more",
+        file: "pipeline/src/extract/run.rs",
+        find: "        if !page.snapshot_complete || self.before.is_empty() {",
+        replace: "        if true || !page.snapshot_complete || self.before.is_empty() {",
+        test: by(
+            STAGES,
+            "durable::a_new_copy_tells_what_was_deleted_since_the_one_before",
+        ),
     },
     Rule {
         name: "every-slot-every-time",
