@@ -205,7 +205,11 @@ impl Auth {
         }
         let url = format!("{}/services/oauth2/token", self.origins.login);
         let request = self.http.request(Method::POST, &url).form(&form);
-        let answer = self.http.send(request).await?;
+        let answer = self.http.send(request).await;
+        let answer = answer.map_err(|error| match (error.code, &config.login_url) {
+            (Code::Connection, Some(_)) => error.at("sourceConfig.loginUrl"),
+            _ => error,
+        })?;
         if let Some(error) = errors::of_token(&answer) {
             return Err(error);
         }

@@ -71,6 +71,26 @@ async fn each_flow_gets_a_token_and_the_next() {
     }
 }
 
+/// An address where nobody listens, and a version that the org does not have.
+#[tokio::test]
+async fn a_wrong_address_or_version_is_named_by_its_field() {
+    let sandbox = small().await;
+    let nowhere = "http://127.0.0.1:1";
+    let jwt = |field: &str, value: &str| {
+        let mut config = flow(&sandbox, "jwtBearer");
+        config[field] = json!(value);
+        config
+    };
+    for (config, place) in [
+        (json!({"instanceUrl": nowhere}), "sourceConfig.instanceUrl"),
+        (jwt("loginUrl", nowhere), "sourceConfig.loginUrl"),
+        (json!({"apiVersion": "99.0"}), "sourceConfig.apiVersion"),
+    ] {
+        let error = sandbox.client(config).check().await.expect_err(place);
+        assert_eq!(error.place.as_deref(), Some(place), "{error}");
+    }
+}
+
 /// What is wrong is named, without a word of the secret.
 #[tokio::test]
 async fn each_flow_says_what_is_wrong() {
